@@ -1,0 +1,52 @@
+"""What the data room hands to the others: one `Record` an image, one `Split` a list of images.
+
+Letters: M truths of an image, K ignore regions of an image, C classes.  All boxes are xyxy in pixels of the
+upright image (after EXIF rotation), clipped to it.  Nothing here holds pixels, and nothing is cached on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One image and its truths.
+
+    path       where the image is read from (the built-in shapes use a virtual path, see `shapes.py`)
+    image_id   COCO: the id in the user's file; otherwise the running number in the split, from 0
+    file_name  the image's path relative to the split's image folder, with forward slashes
+    width, height  of the upright image, px
+    boxes      (M, 4) float32 xyxy px, clipped to the image
+    classes    (M,) int64, positions in `Split.names`, 0..C-1
+    ignore     (K, 4) float32 xyxy px: regions in which neither a hit nor a miss counts (COCO iscrowd)
+    """
+
+    path: Path
+    image_id: int | str
+    file_name: str
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    ignore: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of "train", "val" or "test", in a stable order.
+
+    names         class names, C of them
+    category_ids  class position -> id in the user's file (COCO ids survive; 0..C-1 for YOLO and VOC)
+    warnings      what was repaired or left out, counted and named; one sentence each
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
