@@ -1,0 +1,1 @@
+"""Label formats: files on disk -> `RawImage`s, a module a format."""

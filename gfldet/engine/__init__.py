@@ -1,0 +1,3 @@
+"""The training loop, validation and prediction."""
+
+from __future__ import annotations

@@ -1,0 +1,53 @@
+"""Every exception that a user of gfldet can meet on purpose.
+
+    GfldetError
+    +-- UserError            the input is wrong: the CLI prints one message and exits with 2
+    |   +-- ConfigError      a setting or a model YAML: unknown key, wrong type, out of range
+    |   +-- DataError        a data YAML, a label file, an image, or a source to predict on
+    |   +-- CheckpointError  a file that is no gfldet checkpoint, or does not fit the request
+    |   +-- OutputError      a run folder or file that cannot be written
+    +-- WorkError            the input was fine but the work failed: the CLI exits with 1
+
+A message tells the value met, what is allowed and what to do next.  Errors that collect several problems list
+all of them, one a line, so that a person mends a data set in one round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GfldetError(Exception):
+    """Root of all errors that gfldet raises on purpose."""
+
+
+class UserError(GfldetError):
+    """What the user gave cannot be used; nothing was written."""
+
+
+class ConfigError(UserError):
+    """A setting or a model description is wrong."""
+
+
+class DataError(UserError):
+    """A data YAML, label file, image or prediction source is wrong."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read, or does not fit what was asked."""
+
+
+class OutputError(UserError):
+    """A folder or file cannot be written, or exists and would be overwritten."""
+
+
+class WorkError(GfldetError):
+    """The work failed although the input was valid (for one: the loss stayed non-finite)."""
+
+
+def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> str:
+    """`head`, the problems one a line (the first `limit`, then a count), and what to do in `tail`."""
+    shown = [f"  {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        shown.append(f"  ... and {len(problems) - limit} more")
+    return "\n".join([head, *shown, tail])

@@ -1,0 +1,1 @@
+"""Networks: blocks, heads, the builder that turns a model YAML into layers, and the models that tasks see."""

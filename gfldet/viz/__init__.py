@@ -1,0 +1,3 @@
+"""Pictures: boxes on images, mosaics of a batch, curves; no torch."""
+
+from __future__ import annotations
