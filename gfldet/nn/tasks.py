@@ -1,0 +1,111 @@
+"""The models that tasks see: a forward that dispatches to `loss` (a batch dict) or `predict` (an image tensor)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfldet.losses.detection import LossItems, v8DetectionLoss
+from gfldet.nn.build import Description, Graph, build
+from gfldet.nn.heads import GFLHead
+
+Batch = Mapping[str, Tensor]
+
+
+class BaseModel(nn.Module):
+    """forward(dict) -> loss, forward(tensor) -> predict."""
+
+    criterion: Any = None
+
+    def forward(self, x: Batch | Tensor) -> Any:
+        """A batch dict for training and validation loss, or images (B, 3, H, W) float in [0, 1], RGB, to predict on."""
+        if isinstance(x, Mapping):
+            return self.loss(x)
+        return self.predict(x)
+
+    def predict(self, x: Tensor) -> Any:
+        raise NotImplementedError
+
+    def init_criterion(self) -> Any:
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, preds: Any = None) -> tuple[Tensor, Tensor]:
+        """(total () to backward on, detached items (3,): box, cls, dfl) of a batch; `preds` saves a forward."""
+        if self.criterion is None:
+            self.criterion = self.init_criterion()
+        found: LossItems = self.criterion(self.predict(batch["img"]) if preds is None else preds, batch)
+        return found.total, found.items
+
+    def fuse(self) -> BaseModel:
+        """Fold every batch norm into its convolution, in place; the outputs stay the same to 1e-4.  Inference only."""
+        self.eval()
+        for module in self.modules():
+            if module is not self and callable(getattr(module, "fuse", None)):
+                module.fuse()
+        return self
+
+    def parameter_count(self) -> int:
+        """All parameters, the fixed bin values included, as public counts of this graph have them."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class DetectionModel(BaseModel):
+    """A detector made from a description.
+
+    Train mode: images (B, 3, H, W) -> list of per-level maps (B, 4 * reg_max + nc, H / s, W / s).
+    Eval mode: -> (decoded (B, 4 + nc, A): boxes xywh in input pixels and scores, the raw maps).
+    H and W must be multiples of the largest stride.
+    """
+
+    def __init__(self, description: Description, names: Sequence[str] | None = None) -> None:
+        super().__init__()
+        if names is not None and len(names) != description.nc:
+            raise ValueError(f"{len(names)} names for {description.nc} classes; give one name a class")
+        self.description = description
+        self.names = dict(enumerate(names if names is not None else [f"class{i}" for i in range(description.nc)]))
+        self.graph: Graph = build(description)
+
+    @property
+    def head(self) -> GFLHead:
+        head = self.graph.layers[-1]
+        assert isinstance(head, GFLHead)
+        return head
+
+    @property
+    def nc(self) -> int:
+        return self.description.nc
+
+    @property
+    def reg_max(self) -> int:
+        return self.description.reg_max
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.head.strides
+
+    def predict(self, x: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        coarsest = max(self.strides)
+        if x.shape[-1] % coarsest or x.shape[-2] % coarsest:
+            raise ValueError(
+                f"input of {x.shape[-2]} x {x.shape[-1]} px; both sides must be multiples of {coarsest}, the largest stride"
+            )
+        maps: list[Tensor] = self.graph(x)
+        return maps if self.training else (self.head.decode(maps), maps)
+
+    def init_criterion(self, **settings: Any) -> v8DetectionLoss:
+        """The criterion for this model; keyword arguments (`gains`, `assigner`) pass through to it."""
+        return v8DetectionLoss(self.nc, self.reg_max, self.strides, **settings)
+
+    def loss(self, batch: Batch, preds: Any = None) -> tuple[Tensor, Tensor]:
+        """As in BaseModel; `preds` may be what either mode of `predict` returned."""
+        if preds is None:
+            preds = self.predict(batch["img"])
+        return super().loss(batch, preds[1] if isinstance(preds, tuple) else preds)
+
+    @torch.no_grad()
+    def init_biases(self, prior: float, half_side: float | None) -> None:
+        """See `GFLHead.init_biases`."""
+        self.head.init_biases(prior, half_side)

@@ -1,0 +1,55 @@
+"""Non-maximum suppression of a batch: per class, without a time limit and without dropping anything unsaid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfldet.ops.boxes import xywh_to_xyxy
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What is left of one image, best score first: boxes (D, 4) xyxy, scores (D,), classes (D,) int64."""
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+
+def non_max_suppression(
+    decoded: Tensor,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    max_det: int = 300,
+    agnostic: bool = False,
+    classes: Tensor | None = None,
+) -> list[Detections]:
+    """Decoded head output (B, 4 + C, A), boxes xywh in pixels, to the detections of each image.
+
+    Every (point, class) score above `conf` is a candidate of its own, so one point may give several classes.  A
+    candidate falls when one with a higher score, of its class (of any class if `agnostic`), overlaps it by more than
+    `iou`.  The best `max_det` survivors are returned.  `classes` (K,) int64 keeps those classes alone.
+    """
+    return [_one_image(image, conf, iou, max_det, agnostic, classes) for image in decoded.float().transpose(1, 2)]
+
+
+def _one_image(
+    image: Tensor, conf: float, iou: float, max_det: int, agnostic: bool, classes: Tensor | None
+) -> Detections:
+    """One image (A, 4 + C) -> its detections."""
+    from torchvision.ops import batched_nms  # here, because torchvision takes seconds to import
+
+    scores = image[:, 4:]
+    wanted = scores > conf
+    if classes is not None:
+        allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+        allowed[classes] = True
+        wanted &= allowed
+    point, label = wanted.nonzero(as_tuple=True)
+    score = scores[point, label]
+    boxes = xywh_to_xyxy(image[point, :4])
+    keep = batched_nms(boxes, score, torch.zeros_like(label) if agnostic else label, iou)[:max_det]
+    return Detections(boxes[keep], score[keep], label[keep])
