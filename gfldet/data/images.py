@@ -1,0 +1,358 @@
+"""Reads one image file of any usual kind into (H, W, 3) uint8 RGB, upright and contiguous.
+
+What is decided here, once, for training, validation and prediction alike:
+
+- EXIF orientation is applied (JPEG, PNG, WebP, TIFF), so height and width are those a viewer shows.
+- 16-bit samples keep their high byte (`>> 8`); floating-point samples are refused, their range being unknown.
+- Transparency is laid over white, as a browser shows it, so RGB values hidden under alpha 0 never appear.
+- Of an animation or a multi-page file the first picture is taken.
+- A JPEG that ends early is used, its missing rows grey, with a warning; if nearly every row is missing it is an error.
+- There is no limit on size but `MAX_PIXELS`; Pillow's own limit (about 180 megapixels) does not apply.
+
+Plain JPEGs go through OpenCV, which is twice as fast; everything else goes through Pillow.  Both release the GIL,
+and no global switch of either library is touched, so `read_image` may run in any number of threads.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from gfldet.errors import DataError
+
+Warn = Callable[[str], None]
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    ]
+    # Known to be images but not readable here: taken up so that they give an error instead of being passed over.
+    + [".heic", ".heif", ".avif", ".jp2", ".jxl"]
+)
+MAX_PIXELS = 2**30  # 3 GB as RGB; beyond this a header is more likely broken than meant
+MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG cut short must still hold
+
+_READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF or PNM"
+_MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class ImageError(DataError):
+    """One image that cannot be used; `path` and `reason` are kept apart so that many can be listed."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+
+def read_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
+    """The image in `path` as (H, W, 3) uint8 RGB, upright, contiguous and writable.
+
+    `warn` gets one sentence, with the path, if the file is damaged but usable.
+    Raises ImageError if the file is missing, empty, of no readable kind, or does not decode.
+    """
+    data = _read_bytes(path)
+    tell = warn or _ignore
+    try:
+        if data.startswith(b"\xff\xd8"):
+            return _read_jpeg(path, data, tell)
+        return _pillow_to_rgb(_open_pillow(data))
+    except ImageError:
+        raise
+    except _Unusable as error:
+        raise ImageError(path, str(error)) from None
+    except Exception as error:  # decoders raise nearly every type on damaged bytes
+        raise ImageError(path, f"cannot be decoded ({_first_line(error)}); replace or remove it") from error
+
+
+def probe_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in px of the upright image, from the file's header; raises ImageError like `read_image`."""
+    data = _read_bytes(path)
+    try:
+        image = _open_pillow(data)
+        width, height = image.size
+        # Newer versions of Pillow turn the size of a TIFF already when they open it; none does for other kinds.
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            width, height = image.tag_v2[256], image.tag_v2[257]
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+    except _Unusable as error:
+        raise ImageError(path, str(error)) from None
+    except Exception as error:  # as in `read_image`
+        raise ImageError(path, f"cannot be read ({_first_line(error)}); replace or remove it") from error
+
+
+def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDArray[np.uint8]:
+    """An array or PIL image in memory as (H, W, 3) uint8 RGB, contiguous.
+
+    Arrays follow OpenCV: (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), of uint8, uint16 (`>> 8`) or bool.
+    PIL images follow the rules at the top of this file, EXIF orientation included.
+    Raises DataError, naming `what`, for any other shape or type.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            return _pillow_to_rgb(image)
+        except _Unusable as error:
+            raise DataError(f"{what}: {error}") from None
+    _check_array(image, what)
+    if image.dtype == np.bool_:
+        image = image.astype(np.uint8) * 255
+    elif image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    image = image if image.ndim == 3 else image[..., None]
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    if image.shape[2] == 4:
+        return _over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def find_images(folder: Path, recursive: bool = True) -> list[Path]:
+    """Image files below `folder` by suffix, in a stable order; names that start with a dot are passed over."""
+    return find_files(folder, IMAGE_SUFFIXES, recursive)
+
+
+def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -> list[Path]:
+    """Files below `folder` whose lower-case suffix is in `suffixes`, sorted; linked folders are followed once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        folders[:] = [] if real in seen or not recursive else sorted(f for f in folders if f[0] != ".")
+        if real not in seen:
+            found += [Path(here, f) for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes]
+        seen.add(real)
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+class _Unusable(Exception):
+    """A reason, without the path, why bytes are no usable image."""
+
+
+def _ignore(message: str) -> None:
+    """The default of `warn`: whoever reads an image a second time has been told already."""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError(path, "does not exist") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+    if not data:
+        raise ImageError(path, "is empty (0 bytes); replace or remove it")
+    return data
+
+
+# ---------------------------------------------------------------- JPEG
+
+
+def _read_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
+    channels, scan = _jpeg_header(data)
+    if data.rfind(b"\xff\xd9", scan) < 0:  # no end marker after the pixels begin: the file was cut short
+        return _read_cut_jpeg(path, data, warn)
+    image = _cv2_decode(data) if channels in (1, 3) else None  # OpenCV takes every CMYK for an inverted one
+    return _pillow_to_rgb(_open_pillow(data)) if image is None else image
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int]:
+    """(number of colour channels, offset of the first scan) of a JPEG."""
+    channels, at = 0, 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a body
+            at += 1 if marker == 0xFF else 2
+            continue
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
+            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+            _check_size(width, height)
+            channels = data[at + 9]
+        if marker == 0xDA:
+            return channels, at
+        at += 2 + size
+    raise _Unusable("is a JPEG without picture data (cut short in its header); replace or remove it")
+
+
+def _cv2_decode(data: bytes) -> NDArray[np.uint8] | None:
+    buffer = np.frombuffer(data, np.uint8)
+    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11 on; saves a pass over the pixels
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
+    else:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        image = image if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return None if image is None else np.ascontiguousarray(image, np.uint8)
+
+
+def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
+    """Decodes what is there: with an end marker put back, Pillow fills up with grey, and stays silent about it."""
+    opened = JpegImagePlugin.JpegImageFile(io.BytesIO(data + b"\xff\xd9"))
+    turned = _orientation(opened)
+    opened.load()
+    upright = _pillow_to_rgb(opened)
+    stored = _turn_back(upright, turned)
+    left = _rows_before_fill(stored) / stored.shape[0]
+    if left < MIN_ROWS_LEFT:
+        raise _Unusable(f"is a JPEG cut short: {1 - left:.0%} of its rows are missing; replace or remove it")
+    missing = f"about {1 - left:.0%} of its rows are grey" if left < 1 else "no whole row is missing"
+    warn(f"{path}: the JPEG ends too early and was used as far as it goes ({missing})")
+    return upright
+
+
+def _rows_before_fill(image: NDArray[np.uint8]) -> int:
+    """Number of rows above the run of rows at the bottom that hold one and the same colour."""
+    same = (image == image[-1, -1]).all(axis=(1, 2))
+    varied = np.flatnonzero(~same)
+    return int(varied[-1]) + 1 if len(varied) else 0
+
+
+# ---------------------------------------------------------------- everything else, by Pillow
+
+
+def _open_pillow(data: bytes) -> Image.Image:
+    """Opens by the first bytes, not by the suffix; goes past `Image.open` for it warns and stops at large images."""
+    file = io.BytesIO(data)
+    image: Image.Image
+    if data.startswith(b"\xff\xd8"):
+        image = JpegImagePlugin.JpegImageFile(file)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        image = PngImagePlugin.PngImageFile(file)
+    elif data.startswith((b"GIF87a", b"GIF89a")):
+        image = GifImagePlugin.GifImageFile(file)
+    elif data.startswith(b"BM"):
+        image = BmpImagePlugin.BmpImageFile(file)
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        image = WebPImagePlugin.WebPImageFile(file)
+    elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        image = TiffImagePlugin.TiffImageFile(file)
+    elif data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
+        image = PpmImagePlugin.PpmImageFile(file)
+    else:
+        raise _Unusable(_unknown_kind(data))
+    _check_size(*image.size)
+    return image
+
+
+def _unknown_kind(data: bytes) -> str:
+    if data.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the image itself; run 'git lfs pull'"
+    if data[4:8] == b"ftyp":
+        kind = data[8:12].decode("ascii", "replace")
+        return f"is a HEIC, AVIF or video file ({kind}); expected {_READABLE}: convert it"
+    return f"is no image that can be read (it begins with {data[:12]!r}); expected {_READABLE}"
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise _Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in all")
+
+
+def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    turn = _orientation(image)
+    mode = image.mode
+    if mode in _MODES_16BIT:
+        rgb = _grey_to_rgb(np.asarray(image).astype(np.uint16) >> 8)
+    elif mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs so
+        rgb = _grey_to_rgb(_int32_to_uint8(np.asarray(image)))
+    elif mode == "F":
+        raise _Unusable("holds floating-point samples, whose range is unknown; save it with 8 or 16 bits")
+    elif mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        rgb = _over_white(image)
+    else:
+        try:
+            rgb = np.array(image.convert("RGB"))
+        except ValueError:
+            raise _Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
+    return np.ascontiguousarray(_turn(rgb, turn))
+
+
+def _over_white(image: Image.Image) -> NDArray[np.uint8]:
+    over = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGBA", over.size, (255, 255, 255, 255))
+    return np.array(Image.alpha_composite(white, over).convert("RGB"))
+
+
+def _grey_to_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _int32_to_uint8(grey: NDArray[Any]) -> NDArray[Any]:
+    if grey.min() < 0 or grey.max() > 65535:
+        raise _Unusable(f"holds 32-bit samples from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
+    return grey >> 8
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where the tag is missing, out of range or the EXIF block is broken."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a broken EXIF block is no reason to lose the picture; viewers pass it over too
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """From the stored pixels to the upright picture."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image
+
+
+def _turn_back(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The inverse of `_turn`: 6 and 8 undo each other, every other turn undoes itself."""
+    return _turn(image, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def _check_array(image: NDArray[Any], what: str) -> None:
+    shape = getattr(image, "shape", None)
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"{what}: expected a numpy array or a PIL image, got {type(image).__name__}")
+    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise DataError(
+            f"{what}: expected an array of shape (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, got {shape}; "
+            "give several images as a list"
+        )
+    if image.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise DataError(f"{what}: expected samples of uint8, uint16 or bool, got {image.dtype}; scale them to 0..255")
