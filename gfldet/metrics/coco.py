@@ -1,0 +1,292 @@
+"""COCO average precision of a split's detections, by hotcoco or by pycocotools, and the numbers beside it.
+
+Both evaluators get the same truths and the same detections, and their precision arrays are averaged by the same
+lines here, so their answers differ by rounding at most.  Standard COCO rules: IoU .50 to .95, 101 recall points, at
+most 100 detections for each image and class, sizes split at 32 and 96 px squared (the area of a truth is that of its
+box), detections in ignore regions left out.
+
+A number that has no meaning is NaN, and null in JSON: AP of a class (or size) without truths.  It does not enter a
+mean.  AP of a class with truths but without detections is 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gfldet.errors import ConfigError
+from gfldet.metrics.confusion import confusion_matrix
+from gfldet.metrics.curves import Curve, Point, best_mean, class_curves
+from gfldet.metrics.matching import Detections, Floats, Ints, Truths, detection_columns, match, truth_columns
+
+if TYPE_CHECKING:
+    from gfldet.data.records import Split
+
+AREAS = ("all", "small", "medium", "large")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMetrics:
+    """One class.  `precision`, `recall` and `f1` are those at `best_conf`, the score threshold of its best F1 (IoU .5).
+
+    truths, images  number of truths, and of images that hold one
+    best_conf       NaN when no detection of the class is right
+    """
+
+    name: str
+    category_id: int
+    truths: int
+    images: int
+    ap: float
+    ap50: float
+    precision: float
+    recall: float
+    f1: float
+    best_conf: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionMetrics:
+    """All classes together.
+
+    map, map50, map75   mean AP over classes with truths: IoU .50:.95, .50, .75;  map_small, ...: truths by area
+    precision, recall, f1  means over classes with truths, at `best_conf`: the one threshold where their mean F1 is best
+    truths, images      of the whole split, images without truths included
+    curves, confusion   the curve of each class and the (C+1, C+1) matrix at `best_conf` (at .25 where that is NaN);
+                        empty and None without `detailed`
+    """
+
+    map: float
+    map50: float
+    map75: float
+    map_small: float
+    map_medium: float
+    map_large: float
+    precision: float
+    recall: float
+    f1: float
+    best_conf: float
+    truths: int
+    images: int
+    per_class: tuple[ClassMetrics, ...]
+    curves: tuple[Curve, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    confusion: Ints | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json: every number, `per_class` a list; NaN becomes None; no curves, no matrix."""
+        plain: dict[str, Any] = {
+            field.name: _json_number(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in ("per_class", "curves", "confusion")
+        }
+        plain["per_class"] = [
+            {key: _json_number(value) for key, value in dataclasses.asdict(row).items()} for row in self.per_class
+        ]
+        return plain
+
+
+def _json_number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def evaluate(
+    split: Split, detections: Sequence[Mapping[str, Any]], evaluator: str = "hotcoco", detailed: bool = True
+) -> DetectionMetrics:
+    """Judge detections against the truths of a split.
+
+    detections  COCO result dicts: `image_id`, `category_id` (the ids of the split), `bbox` xywh px of the original
+                image, `score`; other keys are not looked at.  What is saved as predictions.json goes in here as it is.
+    evaluator   "hotcoco" (fast) or "pycocotools" (the reference)
+    detailed    also keep the curves and the confusion matrix
+
+    Raises DataError for ids that the split does not have, ConfigError for an unknown or missing evaluator.
+    """
+    if evaluator not in EVALUATORS:
+        raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
+    columns, truths = detection_columns(split, detections), truth_columns(split)
+    precision = EVALUATORS[evaluator](split, columns)
+    curves = class_curves(truths, columns, match(truths, columns), len(split.names))
+    overall = best_mean(curves)
+    ap = [_mean_of_defined(precision[..., area]) for area in range(len(AREAS))]
+    return DetectionMetrics(
+        map=ap[0],
+        map50=_mean_of_defined(precision[0, ..., 0]),
+        map75=_mean_of_defined(precision[5, ..., 0]),
+        map_small=ap[1],
+        map_medium=ap[2],
+        map_large=ap[3],
+        precision=overall.precision,
+        recall=overall.recall,
+        f1=overall.f1,
+        best_conf=overall.conf,
+        truths=len(truths.classes),
+        images=len(split.records),
+        per_class=_per_class(split, truths, precision[..., 0], curves),
+        curves=curves if detailed else (),
+        confusion=_confusion(truths, columns, len(split.names), overall) if detailed else None,
+    )
+
+
+def _per_class(split: Split, truths: Truths, precision: Floats, curves: Sequence[Curve]) -> tuple[ClassMetrics, ...]:
+    """precision: (10 IoU thresholds, 101 recall points, C)."""
+    image = np.repeat(np.arange(len(split.records)), np.diff(truths.start))
+    rows = []
+    for c, curve in enumerate(curves):
+        best = curve.best()
+        rows.append(
+            ClassMetrics(
+                name=split.names[c],
+                category_id=split.category_ids[c],
+                truths=curve.truths,
+                images=len(np.unique(image[truths.classes == c])),
+                ap=_mean_of_defined(precision[:, :, c]),
+                ap50=_mean_of_defined(precision[0, :, c]),
+                precision=best.precision,
+                recall=best.recall,
+                f1=best.f1,
+                best_conf=best.conf,
+            )
+        )
+    return tuple(rows)
+
+
+def _confusion(truths: Truths, columns: Detections, classes: int, overall: Point) -> Ints:
+    conf = 0.25 if math.isnan(overall.conf) else overall.conf
+    return confusion_matrix(truths, columns, classes, conf)
+
+
+def _mean_of_defined(precision: Floats) -> float:
+    """COCO's -1 stands for "no truths"; NaN when there is nothing else."""
+    defined = precision[precision > -1]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+# --------------------------------------------------------------------------------------------- the two evaluators
+
+
+def ground_truth(split: Split) -> dict[str, Any]:
+    """The split as a COCO instances dict with the user's own ids; annotation ids count from 1.
+
+    Ignore regions are crowd annotations of every class: `Record.ignore` names none.
+    """
+    return _coco_dict(split, [record.image_id for record in split.records], split.category_ids)
+
+
+def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Sequence[int]) -> dict[str, Any]:
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, record in zip(image_ids, split.records, strict=True):
+        images.append({"id": image_id, "file_name": record.file_name, "width": record.width, "height": record.height})
+        truths = [(box, category_ids[c], 0) for box, c in zip(record.boxes.tolist(), record.classes, strict=True)]
+        crowds = [(box, category, 1) for box in record.ignore.tolist() for category in category_ids]
+        for (x1, y1, x2, y2), category, crowd in truths + crowds:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # from 1: COCOeval takes a match with annotation 0 for no match
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": crowd,
+                }
+            )
+    categories = [{"id": category, "name": name} for category, name in zip(category_ids, split.names, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
+    """The COCO dict with plain numbers for ids (image ids may be words), and the number of each image of the split.
+
+    COCOeval goes through images by id, and that order decides between equal scores: so numbers follow the ids.
+    """
+    ids = [record.image_id for record in split.records]
+    order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+    numbers = np.empty(len(ids), np.int64)
+    numbers[order] = np.arange(1, len(ids) + 1)
+    return _coco_dict(split, numbers.tolist(), range(1, len(split.names) + 1)), numbers
+
+
+def _hotcoco(split: Split, detections: Detections) -> Floats:
+    """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ConfigError(f"evaluator=hotcoco needs the package hotcoco (pip install hotcoco): {error}") from error
+    truth, numbers = _numbered(split)
+    table = np.column_stack([numbers[detections.image], detections.boxes, detections.scores, detections.classes + 1])
+    coco = hotcoco.COCO(truth)
+    run = hotcoco.COCOeval(coco, coco.load_res(table), "bbox")
+    run.evaluate()
+    run.accumulate()
+    return _all_sizes(run.eval)
+
+
+def _pycocotools(split: Split, detections: Detections) -> Floats:
+    """The same as `_hotcoco`, by the reference implementation."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ConfigError(f"evaluator=pycocotools needs the package pycocotools: {error}") from error
+    truth, numbers = _numbered(split)
+    columns = (numbers[detections.image], detections.classes + 1, detections.boxes, detections.scores)
+    rows = [
+        {
+            "id": i,
+            "image_id": image,
+            "category_id": c,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "score": score,
+            "iscrowd": 0,
+        }
+        for i, (image, c, box, score) in enumerate(zip(*(column.tolist() for column in columns), strict=True), 1)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        coco, results = COCO(), COCO()
+        coco.dataset, results.dataset = truth, {**truth, "annotations": rows}
+        coco.createIndex()
+        results.createIndex()  # not loadRes: that fails on an empty list
+        run = COCOeval(coco, results, "bbox")
+        run.evaluate()
+        run.accumulate()
+    return _all_sizes(run.eval)
+
+
+def _all_sizes(accumulated: Any) -> Floats:
+    """What COCOeval accumulated, precision (10, 101, C, 4, 3) -> (10, 101, C, 4): the last of the caps 1, 10, 100."""
+    return np.asarray(accumulated["precision"], np.float64)[..., -1]
+
+
+EVALUATORS: dict[str, Callable[[Split, Detections], Floats]] = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+def format_table(metrics: DetectionMetrics) -> str:
+    """An aligned table for the terminal: a row for all classes, then one a class; "-" where there is no number."""
+    head = ("class", "images", "truths", "P", "R", "F1", "conf", "AP50", "AP50-95")
+    m = metrics
+    rows = [("all", m.images, m.truths, m.precision, m.recall, m.f1, m.best_conf, m.map50, m.map)]
+    rows += [(c.name, c.images, c.truths, c.precision, c.recall, c.f1, c.best_conf, c.ap50, c.ap) for c in m.per_class]
+    cells = [head, *(tuple(_cell(value) for value in row) for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    lines = []
+    for name, *numbers in cells:
+        padded = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    return "\n".join(lines)
+
+
+def _cell(value: str | int | float) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.3f}"
+    text = str(value)
+    return text if len(text) <= 24 else text[:22] + ".."

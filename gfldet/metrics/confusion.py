@@ -1,0 +1,28 @@
+"""The confusion matrix: which class was taken for which, what was missed, what was made up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gfldet.metrics.matching import Detections, Ints, Truths, match
+
+
+def confusion_matrix(
+    truths: Truths, detections: Detections, classes: int, conf: float = 0.25, iou: float = 0.5
+) -> Ints:
+    """(C+1, C+1) counts: rows are true classes, columns predicted ones, the last of each is the background.
+
+    Detections with score >= `conf` are matched to truths of whatever class, the highest score first.  [c, C] counts
+    truths of class c that nothing found, [C, c] detections of class c that found nothing; [C, C] stays 0.
+    Detections in ignore regions are left out.
+    """
+    keep = detections.scores >= conf
+    kept = Detections(detections.image[keep], detections.classes[keep], detections.boxes[keep], detections.scores[keep])
+    matches = match(truths, kept, iou, any_class=True)
+    hit = matches.truth >= 0
+    missed = np.delete(truths.classes, matches.truth[hit])
+    made_up = kept.classes[~hit & ~matches.ignored]
+    rows = np.concatenate([truths.classes[matches.truth[hit]], missed, np.full_like(made_up, classes)])
+    columns = np.concatenate([kept.classes[hit], np.full_like(missed, classes), made_up])
+    side = classes + 1
+    return np.bincount(rows * side + columns, minlength=side * side).astype(np.int64).reshape(side, side)

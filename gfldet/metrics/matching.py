@@ -1,0 +1,169 @@
+"""Who found whom: truths and detections of a split as flat columns, matched at one IoU threshold.
+
+The rule is COCOeval's: detections in order of falling score, each takes the free truth with the highest IoU (of its
+class, unless `any_class`); one that finds none but lies in an ignore region counts neither as a hit nor as a miss.
+Unlike COCOeval nothing is cut at 100 detections an image: what is counted here is what a user sees.
+
+Letters: N detections of the split, T truths of the split, K ignore regions of the split, D and M of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.errors import DataError, listed
+
+if TYPE_CHECKING:
+    from gfldet.data.records import Split
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """All detections of a split.
+
+    image    (N,) position of the image in `Split.records`
+    classes  (N,) position of the class in `Split.names`
+    boxes    (N, 4) xywh (left, top, width, height), px of the original image
+    scores   (N,)
+    """
+
+    image: Ints
+    classes: Ints
+    boxes: Floats
+    scores: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Truths:
+    """All truths and ignore regions of a split, image after image.
+
+    boxes, classes  (T, 4) xyxy px, (T,);  those of image i are rows start[i] to start[i + 1]
+    ignore          (K, 4) xyxy px;  those of image i are rows ignore_start[i] to ignore_start[i + 1]
+    """
+
+    boxes: Floats
+    classes: Ints
+    start: Ints
+    ignore: Floats
+    ignore_start: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """truth: (N,) row of the truth that a detection found, -1 for none; ignored: (N,) bool, to be left out."""
+
+    truth: Ints
+    ignored: NDArray[np.bool_]
+
+
+def detection_columns(split: Split, detections: Sequence[Mapping[str, Any]]) -> Detections:
+    """COCO result dicts (`image_id`, `category_id`, `bbox` xywh px, `score`) -> columns, in the same order.
+
+    Raises DataError for an image or category id that the split does not have.
+    """
+    images = {record.image_id: i for i, record in enumerate(split.records)}
+    categories = {category: i for i, category in enumerate(split.category_ids)}
+    try:
+        image = [images[d["image_id"]] for d in detections]
+        classes = [categories[d["category_id"]] for d in detections]
+    except KeyError:
+        raise _unknown_ids(split, detections) from None
+    boxes = np.array([d["bbox"] for d in detections], np.float64).reshape(-1, 4)
+    scores = np.array([d["score"] for d in detections], np.float64)
+    return Detections(np.array(image, np.int64), np.array(classes, np.int64), boxes, scores)
+
+
+def _unknown_ids(split: Split, detections: Sequence[Mapping[str, Any]]) -> DataError:
+    known: dict[str, set[Any]] = {
+        "image_id": {record.image_id for record in split.records},
+        "category_id": set(split.category_ids),
+    }
+    problems = [
+        f"detection {row}: no {key} (its keys: {', '.join(d)})"
+        if key not in d
+        else f"detection {row}: {key} {d[key]!r}"
+        for row, d in enumerate(detections)
+        for key in known
+        if key not in d or d[key] not in known[key]
+    ]
+    head = f"Detections name images or categories that the split '{split.name}' does not have:"
+    return DataError(listed(head, problems, "Use the ids of the split (Record.image_id, Split.category_ids).", 20))
+
+
+def truth_columns(split: Split) -> Truths:
+    """Every truth and ignore region of the split, in float64."""
+    records = split.records
+    return Truths(
+        boxes=np.concatenate([np.zeros((0, 4)), *(r.boxes for r in records)], dtype=np.float64),
+        classes=np.concatenate([np.zeros(0, np.int64), *(r.classes for r in records)], dtype=np.int64),
+        start=np.cumsum([0, *(len(r.boxes) for r in records)], dtype=np.int64),
+        ignore=np.concatenate([np.zeros((0, 4)), *(r.ignore for r in records)], dtype=np.float64),
+        ignore_start=np.cumsum([0, *(len(r.ignore) for r in records)], dtype=np.int64),
+    )
+
+
+def match(truths: Truths, detections: Detections, iou: float = 0.5, any_class: bool = False) -> Matches:
+    """Match all images at one IoU threshold; `any_class` lets a detection find a truth of another class."""
+    found = np.full(len(detections.scores), -1, np.int64)
+    ignored = np.zeros(len(detections.scores), np.bool_)
+    xyxy = np.concatenate([detections.boxes[:, :2], detections.boxes[:, :2] + detections.boxes[:, 2:]], axis=1)
+    order = np.lexsort((-detections.scores, detections.image))  # by image, then by falling score, then as given
+    ends = np.searchsorted(detections.image[order], np.arange(len(truths.start)))
+    for i in range(len(truths.start) - 1):
+        rows = order[ends[i] : ends[i + 1]]
+        first, last = truths.start[i], truths.start[i + 1]
+        overlap = pairwise_iou(xyxy[rows], truths.boxes[first:last])
+        if not any_class:
+            overlap *= detections.classes[rows][:, None] == truths.classes[None, first:last]
+        taken = _greedy(overlap, iou)
+        found[rows] = np.where(taken >= 0, taken + first, -1)
+        regions = truths.ignore[truths.ignore_start[i] : truths.ignore_start[i + 1]]
+        if len(regions):
+            inside = covered_share(xyxy[rows], regions).max(axis=1, initial=0.0) >= iou
+            ignored[rows] = inside & (taken < 0)
+    return Matches(found, ignored)
+
+
+def _greedy(overlap: Floats, iou: float) -> Ints:
+    """(D, M) IoU, rows by falling score -> (D,) column taken by each row, -1 for none; a column is taken once."""
+    taken = np.full(len(overlap), -1, np.int64)
+    overlap = np.where(overlap >= iou, overlap, 0.0)
+    for row in np.flatnonzero(overlap.any(axis=1)):  # most detections reach no truth: this loop is short
+        best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())  # of equals the last, as COCOeval does
+        if overlap[row, best] > 0:
+            taken[row] = best
+            overlap[:, best] = 0.0
+    return taken
+
+
+def pairwise_iou(a: Floats, b: Floats) -> Floats:
+    """(D, 4) and (M, 4) xyxy -> (D, M) IoU; 0 where both boxes are empty."""
+    inter = _intersection(a, b)
+    union = _area(a)[:, None] + _area(b)[None] - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def covered_share(a: Floats, regions: Floats) -> Floats:
+    """(D, 4) and (K, 4) xyxy -> (D, K): the share of each box that lies inside each region."""
+    inter = _intersection(a, regions)
+    area = np.broadcast_to(_area(a)[:, None], inter.shape)
+    return np.divide(inter, area, out=np.zeros_like(inter), where=area > 0)
+
+
+def _intersection(a: Floats, b: Floats) -> Floats:
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    size: Floats = np.clip(high - low, 0, None)
+    return size[..., 0] * size[..., 1]
+
+
+def _area(boxes: Floats) -> Floats:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
