@@ -1,3 +1,3 @@
-"""Pictures: boxes on images, mosaics of a batch, curves; no torch."""
+"""Pictures for people: boxes on images, mosaics of a batch, curves of a run.  Knows no model and no settings."""
 
 from __future__ import annotations
