@@ -1,0 +1,153 @@
+"""argv -> one call of `Model`; the help, the messages and the exit codes.
+
+Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one message, no traceback), 130 interrupted.  Settings are
+checked before torch is imported, so a typing mistake is told at once; help loads neither torch nor YAML.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import gfldet
+from gfldet.config.kinds import Flag
+from gfldet.config.schema import COMMANDS, Settings, settings_of
+from gfldet.config.show import commands_table, default_yaml, help_table
+from gfldet.errors import ConfigError, UserError, WorkError
+
+_HELP_WORDS = ("-h", "--help", "help")
+_VERSION_WORDS = ("version", "--version", "-V")
+_FIRST_STEPS = """\
+Settings are written key=value (or --key value), in any order; cfg=my.yaml takes them from a file:
+  gfldet train model=gfldet-n data=my-data.yaml epochs=60 imgsz=640
+  gfldet val model=runs/train/weights/best.pt data=my-data.yaml
+  gfldet predict model=runs/train/weights/best.pt source=my-images/"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` by default) and return its exit code."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"gfldet: {error}", file=sys.stderr)
+        return 2
+    except WorkError as error:
+        print(f"gfldet: the work failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("gfldet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does; nothing is left to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    command, *rest = argv or ["help"]
+    if command in _HELP_WORDS:
+        print(_help(rest[0] if rest else ""))
+    elif command in _VERSION_WORDS:
+        print(gfldet.__version__)
+    elif command == "settings":
+        print(default_yaml(), end="")
+    elif command not in COMMANDS:
+        raise ConfigError(_no_such_command(command))
+    elif any(token in _HELP_WORDS for token in rest):
+        print(_help(command))
+    else:
+        _work(command, _settings(command, rest))
+    return 0
+
+
+def _help(command: str) -> str:
+    """The help of one command, or the overview for an empty name."""
+    if not command:
+        return "\n\n".join(
+            (
+                f"gfldet {gfldet.__version__}, an object detector: train, validate and predict on your own boxes",
+                "usage: gfldet COMMAND key=value ...",
+                f"Commands (gfldet COMMAND --help lists the settings of one):\n{commands_table()}\n"
+                "  settings  Print every setting as YAML, the start of a file for cfg=\n"
+                "  version   Print the version",
+                _FIRST_STEPS,
+            )
+        )
+    if command not in COMMANDS:
+        raise ConfigError(_no_such_command(command))
+    head = f"usage: gfldet {command} key=value ...\n\n{COMMANDS[command].__doc__}."
+    return f"{head}  Each line: name, default, meaning, [what it takes].\n{help_table(command)}"
+
+
+def _settings(command: str, tokens: list[str]) -> Settings:
+    """The checked settings of the tokens behind a command; one ConfigError for all mistakes in them."""
+    from gfldet.config.load import check, mistakes
+
+    overrides, problems = _overrides(command, tokens)
+    settings, more = check(command, overrides)
+    if settings is None or problems:
+        raise ConfigError(mistakes(command, problems + more))
+    return settings
+
+
+def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[str]]:
+    """`key=value`, `--key=value` and `--key value` as a mapping, and what is wrong with the rest."""
+    flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, Flag)}
+    overrides: dict[str, str] = {}
+    problems: list[str] = []
+    queue = list(tokens)
+    while queue:
+        token = queue.pop(0)
+        option = token.startswith("--")
+        name, equals, value = token.removeprefix("--").partition("=")
+        if option:
+            name = name.replace("-", "_")
+        if option and not equals:
+            follows = bool(queue) and not queue[0].startswith("--") and "=" not in queue[0]
+            if follows:
+                value = queue.pop(0)
+            elif name in flags:
+                value = "true"  # --exist-ok alone
+            else:
+                problems.append(f"{token}: a value is missing; write {name}=VALUE")
+                continue
+        elif not equals or not name:
+            problems.append(f"{token}: settings are written key=value, without blanks{_meant(token, command)}")
+            continue
+        if name in overrides:
+            problems.append(f"{name}: given twice ({overrides[name]} and {value})")
+        overrides[name] = value
+    return overrides, problems
+
+
+def _meant(token: str, command: str) -> str:
+    """A guess at what a bare word should have been."""
+    names = [setting.name for setting in settings_of(COMMANDS[command])]
+    close = get_close_matches(token.lower(), names, n=1)
+    if close:
+        return f"; did you mean {close[0]}=VALUE?"
+    guess = "source" if command == "predict" else "data" if token.endswith((".yaml", ".yml")) else ""
+    guess = "model" if token.endswith(".pt") else guess
+    return f"; did you mean {guess}={token}?" if guess else ""
+
+
+def _no_such_command(word: str) -> str:
+    close = get_close_matches(word.lower(), [*COMMANDS, "settings", "version", "help"], n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{word}: no such command{hint}\nThe commands are {', '.join(COMMANDS)}, settings, version and help."
+
+
+def _work(command: str, settings: Settings) -> None:
+    """Call `Model` with the settings that the user gave, and tell where the results lie."""
+    from gfldet.model import Model
+
+    for notice in settings.notices:
+        print(f"notice: {notice}", file=sys.stderr)
+    given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
+    if command == "predict":
+        given.setdefault("save", True)  # whoever predicts from a shell wants to see pictures
+    model = Model(settings.model)
+    getattr(model, command)(**given)
+    if model.save_dir is not None:
+        print(f"Results are in {model.save_dir}")

@@ -1,0 +1,254 @@
+"""The kinds of value that a setting can have: how each is read, and how it is described to a person.
+
+`read` takes what a command line (always text), a YAML file or Python gives and returns the value in its one settled
+form; anything else raises ValueError, and the caller tells what `describe` says is expected.  Plain classes of the
+standard library: the help is made from them, and it has to appear without waiting for heavy imports.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+_NONE = ("none", "null", "~")
+
+
+class Kind(Protocol):
+    """What a setting needs from its kind."""
+
+    def describe(self) -> str:
+        """What is accepted, to stand after "expected"."""
+
+    def read(self, value: Any) -> Any:
+        """The value in its settled form; ValueError if it is not of this kind."""
+
+
+def is_none(value: Any) -> bool:
+    """Whether the value is None or one of the words that stand for it."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in _NONE)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false.  Only the listed words count, so the text "False" never becomes True."""
+
+    def describe(self) -> str:
+        return "true or false"
+
+    def read(self, value: Any) -> bool:
+        word = str(value).strip().lower() if isinstance(value, (bool, int, str)) else ""
+        if word not in _TRUE + _FALSE:
+            raise ValueError(value)
+        return word in _TRUE
+
+
+@dataclass(frozen=True)
+class Real:
+    """A finite number between `low` and `high`; `above` excludes `low` itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def describe(self) -> str:
+        return f"a number{_between(self.low, self.high, self.above)}"
+
+    def read(self, value: Any) -> float:
+        if isinstance(value, bool):
+            raise ValueError(value)
+        try:
+            number = float(value)
+        except (TypeError, OverflowError) as error:
+            raise ValueError(value) from error
+        inside = self.low < number if self.above else self.low <= number
+        if not (math.isfinite(number) and inside and number <= self.high):
+            raise ValueError(value)
+        return number
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number between `low` and `high`; 3.0 and "3" are 3, 3.5 and True are refused."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def describe(self) -> str:
+        return f"a whole number{_between(self.low, self.high)}"
+
+    def read(self, value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+            value = int(value)  # not through float: a long seed keeps every digit
+        number = value if isinstance(value, int) else Real().read(value)
+        if isinstance(value, bool) or number != int(number) or not self.low <= number <= self.high:
+            raise ValueError(value)
+        return int(number)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text; a path or a number given from Python or YAML counts as its text."""
+
+    what: str = "text"
+    empty: bool = False
+
+    def describe(self) -> str:
+        return self.what
+
+    def read(self, value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, (str, os.PathLike, int, float)):
+            raise ValueError(value)
+        text = str(value)
+        if not text and not self.empty:
+            raise ValueError(value)
+        return text
+
+
+class Choice:
+    """One of a few words.  `same` maps other spellings, true and false among them, to those words."""
+
+    def __init__(self, *words: str, **same: str) -> None:
+        self.words = words
+        self.same = same
+
+    def describe(self) -> str:
+        return ", ".join(self.words[:-1]) + f" or {self.words[-1]}"
+
+    def read(self, value: Any) -> str:
+        word = str(value).strip().lower() if isinstance(value, (str, bool)) or value is None else ""
+        word = self.same.get(word, word)
+        if word not in self.words:
+            raise ValueError(value)
+        return word
+
+
+class Augment(Choice):
+    """One of a few words, or from Python a callable Sample -> Sample."""
+
+    def describe(self) -> str:
+        return f"{super().describe()}, from Python also a callable"
+
+    def read(self, value: Any) -> Any:
+        return value if callable(value) else super().read(value)
+
+
+@dataclass(frozen=True)
+class Optional:
+    """The given kind, or None."""
+
+    kind: Kind
+
+    def describe(self) -> str:
+        return f"{self.kind.describe()}, or none"
+
+    def read(self, value: Any) -> Any:
+        return None if is_none(value) else self.kind.read(value)
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """A side, or height and width, in pixels: an int or a tuple (height, width), at least 32."""
+
+    def describe(self) -> str:
+        return "a side in pixels from 32 up, or height,width"
+
+    def read(self, value: Any) -> int | tuple[int, int]:
+        sides = [Whole(32, 16384).read(item) for item in _items(value)]
+        if len(sides) not in (1, 2):
+            raise ValueError(value)
+        return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to compute: auto, cpu, mps, cuda or cuda:N; a bare N is cuda:N."""
+
+    def describe(self) -> str:
+        return "auto, cpu, mps, cuda, cuda:N or N (one device)"
+
+    def read(self, value: Any) -> str:
+        word = str(value).strip().lower() if not isinstance(value, bool) else ""
+        if re.fullmatch(r"\d+", word):
+            return f"cuda:{word}"
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):
+            raise ValueError(value)
+        return word
+
+
+@dataclass(frozen=True)
+class Resume:
+    """False, True (the last checkpoint of the run folder), or the path of a checkpoint."""
+
+    def describe(self) -> str:
+        return "true, false or the path of a last.pt"
+
+    def read(self, value: Any) -> bool | str:
+        if is_none(value):
+            return False
+        if isinstance(value, (bool, int)) or (isinstance(value, str) and value.strip().lower() in _TRUE + _FALSE):
+            return Flag().read(value)
+        return Text().read(value)
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """A number n for the first n layers, or a tuple of layer numbers."""
+
+    def describe(self) -> str:
+        return "how many of the first layers, or a list of layer numbers"
+
+    def read(self, value: Any) -> int | tuple[int, ...]:
+        many = not isinstance(value, (int, float, str)) or (
+            isinstance(value, str) and bool(re.search(r"[,\[(]", value))
+        )
+        layers = tuple(Whole(0).read(item) for item in _items(value))
+        return layers if many else layers[0]
+
+
+@dataclass(frozen=True)
+class ClassPick:
+    """Names or numbers of classes, as a tuple; what the names mean is known once the model is."""
+
+    def describe(self) -> str:
+        return "names or numbers of classes, as in classes=0,dog"
+
+    def read(self, value: Any) -> tuple[int | str, ...]:
+        items = _items(value)
+        if any(isinstance(item, bool) or not isinstance(item, (int, str)) for item in items):
+            raise ValueError(value)
+        return tuple(int(item) if str(item).strip().isdigit() else str(item) for item in items)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to predict on: text or a path, and from Python an array, a PIL image or a list of any of these."""
+
+    def describe(self) -> str:
+        return "an image, a folder, a pattern as in 'images/*.jpg', a .txt list or a video"
+
+    def read(self, value: Any) -> Any:
+        return Text().read(value) if value is None or isinstance(value, (str, bool, os.PathLike)) else value
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a sequence or of text such as `a,b` or `[a, 'b']`; ValueError if there are none."""
+    if isinstance(value, str):
+        inner = re.sub(r"^\s*[\[(](.*)[\])]\s*$", r"\1", value)
+        items: list[Any] = [item.strip().strip("'\"") for item in inner.split(",") if item.strip()]
+    else:
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not items or None in items:
+        raise ValueError(value)
+    return items
+
+
+def _between(low: float, high: float, above: bool = False) -> str:
+    """The range in words, with a blank before it; nothing if there is no bound."""
+    if math.isinf(high):
+        return "" if math.isinf(low) else f" above {low}" if above else f" from {low} up"
+    return f" above {low}, up to {high}" if above else f" from {low} to {high}"

@@ -1,0 +1,281 @@
+"""Every setting once: its type, default, kind (range), unit and help.
+
+A group is a frozen dataclass, a command's settings are the groups it is made of.  `cfg/default.yaml`, the help of the
+command line and the checks of `load.resolve` all come from here; adding a command is one class and one line in
+`COMMANDS`.  Standard library only: the help is printed from this module and must not wait for heavy imports (which is
+also why the groups go without the generated repr and eq; those of the commands' classes cover their fields).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from gfldet.config.kinds import (
+    Augment,
+    Choice,
+    ClassPick,
+    Device,
+    Flag,
+    Freeze,
+    ImageSize,
+    Kind,
+    Optional,
+    Real,
+    Resume,
+    Source,
+    Text,
+    Whole,
+)
+
+_SHARE = Real(0, 1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as the help, `default.yaml` and the checks see it."""
+
+    name: str
+    default: Any
+    kind: Kind
+    help: str
+    unit: str
+    required: bool
+
+
+def _setting(default: Any, kind: Kind, help: str, unit: str = "", required: bool = False) -> Any:
+    """A dataclass field that carries what `Setting` needs."""
+    return field(default=default, metadata={"kind": kind, "help": help, "unit": unit, "required": required})
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class General:
+    """General"""
+
+    model: str = _setting(
+        "gfldet-n.yaml", Text("the name of a model, or the path of a .yaml or .pt file"), "model or checkpoint to use"
+    )
+    imgsz: int | tuple[int, int] = _setting(
+        640, ImageSize(), "size that images are brought to, rounded up to multiples of 32", "px"
+    )
+    batch: int = _setting(16, Whole(1), "images that pass through the model together", "images")
+    device: str = _setting("auto", Device(), "where to compute; auto takes the first GPU if there is one")
+    threads: int = _setting(0, Whole(0), "processor threads of the model; 0 takes every core", "threads")
+    workers: int = _setting(-1, Whole(-1), "threads that prepare images; -1 chooses by the machine", "threads")
+    on_bad: str = _setting(
+        "error",
+        Choice("error", "skip"),
+        "what to do with unreadable images and labels: stop and list them, or skip them",
+    )
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """`imgsz` as (height, width) in pixels."""
+        return self.imgsz if isinstance(self.imgsz, tuple) else (self.imgsz, self.imgsz)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RunFolder:
+    """Run folder"""
+
+    project: str = _setting("runs", Text("a folder"), "folder that holds the run folders")
+    name: str = _setting(
+        "", Text("a name", empty=True), "name of the run folder; when empty the command's name, numbered if taken"
+    )
+    exist_ok: bool = _setting(False, Flag(), "write into a run folder that exists already")
+    verbose: bool = _setting(True, Flag(), "print progress and tables")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Data:
+    """Data and validation"""
+
+    data: str = _setting("shapes", Text("the name of a data set, or the path of a data YAML"), "data set to work on")
+    evaluator: str = _setting(
+        "hotcoco", Choice("hotcoco", "pycocotools"), "who computes the COCO metrics; both give the same numbers"
+    )
+    rect: bool = _setting(
+        True, Flag(), "validate at the images' own shape: pad to multiples of 32 only, not to a square"
+    )
+    plots: bool = _setting(True, Flag(), "draw curves, the confusion matrix and pictures of batches")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Detections:
+    """Detections"""
+
+    conf: float | None = _setting(
+        None, Optional(_SHARE), "lowest score of a detection; none is 0.25 in predict and 0.001 in train and val"
+    )
+    iou: float = _setting(0.7, _SHARE, "overlap above which NMS drops the lower of two detections", "IoU")
+    max_det: int = _setting(300, Whole(1), "most detections of an image", "detections")
+    agnostic_nms: bool = _setting(False, Flag(), "let NMS compare detections of different classes too")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Training:
+    """Training"""
+
+    epochs: int = _setting(100, Whole(1), "passes over the training images", "epochs")
+    patience: int = _setting(50, Whole(0), "stop after so many epochs without a better AP; 0 never stops", "epochs")
+    seed: int = _setting(0, Whole(0, 2**32 - 1), "start of every random number; a CPU run repeats to the bit")
+    val: bool = _setting(True, Flag(), "validate after every epoch")
+    cache: str = _setting(
+        "auto",
+        Choice("auto", "ram", "none", true="ram", false="none"),
+        "keep the resized images in memory; auto does if they fit",
+    )
+    amp: str = _setting(
+        "auto",
+        Choice("auto", "on", "off", true="on", false="off"),
+        "mixed precision; auto uses it on a GPU that gains from it",
+    )
+    pretrained: str | None = _setting(
+        None, Optional(Text("the path of a checkpoint")), "checkpoint whose fitting weights are taken over"
+    )
+    resume: bool | str = _setting(False, Resume(), "go on with an interrupted run; true takes the newest in project")
+    freeze: int | tuple[int, ...] | None = _setting(None, Optional(Freeze()), "layers that are not trained")
+    save_period: int = _setting(
+        0, Whole(0), "keep a checkpoint every so many epochs; 0 keeps last and best only", "epochs"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Optimiser:
+    """Optimiser and schedule"""
+
+    optimizer: str = _setting("adamw", Choice("adamw", "sgd"), "who turns gradients into steps")
+    lr0: float | None = _setting(
+        None, Optional(Real(0, 1, above=True)), "full learning rate; none is 0.0015 for adamw and 0.01 for sgd"
+    )
+    lrf: float = _setting(0.01, _SHARE, "last learning rate as a share of lr0")
+    flat: float = _setting(0.5, _SHARE, "share of the run at full rate, before the cosine down to lrf")
+    momentum: float = _setting(0.9, Real(0, 0.9999), "momentum of sgd, first beta of adamw")
+    weight_decay: float | None = _setting(
+        None, Optional(_SHARE), "decay of weight matrices; none is 0.02 for adamw and 0.0005 for sgd"
+    )
+    warmup_steps: int = _setting(100, Whole(0), "optimiser steps over which the rate rises from zero", "steps")
+    ema_decay: float = _setting(0.998, Real(0, 0.999999), "decay of the averaged weights; 0 does without the average")
+    bn_momentum: float = _setting(0.1, Real(0, 1, above=True), "share of a new batch in the batch-norm statistics")
+    grad_clip: float = _setting(10.0, Real(0), "largest norm of the gradient; 0 does not clip")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Augmentation:
+    """Augmentation"""
+
+    augment: str | Callable[..., Any] = _setting(
+        "default", Augment("default", "none", true="default", false="none"), "what changes the training images"
+    )
+    mosaic: float = _setting(1.0, _SHARE, "chance that four images are put together", "probability")
+    mixup: float = _setting(0.0, _SHARE, "chance that two images are blended", "probability")
+    close_mosaic: float = _setting(
+        0.15,
+        Real(0),
+        "end of the run without mosaic and mixup: below 1 a share of it, from 1 up epochs",
+        "share or epochs",
+    )
+    hsv_h: float = _setting(0.015, _SHARE, "largest change of hue", "share of the circle")
+    hsv_s: float = _setting(0.7, _SHARE, "largest change of saturation", "share")
+    hsv_v: float = _setting(0.4, _SHARE, "largest change of brightness", "share")
+    degrees: float = _setting(0.0, Real(0, 180), "largest rotation", "degrees")
+    translate: float = _setting(0.1, _SHARE, "largest shift", "share of the side")
+    scale: float = _setting(0.5, Real(0, 0.95), "largest change of size: 0.5 is from 0.5 to 1.5 times", "share")
+    shear: float = _setting(0.0, Real(0, 60), "largest shear", "degrees")
+    flipud: float = _setting(0.0, _SHARE, "chance of a flip upside down", "probability")
+    fliplr: float = _setting(0.5, _SHARE, "chance of a flip left to right", "probability")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Loss:
+    """Loss and assigner"""
+
+    box: float = _setting(7.5, Real(0), "gain of the CIoU loss of the boxes")
+    cls: float = _setting(3.0, Real(0), "gain of the quality focal loss of the scores")
+    dfl: float = _setting(1.5, Real(0), "gain of the distribution focal loss of the bins")
+    prior: float = _setting(0.01, Real(0, 0.5, above=True), "score of every class at the start", "probability")
+    tal_topk: int = _setting(10, Whole(1), "most points that answer for a truth", "points")
+    tal_alpha: float = _setting(0.5, Real(0), "exponent of the score in the alignment of point and truth")
+    tal_beta: float = _setting(6.0, Real(0), "exponent of the IoU in the alignment of point and truth")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Validation:
+    """Validation"""
+
+    split: str = _setting("val", Choice("train", "val", "test"), "part of the data set to validate on")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Prediction:
+    """Prediction"""
+
+    source: Any = _setting(None, Source(), "what to predict on", required=True)
+    classes: tuple[int | str, ...] | None = _setting(None, Optional(ClassPick()), "classes to keep; none keeps all")
+    save: bool = _setting(
+        False, Flag(), "write the pictures with their boxes; the command line does so unless told false"
+    )
+    save_txt: bool = _setting(False, Flag(), "write a label file in YOLO format for each image")
+    save_conf: bool = _setting(False, Flag(), "write the scores into those label files too")
+    save_json: bool = _setting(False, Flag(), "write predictions.json in COCO format")
+    line_width: int | None = _setting(None, Optional(Whole(1)), "width of drawn lines; none goes by the image", "px")
+    vid_stride: int = _setting(1, Whole(1), "take every so many frames of a video", "frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(General, RunFolder):
+    """What every command has, and what its settings know besides their values."""
+
+    explicit: frozenset[str] = frozenset()
+    """Names that the user set, by hand or in a file; an explicit value always wins over a derived one."""
+    notices: tuple[str, ...] = ()
+    """What was changed in the user's values, for the user to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Data, Detections, Training, Optimiser, Augmentation, Loss, Settings):
+    """Train a model, validating as it goes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValSettings(Data, Detections, Validation, Settings):
+    """Measure a checkpoint on labelled images"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(Detections, Prediction, Settings):
+    """Find objects in images and videos"""
+
+
+COMMANDS: dict[str, type[Settings]] = {"train": TrainSettings, "val": ValSettings, "predict": PredictSettings}
+GROUPS: tuple[type, ...] = (
+    General,
+    Data,
+    Training,
+    Optimiser,
+    Augmentation,
+    Loss,
+    Validation,
+    Prediction,
+    Detections,
+    RunFolder,
+)
+
+
+def settings_of(part: type) -> Iterator[Setting]:
+    """The settings of a group or of a command, in the order of the schema."""
+    for entry in fields(part):
+        if "kind" in entry.metadata:
+            default = None if entry.default is MISSING else entry.default
+            yield Setting(name=entry.name, default=default, **entry.metadata)
+
+
+def groups_of(command: str) -> list[tuple[str, list[Setting]]]:
+    """The groups of a command, each as its title and its settings."""
+    return [(str(group.__doc__), list(settings_of(group))) for group in GROUPS if issubclass(COMMANDS[command], group)]
+
+
+def commands_with(group: type) -> list[str]:
+    """The commands that a group belongs to."""
+    return [command for command, settings in COMMANDS.items() if issubclass(settings, group)]
