@@ -1,0 +1,239 @@
+"""Curves of a run and of a validation, and the confusion matrix, drawn with matplotlib.
+
+Plain numbers come in, a picture file goes out.  matplotlib is loaded on the first call only, and its figures are used
+as objects: no window, no backend and no global state is touched, so any thread may plot.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gfldet.errors import DataError, OutputError
+from gfldet.viz.draw import class_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+_NAMED_LINES = 12  # up to so many classes each has a colour and a line in the legend
+_NAMED_CELLS = 30  # up to so many classes the cells of the confusion matrix hold numbers
+
+
+def plot_results(csv_path: str | Path, path: str | Path) -> None:
+    """results.csv -> one picture: training losses, metrics and learning rate against the epoch.
+
+    Columns are found by name: `train/...` losses, `metrics/...`, `lr`, and `epoch`; those that are missing are left
+    out, and so are cells that hold no number.  Raises DataError where the file cannot be read.
+    """
+    columns = _read_columns(Path(csv_path))
+    rows = len(next(iter(columns.values()), ()))
+    epochs = columns.get("epoch", np.arange(1.0, rows + 1))
+    panels = {
+        "training losses": {k.removeprefix("train/"): v for k, v in columns.items() if k.startswith("train/")},
+        "validation": {k.removeprefix("metrics/"): v for k, v in columns.items() if k.startswith("metrics/")},
+        "learning rate": {k: v for k, v in columns.items() if k == "lr" or k.startswith("lr/")},
+    }
+    figure, axes = _figure(13.0, 4.0, len(panels))
+    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+        for i, (label, values) in enumerate(lines.items()):
+            _line(ax, epochs, values, _colour(i), _text(label))
+        _finish(ax, title, "epoch", "", empty=not lines)
+        if len(lines) > 1:
+            ax.legend(fontsize=8)
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_ylim(0, 1)
+    _save(figure, path)
+
+
+def plot_precision_recall(
+    path: str | Path,
+    recall: Sequence[ArrayLike | None],
+    precision: Sequence[ArrayLike | None],
+    names: Sequence[str],
+    ap50: Sequence[float],
+) -> None:
+    """Precision against recall, one curve a class and their mean; `ap50`, the AP of each class, goes into the legend.
+
+    recall, precision  for each class the points in order of falling score; None for a class without truths.  Drawn is
+                       the best precision at that recall or a higher one, as COCO's AP takes it.
+    """
+    figure, (ax,) = _figure(7.0, 5.5, 1)
+    grid = np.linspace(0, 1, 101)
+    points = enumerate(zip(recall, precision, strict=True))
+    lines = {c: _envelope(r, p, grid) for c, (r, p) in points if r is not None and p is not None}
+    for c, line in lines.items():
+        _class_line(ax, grid, line, f"{_text(names[c])} {ap50[c]:.3f}", c, len(lines))
+    _mean_line(ax, grid, lines, f"all {np.mean([ap50[c] for c in lines] or [0.0]):.3f}")
+    if lines:
+        ax.legend(fontsize=8, title="class, AP50", loc="lower left")
+    _finish(ax, "precision and recall (IoU .5)", "recall", "precision", empty=not lines)
+    _unit_square(ax)
+    _save(figure, path)
+
+
+def plot_confidence(
+    path: str | Path,
+    scores: Sequence[ArrayLike | None],
+    curves: Mapping[str, Sequence[ArrayLike | None]],
+    names: Sequence[str],
+    best_conf: float = float("nan"),
+) -> None:
+    """What each score threshold gives: a panel for each of `curves`, such as "precision" -> the values of each class.
+
+    scores     for each class its thresholds, falling; None for a class without truths.  Each curve has as many values.
+    best_conf  the threshold to mark, if it is a number
+    """
+    figure, axes = _figure(13.0, 4.0, len(curves))
+    grid = np.linspace(0, 1, 1001)
+    for ax, (title, values) in zip(axes, curves.items(), strict=True):
+        points = enumerate(zip(scores, values, strict=True))
+        lines = {c: _at_thresholds(s, v, grid) for c, (s, v) in points if s is not None and v is not None}
+        for c, line in lines.items():
+            _class_line(ax, grid, line, _text(names[c]), c, len(lines))
+        _mean_line(ax, grid, lines, "all")
+        if np.isfinite(best_conf):
+            ax.axvline(best_conf, color="black", linewidth=1, linestyle="--", label=f"best F1 at {best_conf:.3f}")
+        _finish(ax, f"{title} (IoU .5)", "score threshold", "", empty=not lines)
+        _unit_square(ax)
+    if axes[-1].get_legend_handles_labels()[0]:
+        axes[-1].legend(fontsize=8)
+    _save(figure, path)
+
+
+def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) -> None:
+    """(C+1, C+1) counts -> picture; rows are true classes, columns predicted ones, the background last.
+
+    Colours tell the share of each row; up to 30 classes the counts stand in the cells.
+    """
+    counts = np.asarray(matrix, np.float64)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labels = [*(_text(name) for name in names), "background"]
+    side = float(np.clip(2.5 + 0.45 * len(labels), 5.0, 18.0))
+    figure, (ax,) = _figure(side + 1.0, side, 1)
+    image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, ax=ax, shrink=0.7, label="share of the row")
+    small = 9 if len(labels) <= _NAMED_CELLS else 7
+    step = 1 + len(labels) // 120  # beyond that the names would run into each other
+    ticks = range(0, len(labels), step)
+    ax.set_xticks(ticks, labels[::step], rotation=90, fontsize=small)
+    ax.set_yticks(ticks, labels[::step], fontsize=small)
+    if len(names) <= _NAMED_CELLS:
+        for row, column in np.argwhere(counts > 0):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]:.0f}"
+            ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    ax.set_title("confusion matrix")
+    _save(figure, path)
+
+
+# ----------------------------------------------------------------------------------------------------- the details
+
+
+def _read_columns(path: Path) -> dict[str, Floats]:
+    """Every column of a CSV file that holds at least one number; cells that are none become NaN."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table of results: {error}.") from error
+    names = [name for name in (rows[0] if rows else {}) if name]
+    columns = {name.strip(): np.array([_number(row.get(name)) for row in rows]) for name in names}
+    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
+
+
+def _number(cell: Any) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        return float("nan")
+    return value if np.isfinite(value) else float("nan")
+
+
+def _envelope(recall: ArrayLike, precision: ArrayLike, grid: Floats) -> Floats:
+    """The best precision at each recall of the grid or a higher one; 0 beyond the highest recall reached."""
+    reached, values = np.asarray(recall, np.float64), np.asarray(precision, np.float64)
+    best = np.maximum.accumulate(values[::-1])[::-1]
+    return np.append(best, 0.0)[np.searchsorted(reached, grid)]
+
+
+def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats:
+    """The value at the lowest score that is not below each threshold of the grid; 0 where no score is as high."""
+    falling = np.asarray(scores, np.float64)
+    kept = np.searchsorted(-falling, -grid, side="right")
+    return np.concatenate([[0.0], np.asarray(values, np.float64)])[kept]
+
+
+def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+
+
+def _line(ax: Axes, x: Floats, y: Floats, colour: tuple[float, ...], label: str) -> None:
+    """A line over finite points; few points get markers, so that a single one can be seen."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    ax.plot(x[finite], y[finite], color=colour, label=label, linewidth=1.5, marker="o" if len(x) <= 20 else "")
+
+
+def _class_line(ax: Axes, x: Floats, y: Floats, label: str, index: int, classes: int) -> None:
+    """One of few classes: coloured and named.  One of many: thin, grey, without a name."""
+    if classes <= _NAMED_LINES:
+        ax.plot(x, y, color=_colour(index), linewidth=1.5, label=label)
+    else:
+        ax.plot(x, y, color="0.75", linewidth=0.6)
+
+
+def _mean_line(ax: Axes, x: Floats, lines: Mapping[int, Floats], label: str) -> None:
+    if len(lines) > 1:
+        ax.plot(x, np.mean(list(lines.values()), axis=0), color="black", linewidth=2.5, label=label)
+
+
+def _finish(ax: Axes, title: str, x: str, y: str, empty: bool) -> None:
+    ax.set_title(title, fontsize=11)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    if empty:
+        ax.text(0.5, 0.5, "nothing to show", transform=ax.transAxes, ha="center", va="center", color="0.5")
+
+
+def _unit_square(ax: Axes) -> None:
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.02)
+
+
+def _colour(index: int) -> tuple[float, ...]:
+    """The colour of a class as on its boxes, light ones (yellow) darker: lines stand on white here."""
+    colour = class_colour(index)
+    light = min(colour[:2]) > 180
+    return tuple(v / 255 * (0.8 if light else 1.0) for v in colour)
+
+
+def _text(name: str) -> str:
+    """A class name as matplotlib shows it literally: no formula between dollars, no hiding after an underscore."""
+    plain = name.replace("$", r"\$")
+    return f" {plain}" if plain.startswith("_") else plain
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts that the font lacks
+            figure.savefig(path)
+    except (OSError, ValueError) as error:  # ValueError: the suffix is no picture format
+        raise OutputError(f"{path}: the plot cannot be written: {error}.") from error
