@@ -63,9 +63,7 @@ class _Pairs:
     reachable: Tensor
 
     def take(self, index: Tensor) -> _Pairs:
-        return _Pairs(
-            self.truth[index], self.point[index], self.metric[index], self.iou[index], self.reachable[index]
-        )
+        return _Pairs(self.truth[index], self.point[index], self.metric[index], self.iou[index], self.reachable[index])
 
 
 @dataclass(frozen=True, slots=True)

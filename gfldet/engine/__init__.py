@@ -1,3 +1,1 @@
-"""The training loop, validation and prediction."""
-
-from __future__ import annotations
+"""The engine: settings in, runs out.  Training, validation and prediction loops, checkpoints and run folders."""

@@ -95,7 +95,9 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         normaliser = positive.alignment.sum().clamp(min=1)
         cls = self._classification(head, positive, truths, _ignored(batch, size, head.points)) / normaliser
         box, dfl = self._regression(head, boxes, positive, truths)
-        parts = torch.stack((self.gains.box * box / normaliser, self.gains.cls * cls, self.gains.dfl * dfl / normaliser))
+        parts = torch.stack(
+            (self.gains.box * box / normaliser, self.gains.cls * cls, self.gains.dfl * dfl / normaliser)
+        )
         return LossItems(parts.sum(), parts.detach())
 
     def _classification(

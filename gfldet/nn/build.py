@@ -89,7 +89,9 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
     problems += problem
     rows = [*(data.get("backbone") or []), *(data.get("head") or [])]
     for number, row in enumerate(rows):
-        problems += [f"row {number} {row!r}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)]
+        problems += [
+            f"row {number} {row!r}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)
+        ]
     if problems:
         raise ConfigError("\n".join([f"model YAML {path}:", *(f"  {p}" for p in problems)]))
     named = f"{path.stem}-{chosen.letter}" if chosen.letter else path.stem
@@ -132,7 +134,9 @@ def _chosen_scale(data: Mapping[str, Any], letter: str | None) -> tuple[_Scale, 
     """The scale asked for, else the YAML's `scale`, else its first, else depth_multiple and width_multiple."""
     scales = data.get("scales")
     if not scales:
-        plain = _Scale("", data.get("depth_multiple", 1.0), data.get("width_multiple", 1.0), data.get("max_channels", 1e9))
+        plain = _Scale(
+            "", data.get("depth_multiple", 1.0), data.get("width_multiple", 1.0), data.get("max_channels", 1e9)
+        )
         return plain, [f"scale {letter!r} was asked for, but the file has no `scales`"] if letter else []
     fallback = _Scale("", 1.0, 1.0, 1e9)
     if not isinstance(scales, dict):
@@ -153,7 +157,11 @@ def _row_problems(row: Any, number: int, last: bool) -> list[str]:
     sources, repeats, module, args = row
     problems = []
     for source in sources if isinstance(sources, list) else [sources]:
-        if not isinstance(source, int) or not -number - 1 <= source < number or (source < 0 and number == 0 and source != -1):
+        if (
+            not isinstance(source, int)
+            or not -number - 1 <= source < number
+            or (source < 0 and number == 0 and source != -1)
+        ):
             problems.append(f"from {source!r}: a layer number below {number}, or a negative one counted back")
     if not isinstance(repeats, int) or repeats < 1:
         problems.append(f"repeats {repeats!r}: a whole number of 1 or more is expected")
@@ -164,8 +172,11 @@ def _row_problems(row: Any, number: int, last: bool) -> list[str]:
         problems.append("the last row must be a detection head, and only it: " + ", ".join(HEADS))
     elif module not in known:
         close = difflib.get_close_matches(str(module), list(known), 1)
-        problems.append(f"unknown module {module!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-                        + f" (known: {', '.join(known)})")
+        problems.append(
+            f"unknown module {module!r}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+            + f" (known: {', '.join(known)})"
+        )
     return problems
 
 
@@ -217,7 +228,9 @@ def build(description: Description) -> Graph:
                 layers.append(made.module)
                 channels.append(made.channels)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise ConfigError(f"model {description.name}, row {number} {[origin, repeats, name, args]}: {error}") from error
+            raise ConfigError(
+                f"model {description.name}, row {number} {[origin, repeats, name, args]}: {error}"
+            ) from error
         sources.append(absolute)
     graph = Graph(layers, sources)
     _measure_strides(graph, description.name)

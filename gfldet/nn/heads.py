@@ -32,9 +32,7 @@ class GFLHead(nn.Module):
         self.bins = nn.Parameter(torch.arange(reg_max, dtype=torch.float32), requires_grad=False)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        return [
-            torch.cat((box(x), cls(x)), dim=1) for x, box, cls in zip(features, self.box, self.cls, strict=True)
-        ]
+        return [torch.cat((box(x), cls(x)), dim=1) for x, box, cls in zip(features, self.box, self.cls, strict=True)]
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps -> (B, 4 + C, A): boxes xywh in input pixels, then scores in [0, 1]."""

@@ -49,7 +49,15 @@ def _one_image(
         allowed[classes] = True
         wanted &= allowed
     point, label = wanted.nonzero(as_tuple=True)
-    score = scores[point, label]
-    boxes = xywh_to_xyxy(image[point, :4])
-    keep = batched_nms(boxes, score, torch.zeros_like(label) if agnostic else label, iou)[:max_det]
-    return Detections(boxes[keep], score[keep], label[keep])
+    score, order = scores[point, label].sort(descending=True, stable=True)
+    point, label = point[order], label[order]
+    group = torch.zeros_like(label) if agnostic else label
+    # Greedy NMS decides from the top down, so the best few candidates settle the best `max_det`; more are looked at
+    # only when too few survive.  The result is that of looking at all of them.
+    take = 4 * max_det
+    while True:
+        boxes = xywh_to_xyxy(image[point[:take], :4])
+        keep = batched_nms(boxes, score[:take], group[:take], iou)[:max_det]
+        if len(keep) == max_det or take >= len(score):
+            return Detections(boxes[keep], score[keep], label[keep])
+        take *= 4

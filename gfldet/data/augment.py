@@ -1,0 +1,230 @@
+"""Augmentation: samples in, one sample of the training frame out.  Pure functions of a sample and a random generator.
+
+Every source image goes onto the output canvas by one affine warp, straight into the part of the canvas that it fills:
+a mosaic writes each output pixel once, instead of pasting four full images on a double canvas and warping that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.errors import DataError
+from gfldet.ops import letterbox
+from gfldet.ops.letterbox import PAD_COLOUR
+
+Boxes = NDArray[np.float32]
+Image = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image with its truths: image (H, W, 3) uint8 RGB; boxes (M, 4) and ignore (K, 4) float32 xyxy px; classes (M,)."""
+
+    image: Image
+    boxes: Boxes
+    classes: NDArray[np.int64]
+    ignore: Boxes
+
+
+CustomAugment = Callable[[Sample, np.random.Generator], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How strongly, each switched off by 0.  Names and units are those of the settings (`gfldet help train`)."""
+
+    mosaic: float = 1.0
+    mixup: float = 0.0
+    hsv_h: float = 0.015
+    hsv_s: float = 0.7
+    hsv_v: float = 0.4
+    degrees: float = 0.0
+    translate: float = 0.1
+    scale: float = 0.5
+    shear: float = 0.0
+    flipud: float = 0.0
+    fliplr: float = 0.5
+
+    def without_mosaic(self) -> Augmentation:
+        """As this, but single images only: for the last part of a run, so that it ends on images as they are."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return Augmentation(**{**fields, "mosaic": 0.0, "mixup": 0.0})
+
+
+NO_AUGMENTATION = Augmentation(**dict.fromkeys(Augmentation.__slots__, 0.0))
+
+MIN_SIDE = 2.0  # px; a box cut to less than this by the frame is no longer an object
+MIN_VISIBLE = 0.1  # share of a box's area that must stay in the frame for it to stay a truth
+
+
+def augmented(
+    first: Sample,
+    draw: Callable[[], Sample],
+    frame: tuple[int, int],
+    how: Augmentation,
+    rng: np.random.Generator,
+) -> Sample:
+    """A training sample of `frame` (height, width) made from `first` and, for mosaic and mixup, samples from `draw`."""
+    out = _base(first, draw, frame, how, rng)
+    if how.mixup and rng.random() < how.mixup:
+        out = mixup(out, _base(draw(), draw, frame, how, rng), rng)
+    return jitter_colour(out, how, rng)
+
+
+def _base(
+    first: Sample, draw: Callable[[], Sample], frame: tuple[int, int], how: Augmentation, rng: np.random.Generator
+) -> Sample:
+    if how.mosaic and rng.random() < how.mosaic:
+        return mosaic([first, draw(), draw(), draw()], frame, how, rng)
+    return single(first, frame, how, rng)
+
+
+def letterboxed(sample: Sample, frame: tuple[int, int]) -> Sample:
+    """The sample in `frame` (height, width), unchanged but for size and grey padding."""
+    box = letterbox.fit(*sample.image.shape[:2], frame)
+    return Sample(
+        letterbox.apply(sample.image, box), box.forward(sample.boxes), sample.classes, box.forward(sample.ignore)
+    )
+
+
+def single(sample: Sample, frame: tuple[int, int], how: Augmentation, rng: np.random.Generator) -> Sample:
+    """One image in the frame under a random affine map (centred, then shifted by up to `translate` of the frame)."""
+    linear, extent = _random_linear(sample.image, frame, how, rng)
+    shift = (np.array(frame[::-1]) - extent) / 2 + rng.uniform(-how.translate, how.translate, 2) * frame[::-1]
+    canvas = np.empty((*frame, 3), dtype=np.uint8)
+    return _join(canvas, [_warp(sample, _positioned(linear, sample.image, shift), canvas, (0, 0))])
+
+
+def mosaic(samples: Sequence[Sample], frame: tuple[int, int], how: Augmentation, rng: np.random.Generator) -> Sample:
+    """Four images around a random centre, each scaled, flipped and (where it is larger than its quarter) cropped anew.
+
+    An image smaller than its quarter touches the centre and leaves grey outside, so that it is whole.
+    """
+    height, width = frame
+    cx, cy = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
+    canvas = np.empty((height, width, 3), dtype=np.uint8)
+    parts = []
+    for sample, (x0, x1, inner_x), (y0, y1, inner_y) in (
+        (samples[0], (0, cx, 1), (0, cy, 1)),
+        (samples[1], (cx, width, 0), (0, cy, 1)),
+        (samples[2], (0, cx, 1), (cy, height, 0)),
+        (samples[3], (cx, width, 0), (cy, height, 0)),
+    ):
+        linear, extent = _random_linear(sample.image, frame, how, rng)
+        slack = np.array([x1 - x0, y1 - y0]) - extent
+        shift = np.where(slack < 0, rng.random(2) * slack, slack * (inner_x, inner_y))
+        matrix = _positioned(linear, sample.image, shift)
+        parts.append(_warp(sample, matrix, canvas[y0:y1, x0:x1], (x0, y0)))
+    return _join(canvas, parts)
+
+
+def mixup(a: Sample, b: Sample, rng: np.random.Generator) -> Sample:
+    """Two samples of one size, blended about half and half; the truths of both stay (Zhang et al., 2019, for detection)."""
+    share = float(rng.beta(8.0, 8.0))
+    image: Image = cv2.addWeighted(a.image, share, b.image, 1 - share, 0.0)  # type: ignore[assignment]
+    return _join(image, [a, b])
+
+
+def jitter_colour(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
+    """Hue, saturation and value times 1 + U(-1, 1) * (hsv_h, hsv_s, hsv_v), by one table per channel."""
+    if not (how.hsv_h or how.hsv_s or how.hsv_v):
+        return sample
+    gain = 1 + rng.uniform(-1, 1, 3) * (how.hsv_h, how.hsv_s, how.hsv_v)
+    levels = np.arange(256)
+    table = np.stack(
+        ((levels * gain[0]) % 180, np.clip(levels * gain[1], 0, 255), np.clip(levels * gain[2], 0, 255)), axis=-1
+    )
+    hsv = cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV)
+    hsv = cv2.LUT(hsv, table.astype(np.uint8)[None], dst=hsv)
+    image: Image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)  # type: ignore[assignment]
+    return Sample(image, sample.boxes, sample.classes, sample.ignore)
+
+
+def checked(sample: object, name: str) -> Sample:
+    """What a user's own augmentation returned, if it is a usable sample; else a DataError that says what is wrong."""
+    problems = []
+    if not isinstance(sample, Sample):
+        raise DataError(f"augment {name}: returned {type(sample).__name__}; return a gfldet.data.augment.Sample")
+    image, boxes = np.asarray(sample.image), np.asarray(sample.boxes)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        problems.append(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3), RGB")
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        problems.append(f"boxes are {boxes.dtype} {boxes.shape}; expected finite float (M, 4), xyxy in pixels")
+    if len(boxes) != len(sample.classes):
+        problems.append(f"{len(boxes)} boxes but {len(sample.classes)} classes")
+    if problems:
+        raise DataError(f"augment {name}: " + "; ".join(problems))
+    ignore = np.asarray(sample.ignore, dtype=np.float32).reshape(-1, 4)
+    return Sample(np.ascontiguousarray(image), boxes.astype(np.float32), np.asarray(sample.classes, np.int64), ignore)
+
+
+def _random_linear(
+    image: Image, frame: tuple[int, int], how: Augmentation, rng: np.random.Generator
+) -> tuple[Matrix, Matrix]:
+    """A random linear map (2, 2) (fit to the frame, scale, rotation, shear, flips) and the image's extent (2,) under it."""
+    height, width = image.shape[:2]
+    scale = min(frame[0] / height, frame[1] / width) * rng.uniform(1 - how.scale, 1 + how.scale)
+    angle = math.radians(rng.uniform(-how.degrees, how.degrees))
+    shear_x, shear_y = (math.tan(math.radians(s)) for s in rng.uniform(-how.shear, how.shear, 2))
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, shear_x], [shear_y, 1.0]])
+    if how.fliplr and rng.random() < how.fliplr:
+        linear[:, 0] *= -1
+    if how.flipud and rng.random() < how.flipud:
+        linear[:, 1] *= -1
+    return linear, np.abs(linear) @ np.array([width, height], dtype=np.float64)
+
+
+def _positioned(linear: Matrix, image: Image, shift: Matrix) -> Matrix:
+    """The affine map (2, 3) whose image of the whole picture has its upper left corner at `shift` (x, y)."""
+    height, width = image.shape[:2]
+    corner = np.minimum(linear * (width, height), 0).sum(1)
+    return np.concatenate((linear, (shift - corner)[:, None]), axis=1)
+
+
+def _warp(sample: Sample, matrix: Matrix, view: Image, origin: tuple[int, int]) -> Sample:
+    """Warp the image into `view`, a part of the canvas that begins at `origin` (x, y); truths follow, in canvas pixels.
+
+    The sample returned has the view as its image.
+    """
+    height, width = view.shape[:2]
+    # Pixel centres sit at half pixels in our frame and at whole ones in opencv's: the same map, moved by half.
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5
+    grey = (PAD_COLOUR,) * 3
+    cv2.warpAffine(sample.image, moved, (width, height), dst=view, borderMode=cv2.BORDER_CONSTANT, borderValue=grey)
+    moved_boxes, keep = _move(sample.boxes, matrix, width, height)
+    moved_ignore, keep_ignore = _move(sample.ignore, matrix, width, height)
+    shift = np.array(origin * 2, dtype=np.float32)
+    return Sample(view, moved_boxes[keep] + shift, sample.classes[keep], moved_ignore[keep_ignore] + shift)
+
+
+def _move(boxes: Boxes, matrix: Matrix, width: int, height: int) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Boxes (M, 4) under an affine map, hulled and clipped to the window, and which (M,) remain objects there."""
+    if not len(boxes):
+        return boxes, np.zeros(0, dtype=bool)
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    centre = centre @ matrix[:, :2].T + matrix[:, 2]
+    half = half @ np.abs(matrix[:, :2]).T  # exact without rotation, else the hull of the turned corners
+    hull = np.concatenate((centre - half, centre + half), axis=1)
+    clipped = np.clip(hull, 0, (width, height) * 2)
+    size = clipped[:, 2:] - clipped[:, :2]
+    visible = size.prod(1) >= MIN_VISIBLE * 4 * half.prod(1)
+    return clipped.astype(np.float32), visible & (size >= MIN_SIDE).all(1)
+
+
+def _join(image: Image, parts: Sequence[Sample]) -> Sample:
+    """One sample on `image` with the truths of all parts."""
+    return Sample(
+        image,
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.ignore for part in parts]),
+    )

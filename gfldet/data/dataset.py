@@ -1,0 +1,201 @@
+"""Index -> samples -> batches, for training (augmented, square or as asked) and for validation (letterboxed, whole).
+
+What a training sample looks like follows from (seed, epoch, position) alone, never from which thread makes it or when:
+the data of epoch 7 are the same in a resumed run, and with any number of workers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfldet.data.augment import Augmentation, CustomAugment, Sample, augmented, checked, letterboxed
+from gfldet.data.records import Record, Split
+from gfldet.ops import letterbox
+from gfldet.ops.letterbox import Letterbox
+
+ORDER, SAMPLES = 0, 1  # first numbers of the random streams drawn from one seed
+
+
+class ImageStore:
+    """Images at the size they are trained or validated at, kept in RAM up to a budget, else read when asked for.
+
+    An image is resized once, so that its longer side fits `size` (height, width); smaller ones stay as they are.
+    `keep` may be called from any thread.
+    """
+
+    def __init__(self, size: tuple[int, int], budget: int, read: Callable[[Record], NDArray[np.uint8]]) -> None:
+        self._size = size
+        self._left = budget
+        self._read = read
+        self._kept: dict[tuple[str, int | str], NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+        self.complete = True
+
+    def keep(self, record: Record, image: NDArray[np.uint8]) -> None:
+        """Take a decoded image into RAM if it still fits."""
+        image = self._fitted(image)
+        with self._lock:
+            if image.nbytes <= self._left:
+                self._kept[_key(record)] = np.ascontiguousarray(image)
+                self._left -= image.nbytes
+            else:
+                self.complete = False
+
+    def get(self, record: Record) -> NDArray[np.uint8]:
+        """The image (H, W, 3) uint8 RGB of a record, fitted to the store's size; not to be written to."""
+        kept = self._kept.get(_key(record))
+        return kept if kept is not None else self._fitted(self._read(record))
+
+    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        box = letterbox.fit(*image.shape[:2], self._size)
+        if box.resized_height >= image.shape[0]:
+            return image
+        return letterbox.resize(image, box.resized_height, box.resized_width)
+
+    def sample(self, record: Record) -> Sample:
+        """A record's image with its truths scaled to it."""
+        image = self.get(record)
+        scale = np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2, dtype=np.float32)
+        return Sample(image, record.boxes * scale, record.classes, record.ignore * scale)
+
+
+def _key(record: Record) -> tuple[str, int | str]:
+    return str(record.path), record.image_id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainBatch:
+    """A training batch on the CPU: images (B, H, W, 3) uint8; truths and ignore regions flat over the batch, boxes xywh
+    normalised to the frame; `files` names the images that begin each sample, for messages."""
+
+    images: Tensor
+    batch_idx: Tensor
+    cls: Tensor
+    bboxes: Tensor
+    ignore_idx: Tensor
+    ignore_bboxes: Tensor
+    files: tuple[str, ...]
+
+    def to(self, device: torch.device) -> dict[str, Tensor]:
+        """The batch dict that `DetectionModel` takes; images become float in [0, 1], (B, 3, H, W), channels last."""
+        images = self.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        rest = {name: getattr(self, name) for name in ("batch_idx", "cls", "bboxes", "ignore_idx", "ignore_bboxes")}
+        return {"img": images, **{name: value.to(device, non_blocking=True) for name, value in rest.items()}}
+
+
+def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:
+    """Samples of one frame size -> a batch."""
+    height, width = samples[0].image.shape[:2]
+
+    def index(counts: list[int]) -> Tensor:
+        return torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts))
+
+    def normalised(boxes: list[NDArray[np.float32]]) -> Tensor:
+        flat = torch.from_numpy(np.concatenate(boxes)).reshape(-1, 4)
+        low, high = flat[:, :2], flat[:, 2:]
+        return torch.cat(((low + high) / 2, high - low), dim=1) / torch.tensor([width, height, width, height])
+
+    return TrainBatch(
+        images=torch.from_numpy(np.stack([s.image for s in samples])),
+        batch_idx=index([len(s.boxes) for s in samples]),
+        cls=torch.from_numpy(np.concatenate([s.classes for s in samples])).reshape(-1, 1),
+        bboxes=normalised([s.boxes for s in samples]),
+        ignore_idx=index([len(s.ignore) for s in samples]),
+        ignore_bboxes=normalised([s.ignore for s in samples]),
+        files=tuple(files),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainSet:
+    """The training images as augmented batches of `frame` (height, width)."""
+
+    split: Split
+    store: ImageStore
+    frame: tuple[int, int]
+    batch: int
+    seed: int
+    how: Augmentation
+    custom: CustomAugment | None = None
+
+    def __len__(self) -> int:
+        """Batches an epoch; the last may be smaller."""
+        return -(-len(self.split.records) // self.batch)
+
+    def keys(self, epoch: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(epoch, image numbers (B,)) of each batch of an epoch, in a random order of its own."""
+        order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(len(self.split.records))
+        for start in range(0, len(order), self.batch):
+            yield epoch, order[start : start + self.batch]
+
+    def load(self, key: tuple[int, NDArray[np.int64]], how: Augmentation | None = None) -> TrainBatch:
+        """The batch of a key, augmented as `how` says (the set's own way when None)."""
+        epoch, numbers = key
+        samples = [self.sample(epoch, int(number), how or self.how) for number in numbers]
+        return collate(samples, [self.split.records[int(number)].file_name for number in numbers])
+
+    def sample(self, epoch: int, number: int, how: Augmentation) -> Sample:
+        """Image `number` as epoch `epoch` shows it."""
+        rng = np.random.default_rng((self.seed, SAMPLES, epoch, number))
+        records = self.split.records
+        first = self.store.sample(records[number])
+        if self.custom is not None:
+            name = getattr(self.custom, "__name__", type(self.custom).__name__)
+            return letterboxed(checked(self.custom(_writable(first), rng), name), self.frame)
+        return augmented(first, lambda: self.store.sample(records[rng.integers(len(records))]), self.frame, how, rng)
+
+
+def _writable(sample: Sample) -> Sample:
+    """A copy that a user's function may write into."""
+    return Sample(sample.image.copy(), sample.boxes.copy(), sample.classes.copy(), sample.ignore.copy())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvalBatch:
+    """A batch to predict on: images (B, H, W, 3) uint8, where each came from and how it lies in the frame."""
+
+    images: Tensor
+    records: tuple[Record, ...]
+    boxes: tuple[Letterbox, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvalSet:
+    """Validation images, letterboxed without augmentation.
+
+    With `rect`, images share a batch when the smallest frame that holds them (sides multiples of `stride`) is the same,
+    so that no time goes into padding; without, every frame is `size` (height, width).
+    """
+
+    split: Split
+    store: ImageStore
+    size: tuple[int, int]
+    batch: int
+    stride: int
+    rect: bool = True
+
+    def keys(self) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+        """(frame, image numbers) of each batch."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, record in enumerate(self.split.records):
+            frame = letterbox.rectangle(record.height, record.width, self.size, self.stride) if self.rect else self.size
+            groups.setdefault(frame, []).append(number)
+        return [
+            (frame, tuple(numbers[start : start + self.batch]))
+            for frame, numbers in groups.items()
+            for start in range(0, len(numbers), self.batch)
+        ]
+
+    def load(self, key: tuple[tuple[int, int], tuple[int, ...]]) -> EvalBatch:
+        frame, numbers = key
+        records = tuple(self.split.records[number] for number in numbers)
+        boxes = tuple(letterbox.fit(record.height, record.width, frame) for record in records)
+        images = [letterbox.apply(self.store.get(r), b) for r, b in zip(records, boxes, strict=True)]
+        return EvalBatch(torch.from_numpy(np.stack(images)), records, boxes)

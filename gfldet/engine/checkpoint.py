@@ -1,0 +1,180 @@
+"""Checkpoints: tensors and plain data in one file, which is read without running any code that it may hold."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gfldet
+from gfldet.errors import CheckpointError, ConfigError, OutputError
+from gfldet.nn.build import Description
+from gfldet.nn.tasks import DetectionModel
+
+FORMAT = "gfldet-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a .pt file of ours holds.
+
+    `weights` are those to use (the average, where one was kept).  `settings` are the training run's.  `training` is
+    there in `last.pt` alone: what is needed to go on (see `trainer`).
+    """
+
+    description: Description
+    names: tuple[str, ...]
+    weights: Mapping[str, Tensor]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    epoch: int = -1
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
+
+    def model(self) -> DetectionModel:
+        """A model with these weights."""
+        model = DetectionModel(self.description, self.names)
+        model.load_state_dict(dict(self.weights))
+        return model
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint aside, flush it to disk and rename it, so that `path` is whole or untouched at any moment.
+
+    Raises OutputError when the folder cannot be written or the disk is full.
+    """
+    payload = {
+        "format": FORMAT,
+        "version": VERSION,
+        "gfldet": gfldet.__version__,
+        "model": checkpoint.description.to_dict(),
+        "names": list(checkpoint.names),
+        "weights": dict(checkpoint.weights),
+        "settings": dict(checkpoint.settings),
+        "epoch": checkpoint.epoch,
+        "metrics": dict(checkpoint.metrics),
+        "training": None if checkpoint.training is None else dict(checkpoint.training),
+    }
+    aside: str | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            aside = file.name
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        if aside is not None:
+            Path(aside).unlink(missing_ok=True)
+        raise OutputError(f"{path}: the checkpoint could not be written ({error}); free space or choose project=") from error
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours; tensors are put on the CPU.
+
+    Raises CheckpointError for a file that is missing, no checkpoint, not ours, of a later version, or that holds
+    anything but tensors and plain data (such a file could run code when loaded, so it is refused unread).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: it holds more than tensors and plain data (or is no checkpoint at all), and loading such "
+            f"a file could run code. gfldet reads only checkpoints that gfldet wrote. ({_first_line(error)})"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint, perhaps cut short ({_first_line(error)}); copy it again or use another"
+        ) from error
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")
+    if payload.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {payload.get('version')!r}; this gfldet {gfldet.__version__} reads version "
+            f"{VERSION}; install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
+        )
+    try:
+        return Checkpoint(
+            description=Description.from_dict(payload["model"]),
+            names=tuple(payload["names"]),
+            weights=payload["weights"],
+            settings=payload["settings"],
+            epoch=payload["epoch"],
+            metrics=payload["metrics"],
+            training=payload["training"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({error!r}); use another file") from error
+
+
+def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
+    """A checkpoint and the model it describes, or a CheckpointError when the two do not fit."""
+    checkpoint = load(path)
+    try:
+        return checkpoint.model(), checkpoint
+    except (RuntimeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit the model they name ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What `transfer` did: names of tensors loaded whole, class rows taken over by name, tensors left as they were."""
+
+    loaded: tuple[str, ...]
+    classes: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        rows = f", rows of {len(self.classes)} classes by name" if self.classes else ""
+        left = f"; left at their start: {', '.join(self.left[:6])}{' ...' if len(self.left) > 6 else ''}" if self.left else ""
+        return f"{len(self.loaded)} tensors taken over{rows}{left}"
+
+
+@torch.no_grad()
+def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
+    """Copy the weights that fit from `source` into `model`, in place; rows of the class outputs are matched by name.
+
+    Raises CheckpointError when nothing at all fits.
+    """
+    own = model.state_dict()
+    last = {f"graph.layers.{len(model.graph.layers) - 1}.cls.{i}.2.{kind}" for i in range(8) for kind in ("weight", "bias")}
+    pairs = [(i, source.names.index(n)) for i, n in model.names.items() if n in source.names]
+    same_names = tuple(model.names.values()) == source.names
+    loaded, left = [], []
+    by_name = False
+    for name, value in own.items():
+        other = source.weights.get(name)
+        if other is None or other.shape[1:] != value.shape[1:]:
+            left.append(name)
+        elif name in last and not same_names:
+            for mine, theirs in pairs:
+                value[mine].copy_(other[theirs])
+            by_name = bool(pairs)
+            (loaded if len(pairs) == len(value) else left).append(name)
+        elif other.shape == value.shape:
+            value.copy_(other)
+            loaded.append(name)
+        else:
+            left.append(name)
+    if not loaded:
+        raise CheckpointError(
+            f"pretrained: nothing in the checkpoint ({source.description.name}) fits {model.description.name}; "
+            "use a checkpoint of the same model and scale"
+        )
+    taken = tuple(model.names[i] for i, _ in pairs) if by_name else ()
+    return Transfer(tuple(loaded), taken, tuple(left))

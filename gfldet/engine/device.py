@@ -1,0 +1,51 @@
+"""Where and with how many threads to compute."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import torch
+
+from gfldet.errors import ConfigError
+
+
+def choose(name: str) -> torch.device:
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:N` or `N` -> a device that is there; ConfigError if it is not."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ConfigError(f"device={name}: torch sees {there} CUDA devices here; use device=cpu or device=auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device=mps: not available on this machine; use device=cpu or device=auto")
+    return device
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(threads: int) -> None:
+    """`threads` (0: every core) for torch, one for opencv, whose work runs in threads of the loader already."""
+    torch.set_num_threads(threads or cores())
+    cv2.setNumThreads(1)
+
+
+def loader_workers(workers: int, device: torch.device) -> int:
+    """-1 -> one loader thread beside a model on the CPU, which needs the cores itself; up to 8 beside a GPU."""
+    if workers >= 0:
+        return workers
+    return 1 if device.type == "cpu" else min(8, cores())
+
+
+def memory_budget(cache: str) -> int:
+    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`)."""
+    if cache != "auto":
+        return 1 << 62 if cache == "ram" else 0
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError, AttributeError):  # not every system tells
+        return 2 << 30

@@ -1,0 +1,58 @@
+"""Run folders: where one run writes, never over another's work unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gfldet.errors import OutputError
+
+
+def choose(project: str, name: str, command: str, exist_ok: bool) -> Path:
+    """The folder that a run will write to; nothing is made yet.
+
+    Without a name it is the command's: `runs/train`, then `runs/train2`, `runs/train3`, whichever is free.  A name that
+    the user gave is taken as it is: OutputError if that folder exists, unless `exist_ok`.  Also raises OutputError when
+    the folder could not be made, so that this is known before any work is done.
+    """
+    root = Path(project)
+    folder = root / (name or command)
+    if not exist_ok:
+        if name and folder.exists():
+            raise OutputError(f"{folder} exists; choose another name=, or exist_ok=true to write into it")
+        number = 2
+        while folder.exists():
+            folder = root / f"{command}{number}"
+            number += 1
+    _check_writable(folder)
+    return folder
+
+
+def _check_writable(folder: Path) -> None:
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise OutputError(f"{folder}: {above} is a file, not a folder; choose another project= or name=")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: no permission to write in {above}; choose another project=")
+
+
+def make(folder: Path) -> None:
+    """Make the folder and those above it; OutputError with the reason if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as JSON, aside and renamed; OutputError with the reason if that fails."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another project=") from error

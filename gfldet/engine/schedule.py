@@ -1,0 +1,78 @@
+"""Step -> learning rate; and everything else in a run that follows from its length or its data.
+
+What is derived here is printed at the start of a run and saved with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gfldet.config.schema import TrainSettings
+from gfldet.data.records import Split
+
+DEFAULT_LR = {"adamw": 1.5e-3, "sgd": 1e-2}
+DEFAULT_DECAY = {"adamw": 2e-2, "sgd": 5e-4}
+LONGEST_WARMUP = 0.2  # share of the run: a warm-up longer than the run would never let it train
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The numbers of one run, none left open.
+
+    `half_side` is the median half side of the training boxes in pixels of the training frame (None without boxes).
+    `close_epoch` is the first epoch without mosaic and mixup.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    lr0: float
+    lrf: float
+    flat: float
+    weight_decay: float
+    warmup_steps: int
+    close_epoch: int
+    half_side: float | None
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of optimiser step `step` (from 0): linear warm-up, flat, cosine to lr0 * lrf at the last step."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        begin = self.flat * self.total_steps
+        progress = min(1.0, max(0.0, (step - begin) / max(self.total_steps - 1 - begin, 1.0)))
+        return self.lr0 * warm * (self.lrf + (1 - self.lrf) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
+    """Settings and data -> the run's numbers.  What the user set is kept as it is; the rest follows from the run."""
+    total = settings.epochs * steps_per_epoch
+    warmup = settings.warmup_steps
+    if "warmup_steps" not in settings.explicit:
+        warmup = min(warmup, int(LONGEST_WARMUP * total))
+    closed = settings.close_mosaic if settings.close_mosaic >= 1 else settings.close_mosaic * settings.epochs
+    return Plan(
+        epochs=settings.epochs,
+        steps_per_epoch=steps_per_epoch,
+        lr0=DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0,
+        lrf=settings.lrf,
+        flat=settings.flat,
+        weight_decay=DEFAULT_DECAY[settings.optimizer] if settings.weight_decay is None else settings.weight_decay,
+        warmup_steps=warmup,
+        close_epoch=settings.epochs - round(closed),
+        half_side=median_half_side(split, settings.height_width),
+    )
+
+
+def median_half_side(split: Split, frame: tuple[int, int]) -> float | None:
+    """Median half side (over width and height of all boxes) in pixels of images fitted to `frame` (height, width)."""
+    sides: list[float] = []
+    for record in split.records:
+        scale = min(frame[0] / record.height, frame[1] / record.width)
+        sides += (scale * (record.boxes[:, 2:] - record.boxes[:, :2]) / 2).reshape(-1).tolist()
+    if not sides:
+        return None
+    sides.sort()
+    return sides[len(sides) // 2]

@@ -1,0 +1,280 @@
+"""Training: the loop, and what one step and one epoch of it do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gfldet.assigners import TaskAlignedAssigner
+from gfldet.config.load import dump
+from gfldet.config.schema import TrainSettings
+from gfldet.data.dataset import EvalSet, TrainBatch, TrainSet
+from gfldet.data.loader import in_order
+from gfldet.engine import checkpoint as checkpoints
+from gfldet.engine.checkpoint import Checkpoint
+from gfldet.engine.device import loader_workers
+from gfldet.engine.ema import WeightAverage
+from gfldet.engine.schedule import Plan
+from gfldet.engine.validator import NMS, for_inference, validate
+from gfldet.errors import CheckpointError, WorkError
+from gfldet.losses.detection import Gains
+from gfldet.metrics.coco import DetectionMetrics
+from gfldet.nn.tasks import DetectionModel
+
+ITEMS = ("box", "cls", "dfl")
+MAX_BAD_STEPS = 5  # non-finite steps in a row before a run stops
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands: finished epochs, optimiser steps taken, the best epoch (by AP50-95) so far."""
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    bad_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What an epoch gave: mean losses by name, the rate of its last step, metrics if it was validated."""
+
+    epoch: int
+    seconds: float
+    losses: Mapping[str, float]
+    rate: float
+    metrics: DetectionMetrics | None
+    best: bool
+
+
+class Observer(Protocol):
+    """Who is told how a run goes; none of them changes it."""
+
+    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None: ...
+    def epoch(self, report: EpochReport) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+@dataclass(eq=False)
+class Trainer:
+    """One run.  Everything it needs is given: data, model, numbers (`plan`), the folder for weights, and observers."""
+
+    settings: TrainSettings
+    plan: Plan
+    model: DetectionModel
+    train: TrainSet
+    val: EvalSet | None
+    device: torch.device
+    weights: Path
+    observers: tuple[Observer, ...] = ()
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.criterion = self.model.init_criterion(
+            gains=Gains(s.box, s.cls, s.dfl), assigner=TaskAlignedAssigner(s.tal_topk, s.tal_alpha, s.tal_beta)
+        )
+        freeze(self.model, s.freeze)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = s.bn_momentum
+        self.optimizer = make_optimizer(self.model, s, self.plan)
+        self.average = WeightAverage(self.model, s.ema_decay)
+        self.precision = mixed_precision(s.amp, self.device)
+        self.scaler = torch.amp.GradScaler(enabled=self.precision is torch.float16)
+        self.guard = BufferGuard(self.model)
+        self.workers = loader_workers(s.workers, self.device)
+
+    def run(self) -> Progress:
+        """Train from where `progress` stands to the plan's last epoch, or until patience ends."""
+        for epoch in range(self.progress.epoch, self.plan.epochs):
+            began = time.perf_counter()
+            losses = self._train_epoch(epoch)
+            metrics = self._validate() if self.val is not None and self.settings.val else None
+            self.progress.epoch = epoch + 1
+            self.progress.seconds += time.perf_counter() - began
+            best = self._is_best(epoch, metrics)
+            self._save(epoch, metrics, best)
+            rate = self.plan.learning_rate(self.progress.step - 1)
+            self._tell(EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best))
+            if self.settings.patience and epoch - self.progress.best_epoch >= self.settings.patience:
+                break
+        return self.progress
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training images; the mean of each loss over its steps."""
+        self.model.train()
+        keep_frozen_statistics(self.model)
+        total, counted = torch.zeros(3, device=self.device), 0
+        for number, batch in enumerate(self._batches(epoch)):
+            items = self._step(batch)
+            if items is not None:
+                total, counted = total + items, counted + 1
+                for observer in self.observers:
+                    observer.batch(epoch, number, batch, total / counted)
+        means = (total / max(counted, 1)).tolist()
+        return dict(zip(ITEMS, means, strict=True))
+
+    def _batches(self, epoch: int) -> Iterator[TrainBatch]:
+        how = self.train.how.without_mosaic() if epoch >= self.plan.close_epoch else self.train.how
+        return in_order(lambda key: self.train.load(key, how), self.train.keys(epoch), self.workers)
+
+    def _step(self, batch: TrainBatch) -> Tensor | None:
+        """One optimiser step; the detached losses (3,), or None for a step left out because it was not finite."""
+        rate = self.plan.learning_rate(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.guard.remember()
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+            loss, items = self.model(batch.to(self.device))
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip or float("inf"))
+        self.progress.step += 1
+        # With fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
+        if not bool(torch.isfinite(loss if self.scaler.is_enabled() else loss + norm)):
+            return self._leave_out(batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.average.update(self.model)
+        self.progress.bad_steps = 0
+        return items
+
+    def _leave_out(self, batch: TrainBatch) -> None:
+        """Undo what a non-finite step did (to the batch-norm statistics), say whose images it was, stop after several."""
+        self.guard.restore()
+        self.optimizer.zero_grad()
+        self.progress.bad_steps += 1
+        images = ", ".join(batch.files)
+        for observer in self.observers:
+            observer.warn(f"step {self.progress.step}: loss or gradient not finite; step left out; images: {images}")
+        if self.progress.bad_steps >= MAX_BAD_STEPS:
+            raise WorkError(
+                f"{MAX_BAD_STEPS} steps in a row were not finite, the last at step {self.progress.step} with {images}; "
+                f"the weights of the last good epoch are in {self.weights / 'last.pt'}. Try a lower lr0 or amp=off"
+            )
+
+    def _validate(self) -> DetectionMetrics:
+        assert self.val is not None
+        s = self.settings
+        nms = NMS(0.001 if s.conf is None else s.conf, s.iou, s.max_det, s.agnostic_nms)
+        model = for_inference(self.average.model, self.device)
+        return validate(model, self.val, nms, self.workers, s.evaluator, detailed=False).metrics
+
+    def _is_best(self, epoch: int, metrics: DetectionMetrics | None) -> bool:
+        """Whether this epoch is the best so far; without validation the last always is.  An AP of NaN counts as 0."""
+        value = 0.0 if metrics is None or metrics.map != metrics.map else metrics.map
+        better = metrics is None or value > self.progress.best
+        if better:
+            self.progress.best, self.progress.best_epoch = value, epoch
+        return better
+
+    def _save(self, epoch: int, metrics: DetectionMetrics | None, best: bool) -> None:
+        """last.pt with all that is needed to go on; best.pt and epochN.pt with the averaged weights alone."""
+        plain = Checkpoint(
+            description=self.model.description,
+            names=tuple(self.model.names.values()),
+            weights=self.average.model.state_dict(),
+            settings=dump(self.settings),
+            epoch=epoch,
+            metrics={} if metrics is None else {"map": metrics.map, "map50": metrics.map50, "map75": metrics.map75},
+        )
+        fields = {name: getattr(plain, name) for name in plain.__slots__}
+        checkpoints.save(self.weights / "last.pt", Checkpoint(**{**fields, "training": self._state()}))
+        if best:
+            checkpoints.save(self.weights / "best.pt", plain)
+        period = self.settings.save_period
+        if period and (epoch + 1) % period == 0:
+            checkpoints.save(self.weights / f"epoch{epoch + 1}.pt", plain)
+
+    def _state(self) -> dict[str, Any]:
+        """All that a continued run needs beside the averaged weights, as tensors and plain data."""
+        return {
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "updates": self.average.updates,
+            "progress": {name: getattr(self.progress, name) for name in self.progress.__slots__},
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the state of `last.pt`; what follows is what would have followed without the interruption."""
+        state = checkpoint.training
+        if state is None:
+            raise CheckpointError("resume: this checkpoint holds weights alone; resume from weights/last.pt of a run")
+        self.model.load_state_dict(state["weights"])
+        self.average.model.load_state_dict(dict(checkpoint.weights))
+        self.average.updates = state["updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"])
+
+    def _tell(self, report: EpochReport) -> None:
+        for observer in self.observers:
+            observer.epoch(report)
+
+
+class BufferGuard:
+    """The batch-norm statistics before a step, to put back if the step was not finite: a forward alone spoils them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._kept = [b.clone() for b in self._buffers]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        torch._foreach_copy_(self._kept, self._buffers)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        torch._foreach_copy_(self._buffers, self._kept)
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW or SGD with Nesterov momentum; weight decay on matrices and filters alone, not on biases and norms."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=plan.lr0, betas=(settings.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, lr=plan.lr0, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def freeze(model: DetectionModel, layers: int | tuple[int, ...] | None) -> None:
+    """Take layers out of training: the first `layers`, or those numbered."""
+    numbers = range(layers) if isinstance(layers, int) else layers or ()
+    for number in numbers:
+        if number >= len(model.graph.layers):
+            last = len(model.graph.layers) - 1
+            raise CheckpointError(f"freeze: layer {number} is not there; the model has layers 0 to {last}")
+        model.graph.layers[number].requires_grad_(False)
+
+
+def keep_frozen_statistics(model: nn.Module) -> None:
+    """Batch norms whose weights are frozen keep their statistics too, or the frozen layers would drift."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
+
+
+def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the GPU has it, else float16; None (float32) on the CPU, where few machines gain from less."""
+    if amp == "off" or (amp == "auto" and device.type != "cuda"):
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16
