@@ -40,25 +40,12 @@ from gfldet.errors import DataError
 Warn = Callable[[str], None]
 
 IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".bmp",
-        ".dib",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
+    f".{kind}"
+    for kind in [
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "ppm", "pgm", "pbm"),
+        # Not readable here, but taken up so that they give an error instead of being passed over.
+        *("heic", "heif", "avif", "jp2", "jxl"),
     ]
-    # Known to be images but not readable here: taken up so that they give an error instead of being passed over.
-    + [".heic", ".heif", ".avif", ".jp2", ".jxl"]
 )
 MAX_PIXELS = 2**30  # 3 GB as RGB; beyond this a header is more likely broken than meant
 MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG cut short must still hold

@@ -1,0 +1,188 @@
+"""Pascal VOC: an XML file an image, boxes xmin ymin xmax ymax in pixels, taken as edges (width = xmax - xmin).
+
+A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), or a folder that holds images and
+XML together.  Image and XML belong together by their stem; `<filename>` and `<path>` are not trusted, they often
+come from another machine.  `difficult` objects are truths like any other.  XML with a DOCTYPE is refused, so no
+entity can be expanded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from gfldet.data.formats import EMPTY, NO_LABELS, TURNED, Index, Item, Labels, counted, nearest, relative, repeats
+from gfldet.data.formats.yolo import read_lines
+from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
+from gfldet.errors import DataError
+
+_LINE = "line of the file"  # an attribute that no XML file can hold, for its name has blanks
+
+
+def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
+    """The images of `entries` (ImageSets lists, or folders with images and XML), ids running from 0.
+
+    Raises DataError if an entry or a folder that it needs is missing or empty.
+    """
+    result = Index()
+    for entry in entries:
+        if entry.is_dir():
+            _index_folder(entry, entry if len(entries) == 1 else root, names, result)
+        else:
+            _index_list(entry, root, names, result)
+    result.warnings += repeats([item.path for item in result.items])
+    return result
+
+
+def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> None:
+    folder = _voc_root(file, root)
+    images = _by_stem(folder / "JPEGImages")
+    rows = [(number, line.split()) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+    if not rows:
+        raise DataError(f"{file}: lists no image; expected an image id a line, such as '000012'")
+    for number, words in rows:
+        stem = _stem(words[0])
+        found = images.get(stem, [])
+        xml = folder / "Annotations" / f"{stem}.xml"
+        if len(found) != 1:
+            some = f"several images: {', '.join(p.name for p in found)}" if found else "no image"
+            result.problems.append(f"{file}:{number}: {stem!r} has {some} in {folder / 'JPEGImages'}; expected one")
+        elif not xml.is_file():
+            result.problems.append(f"{file}:{number}: {stem!r} has no XML; expected {xml}")
+        else:
+            _add(result, found[0], relative(found[0], folder / "JPEGImages"), xml, names)
+
+
+def _index_folder(folder: Path, base: Path, names: Sequence[str], result: Index) -> None:
+    images = find_images(folder)
+    xmls = {_key(path): path for path in find_files(folder, frozenset({".xml"}))}
+    if not images or not xmls:
+        raise DataError(
+            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, image and XML side by side"
+        )
+    stems = {_key(image) for image in images}
+    for image in images:
+        _add(result, image, relative(image, base), xmls.get(_key(image)), names)
+    without = [str(image) for image in images if _key(image) not in xmls]
+    alone = [str(xml) for key, xml in xmls.items() if key not in stems]
+    if without:
+        result.warnings.append(counted(NO_LABELS, without))
+    if alone:
+        result.warnings.append(counted("XML file(s) have no image and were passed over", alone))
+
+
+def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Sequence[str]) -> None:
+    labels = partial(read_labels, xml, names) if xml else Labels
+    result.items.append(Item(image, file_name, len(result.items), labels))
+
+
+def _voc_root(file: Path, root: Path) -> Path:
+    """The folder with JPEGImages/ and Annotations/: three up from ImageSets/Main/x.txt, or the data YAML's path."""
+    tried = list(dict.fromkeys([*list(file.parents)[:3][::-1], root]))
+    for folder in tried:
+        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
+            return folder
+    raise DataError(
+        f"{file}: no folders JPEGImages and Annotations found in {', '.join(map(str, tried))}; "
+        "expected the layout of Pascal VOC, or a folder that holds images and XML together"
+    )
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    images: dict[str, list[Path]] = {}
+    for path in find_images(folder):
+        images.setdefault(relative(path.with_suffix(""), folder), []).append(path)
+    return images
+
+
+def _stem(word: str) -> str:
+    path = Path(word)
+    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
+
+
+def _key(path: Path) -> Path:
+    return path.with_suffix("")
+
+
+def read_labels(file: Path, names: Sequence[str]) -> Labels:
+    """Boxes of one XML file; problems and repairs are noted in the result, nothing is raised."""
+    labels = Labels()
+    try:
+        tree = read_xml(file)
+    except DataError as error:
+        labels.problems.append(str(error))
+        return labels
+    labels.declared = _declared(tree)
+    for found in tree.findall("object"):
+        place = f"{file}:{found.get(_LINE)}"
+        try:
+            cls = _class(found, names)
+            x1, y1, x2, y2 = _bndbox(found)
+        except ValueError as error:
+            labels.problems.append(f"{place}: {error}")
+            continue
+        if x1 > x2 or y1 > y2:
+            labels.notes.append((TURNED, place))
+        if x1 == x2 or y1 == y2:
+            labels.notes.append((EMPTY, place))
+            continue
+        labels.add((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), cls, place)
+    return labels
+
+
+def read_xml(file: Path) -> Element:
+    """The root <annotation> of an XML file, each element with its line; raises DataError with file and line."""
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        builder.start(tag, {_LINE: str(parser.CurrentLineNumber)})
+
+    def refuse(*declaration: object) -> None:
+        line = parser.CurrentLineNumber
+        raise DataError(f"{file}:{line}: has a DOCTYPE, which label files must not have; remove that line")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(file.read_bytes(), True)
+    except expat.ExpatError as error:
+        reason = expat.errors.messages[error.code]
+        raise DataError(f"{file}:{error.lineno}: is no XML: {reason}") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    root = builder.close()
+    if root.tag != "annotation":
+        raise DataError(f"{file}:1: begins with <{root.tag}>; expected <annotation>, as in Pascal VOC")
+    return root
+
+
+def _class(found: Element, names: Sequence[str]) -> int:
+    name = (found.findtext("name") or "").strip()
+    if name not in names:
+        raise ValueError(f"class {name!r} is not among the names in the data YAML.{nearest(name, names)}")
+    return names.index(name)
+
+
+def _bndbox(found: Element) -> tuple[float, float, float, float]:
+    texts = [(found.findtext(f"bndbox/{side}") or "").strip() for side in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        x1, y1, x2, y2 = values = tuple(map(float, texts))
+        if all(map(math.isfinite, values)):
+            return x1, y1, x2, y2
+    except ValueError:
+        pass
+    raise ValueError(f"bndbox holds {texts}; expected finite numbers in xmin, ymin, xmax, ymax")
+
+
+def _declared(tree: Element) -> tuple[int, int] | None:
+    texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
+    if not all(text.isdecimal() and int(text) for text in texts):
+        return None
+    return int(texts[0]), int(texts[1])

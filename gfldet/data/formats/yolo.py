@@ -1,0 +1,209 @@
+"""YOLO txt labels: a row `class cx cy w h` a box, normalised to the image's width and height.
+
+Images come from folders or from .txt lists.  The labels of the images in a folder are looked for, in this order,
+in the folder whose path has `labels` in place of the last `images`; in a folder `labels` inside it or beside it
+(`labels/<folder>` first); beside the images.  The first of these that holds .txt files is taken.  An image without
+a label file, or with an empty one, is background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from gfldet.data.formats import (
+    EMPTY,
+    NO_LABELS,
+    POLYGON,
+    REPEATED,
+    Index,
+    Item,
+    Labels,
+    counted,
+    nearest,
+    relative,
+    repeats,
+)
+from gfldet.data.images import find_files, find_images
+from gfldet.errors import DataError
+
+FAR_OUT = 2.0  # a normalised value beyond this cannot be a box that only reaches out of its image
+_NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
+
+
+def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
+    """The images of `entries` (folders, or .txt lists of image paths), ids running from 0.
+
+    Raises DataError if an entry holds no image, or if not one image has a label file.
+    """
+    result = Index()
+    images: list[tuple[Path, str]] = []
+    for entry in entries:
+        if not entry.is_dir() and entry.suffix.lower() != ".txt":
+            raise DataError(f"{entry}: expected a folder of images, or a .txt list of image paths")
+        paths = find_images(entry) if entry.is_dir() else read_list(entry, root)
+        if not paths:
+            raise DataError(f"{entry}: no image found; expected image files or a .txt list of image paths")
+        base = entry if entry.is_dir() and len(entries) == 1 else root
+        images += [(path, relative(path, base)) for path in paths]
+    folders = {path.parent: label_folder(path.parent) for path, _ in images}
+    without: list[str] = []
+    for number, (path, file_name) in enumerate(images):
+        labels = folders[path.parent] / f"{path.stem}.txt"
+        if not labels.is_file():
+            without.append(file_name)
+        result.items.append(Item(path, file_name, number, partial(read_labels, labels, names)))
+    if len(without) == len(images):
+        raise DataError(_no_labels_at_all(images[0][0], len(images)))
+    if without:
+        result.warnings.append(counted(NO_LABELS, without))
+    result.warnings += repeats([path for path, _ in images])
+    result.warnings += _orphans(entries, folders, [path for path, _ in images])
+    return result
+
+
+def read_list(file: Path, root: Path) -> list[Path]:
+    """Image paths in a .txt list, one a line, relative to the list's folder or else to `root`."""
+    paths = []
+    for line in read_lines(file):
+        if not line.strip():
+            continue
+        path = Path(line.strip().replace("\\", "/"))
+        beside = file.parent / path
+        paths.append(beside if beside.exists() or not (root / path).exists() else root / path)
+    return paths
+
+
+def read_lines(file: Path) -> list[str]:
+    """Lines of a UTF-8 text file (a byte-order mark is passed over); raises DataError if it is no text."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not a UTF-8 text file (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def label_folder(images: Path) -> Path:
+    """Where the labels of the images in one folder lie; see the top of this file."""
+    candidates = label_candidates(images)
+    return next((folder for folder in candidates if _holds_labels(folder)), candidates[0])
+
+
+def label_candidates(images: Path) -> list[Path]:
+    """The folders that may hold the labels of the images in a folder, best first."""
+    parts = list(images.parts)
+    swapped = []
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        swapped = [Path(*parts[:last], "labels", *parts[last + 1 :])]
+    beside = images.parent / "labels"
+    return [*swapped, images / "labels", beside / images.name, beside, images]
+
+
+def _holds_labels(folder: Path) -> bool:
+    return folder.is_dir() and any(f.suffix == ".txt" and f.name.lower() not in _NOT_LABELS for f in folder.iterdir())
+
+
+def _no_labels_at_all(first: Path, count: int) -> str:
+    tried = ", ".join(str(folder / f"{first.stem}.txt") for folder in label_candidates(first.parent))
+    return (
+        f"{first.parent}: none of the {count} images has a label file (for the first one, looked for {tried}). "
+        "Put the labels there; for a split of background alone, an empty .txt file beside one image is enough"
+    )
+
+
+def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequence[Path]) -> list[str]:
+    """Label files without an image, which only folders can tell: a list leaves out images on purpose."""
+    if not all(entry.is_dir() for entry in entries):
+        return []
+    used = {folders[path.parent] / path.stem for path in images}
+    # A folder `labels` beside may serve several image folders, other splits among them.
+    owned = {labels for own, labels in folders.items() if label_candidates(own)[-2] != labels or own.name == "images"}
+    labels = [
+        f
+        for folder in sorted(owned)
+        if folder.is_dir()
+        for f in find_files(folder, frozenset({".txt"}), recursive=False)
+    ]
+    alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in _NOT_LABELS]
+    return [counted("label file(s) have no image and were passed over", alone)] if alone else []
+
+
+def read_labels(file: Path, names: Sequence[str]) -> Labels:
+    """Boxes of one label file; problems and repairs are noted in the result, nothing is raised."""
+    labels = Labels(normalised=True)
+    try:
+        lines = read_lines(file) if file.exists() else []
+    except DataError as error:
+        labels.problems.append(str(error))
+        return labels
+    seen: set[tuple[float, ...]] = set()
+    for number, line in enumerate(lines, 1):
+        place = f"{file}:{number}"
+        if not line.strip():
+            continue
+        try:
+            cls, values = _numbers(line.split(), names)
+            if (cls, *values) in seen:
+                labels.notes.append((REPEATED, place))
+                continue
+            seen.add((cls, *values))
+            box = _polygon_box(values) if len(values) > 4 else _centre_box(values)
+        except ValueError as error:
+            labels.problems.append(f"{place}: {error}")
+            continue
+        if len(values) > 4:
+            labels.notes.append((POLYGON, place))
+        if box[2] <= box[0] or box[3] <= box[1]:
+            labels.notes.append((EMPTY, place))
+            continue
+        labels.add(box, cls, place)
+    return labels
+
+
+def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[float, ...]]:
+    """Class and values of a row; raises ValueError with what was expected."""
+    count = len(words)
+    if count != 5 and (count < 7 or count % 2 == 0):
+        hint = " (a sixth value, such as a confidence, has no place in labels)" if count == 6 else ""
+        raise ValueError(f"{count} values{hint}; expected 'class cx cy w h', or 'class x1 y1 x2 y2 x3 y3 ...'")
+    cls = _class_id(words[0], names)
+    try:
+        values = tuple(float(word) for word in words[1:])
+    except ValueError:
+        raise ValueError(f"{' '.join(words)[:80]!r} is not all numbers; expected 'class cx cy w h'") from None
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError(f"{' '.join(words)[:80]!r} holds a value that is not finite; expected values from 0 to 1")
+    far = max(values, key=abs)
+    if abs(far) > FAR_OUT:
+        raise ValueError(
+            f"value {far:g} looks like pixels; expected shares of the image's width and height, from 0 to 1"
+        )
+    return cls, values
+
+
+def _class_id(word: str, names: Sequence[str]) -> int:
+    try:
+        cls = float(word)
+    except ValueError:
+        raise ValueError(f"class {word!r} is no number; expected a class id.{nearest(word, names)}") from None
+    if not cls.is_integer():
+        raise ValueError(f"class {word} is not a whole number; expected a class id from 0 to {len(names) - 1}")
+    if not 0 <= cls < len(names):
+        raise ValueError(f"class {int(cls)} is out of range; the data YAML names {len(names)}: 0 to {len(names) - 1}")
+    return int(cls)
+
+
+def _centre_box(values: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, w, h = values
+    if w < 0 or h < 0:
+        raise ValueError(f"negative size {w:g} x {h:g}; expected 'class cx cy w h' with w and h above 0")
+    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+
+
+def _polygon_box(values: Sequence[float]) -> tuple[float, float, float, float]:
+    xs, ys = values[0::2], values[1::2]
+    return min(xs), min(ys), max(xs), max(ys)

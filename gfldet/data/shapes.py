@@ -1,0 +1,236 @@
+"""The built-in data set: overlapping shapes on textured grounds, drawn by code, nothing read or written.
+
+An image is a function of (variant, split, number) alone: a random generator of its own gives first the layout, which
+is all that the labels need, then the pixels.  Boxes are amodal: tight around the whole outline of a shape, also
+where another covers it, cut at the image's border; at most `Variant.hidden` of a shape's box is covered by one other.
+Colours, fills and angles say nothing about the class; lines and blurred spots, which are no truths, lie in between.
+
+Images have virtual paths such as `shapes:/val/000012.png`; `read` draws them.  A further set is one more entry in
+`VARIANTS`.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.data.formats import Index, Item, Labels
+from gfldet.errors import DataError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a set looks like; lengths in px."""
+
+    names: tuple[str, ...] = ("circle", "square", "triangle", "star")
+    seed: int = 0
+    size: int = 320  # height and width of an image
+    images: tuple[tuple[str, int], ...] = (("train", 160), ("val", 40))
+    objects: tuple[int, int] = (3, 9)  # an image, both ends included
+    radius: tuple[float, float] = (14.0, 62.0)  # of the circle around a shape; small ones are as likely as large
+    hidden: float = 0.4  # largest share of a shape's box that one other may cover
+
+
+VARIANTS = {"shapes": Variant()}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One shape: its class, and its outline as (P, 2) float32 points in px."""
+
+    cls: int
+    outline: NDArray[np.float32]
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Tight xyxy around the whole outline, px, not cut at the border."""
+        x1, y1 = self.outline.min(axis=0).tolist()
+        x2, y2 = self.outline.max(axis=0).tolist()
+        return x1, y1, x2, y2
+
+
+def index(name: str, split: str) -> Index:
+    """The images of a split of a built-in set, with their labels."""
+    count = dict(VARIANTS[name].images)[split]
+    items = []
+    for number in range(count):
+        path = Path(f"{name}:") / split / f"{number:06d}.png"
+        items.append(Item(path, path.name, number, partial(_labels, path)))
+    return Index(items)
+
+
+def is_virtual(path: str | Path) -> bool:
+    """Whether a path belongs to a built-in set rather than to the disk."""
+    first = Path(path).parts[:1]
+    return bool(first) and first[0].endswith(":") and first[0][:-1] in VARIANTS
+
+
+def read(path: str | Path) -> NDArray[np.uint8]:
+    """Draws the image of a virtual path: (H, W, 3) uint8 RGB; the same path gives the same pixels."""
+    variant, rng = _open(path)
+    figures = layout(variant, rng)
+    return draw(variant, figures, rng)
+
+
+def _open(path: str | Path) -> tuple[Variant, np.random.Generator]:
+    parts = Path(path).parts
+    try:
+        variant = VARIANTS[parts[0].removesuffix(":")]
+        splits = [split for split, _ in variant.images]
+        seed = [variant.seed, splits.index(parts[1]), int(Path(parts[2]).stem)]
+    except (KeyError, ValueError, IndexError):
+        raise DataError(f"{path}: is no image of a built-in data set; expected e.g. shapes:/val/000012.png") from None
+    return variant, np.random.default_rng(seed)
+
+
+def _labels(path: Path) -> Labels:
+    variant, rng = _open(path)
+    labels = Labels()
+    for position, figure in enumerate(layout(variant, rng)):
+        x1, y1, x2, y2 = figure.box
+        size = float(variant.size)
+        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, size), min(y2, size))  # on purpose, so nothing to warn of
+        labels.add(cut, figure.cls, f"{path.as_posix()}:{position}")
+    return labels
+
+
+# ---------------------------------------------------------------- layout
+
+
+def layout(variant: Variant, rng: np.random.Generator) -> list[Figure]:
+    """The shapes of one image, the one drawn first first."""
+    wanted = int(rng.integers(variant.objects[0], variant.objects[1] + 1))
+    figures: list[Figure] = []
+    for _ in range(20 * wanted):  # places where a shape would hide another are tried again
+        if len(figures) == wanted:
+            break
+        cls = int(rng.integers(len(variant.names)))
+        low, high = np.log(variant.radius)
+        radius = math.exp(rng.uniform(low, high))
+        centre = rng.uniform(0.4 * radius, variant.size - 0.4 * radius, 2)
+        figure = Figure(cls, _outline(variant.names[cls], radius, centre, rng))
+        if all(_covered(figure, other) <= variant.hidden for other in figures):
+            figures.append(figure)
+    return figures
+
+
+def _outline(name: str, radius: float, centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+    corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[name]
+    angles = np.arange(corners) * (2 * math.pi / corners)
+    reach = np.where(np.arange(corners) % 2 == 1, 0.45, 1.0) if name == "star" else np.ones(corners)
+    points = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
+    if name != "circle":  # a circle stays one only when it is not stretched
+        points *= rng.uniform(0.85, 1.15, 2)
+    turn = rng.uniform(0, 2 * math.pi)
+    rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    return (radius * points @ rotation.T + centre).astype(np.float32)
+
+
+def _covered(a: Figure, b: Figure) -> float:
+    """Intersection of two boxes as a share of the smaller one."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.box, b.box
+    width, height = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
+    smaller = min((ax2 - ax1) * (ay2 - ay1), (bx2 - bx1) * (by2 - by1))
+    return max(width, 0.0) * max(height, 0.0) / smaller
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def draw(variant: Variant, figures: list[Figure], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The picture of a layout: ground, clutter, shapes, sensor noise."""
+    image = _ground(variant.size, rng)
+    _clutter(image, rng)
+    for figure in figures:
+        _paint(image, figure, rng)
+    if rng.random() < 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.2))).astype(np.float32)
+    noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(2, 9))
+    image += cv2.merge([noise] * 3)  # the same array operation per plane is several times faster than broadcasting
+    return cv2.convertScaleAbs(np.maximum(image, 0, out=image)).astype(np.uint8, copy=False)
+
+
+def _colour(
+    rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+) -> NDArray[np.float32]:
+    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    return np.array(rgb, np.float32) * 255
+
+
+def _ground(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Two colours mixed by smooth noise, with a fine weave or grain over it."""
+    first, second = _colour(rng, (0.05, 0.5), (0.25, 0.95)), _colour(rng, (0.05, 0.5), (0.25, 0.95))
+    coarse = rng.random((int(rng.integers(3, 9)),) * 2, np.float32)
+    mix = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    pitch, angle = rng.uniform(4, 14), rng.uniform(0, math.pi)
+    weave = np.sin(_along(size, size, angle) * np.float32(2 * math.pi / pitch))
+    grain = cv2.resize(rng.standard_normal((size // 2, size // 2), np.float32), (size, size))
+    texture = np.float32(rng.uniform(0, 9)) * weave + np.float32(rng.uniform(0, 9)) * grain
+    return cv2.merge([b + (a - b) * mix + texture for a, b in zip(first, second, strict=True)])
+
+
+def _along(height: int, width: int, angle: float) -> NDArray[np.float32]:
+    """(height, width) distances of the pixels along a direction, px."""
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return x * np.float32(math.cos(angle)) + (y * np.float32(math.sin(angle)))[:, None]
+
+
+def _clutter(image: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Lines and blurred spots, which a detector has to leave alone."""
+    size = len(image)
+    for _ in range(int(rng.integers(0, 7))):
+        a, b = rng.integers(0, size, (2, 2)).tolist()
+        cv2.line(image, a, b, _colour(rng, (0, 0.9), (0.1, 1)).tolist(), int(rng.integers(1, 4)), cv2.LINE_AA)
+    for _ in range(int(rng.integers(0, 5))):
+        axes = rng.integers(6, 40, 2).tolist()
+        x, y = rng.integers(0, size, 2).tolist()
+        spot = np.zeros((110, 110), np.float32)
+        cv2.ellipse(spot, (55, 55), axes, float(rng.uniform(0, 180)), 0, 360, 0.7, -1)
+        spot = cv2.blur(spot, (31, 31))
+        part = image[max(y - 55, 0) : y + 55, max(x - 55, 0) : x + 55]
+        top, left = max(55 - y, 0), max(55 - x, 0)
+        cover = spot[top : top + part.shape[0], left : left + part.shape[1]]
+        _blend(part, cover, _colour(rng, (0.1, 0.9), (0.1, 1)))
+
+
+def _blend(part: NDArray[np.float32], cover: NDArray[np.float32], colour: NDArray[np.float32]) -> None:
+    """Lays a colour, (3,) or (H, W, 3), over part of an image where `cover` (H, W) says, 0 to 1."""
+    part += cv2.merge([cover] * 3) * (colour - part)
+
+
+def _paint(image: NDArray[np.float32], figure: Figure, rng: np.random.Generator) -> None:
+    """A soft shadow, then the shape with a fill of its own, on the part of the image that it touches."""
+    size = len(image)
+    x1, y1, x2, y2 = figure.box
+    left, top = max(int(x1) - 12, 0), max(int(y1) - 12, 0)
+    part = image[top : min(int(y2) + 14, size), left : min(int(x2) + 14, size)]
+    mask = np.zeros(part.shape[:2], np.uint8)
+    corners = np.round((figure.outline - (left, top) - 0.5) * 16).astype(np.int32)  # edges -> pixel centres, 1/16 px
+    cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, shift=4)
+    cover = mask.astype(np.float32) / 255
+    shift = np.array([[1, 0, 3], [0, 1, 3]], np.float32)
+    shadow = cv2.blur(cv2.warpAffine(mask, shift, mask.shape[::-1]), (9, 9)) * np.float32(0.35 / 255)
+    _blend(part, shadow, np.zeros(3, np.float32))
+    _blend(part, cover, _fill(part, cover, rng))
+
+
+def _fill(part: NDArray[np.float32], cover: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A colour that stands out from what lies below, shaded from one side; now and then striped."""
+    below = np.array(cv2.mean(part, (cover > 0.5).astype(np.uint8))[:3], np.float32)
+    colour = _colour(rng, (0.2, 1), (0.2, 1))
+    for _ in range(20):
+        if np.linalg.norm(colour - below) >= 70:
+            break
+        colour = _colour(rng, (0.2, 1), (0.2, 1))
+    along = _along(*cover.shape, rng.uniform(0, 2 * math.pi))
+    shade = 1 + rng.uniform(0, 0.35) * ((along - along.mean()) / (np.ptp(along) / 2))
+    if rng.random() < 0.3:
+        shade = shade + rng.uniform(0.08, 0.25) * np.sign(np.sin(along * (2 * math.pi / rng.uniform(6, 18))))
+    return cv2.merge([shade.astype(np.float32) * channel for channel in colour])

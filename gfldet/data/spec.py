@@ -1,0 +1,300 @@
+"""The data YAML: where the images of each split are, in which format, and what the classes are called.
+
+Keys: `path` (relative to the YAML; the YAML's own folder if absent), `train`, `val`, `test`, `names`, `format`,
+`images` (COCO only: the folder, or one a split).  `nc` is checked against the names; `download` and `roboflow`, which
+other programs write, are accepted and have no effect.  Any other key is an error.  Whether the files of a split
+exist is looked at when that split is loaded, so `val` runs without the training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gfldet.data import shapes
+from gfldet.data.formats import coco, nearest
+from gfldet.data.formats.yolo import label_folder, read_lines
+from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
+from gfldet.errors import DataError, listed
+
+FORMATS = ("yolo", "coco", "voc")
+SPLITS = ("train", "val", "test")
+_KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "download", "roboflow")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set as its YAML describes it.
+
+    source        the YAML, or the name of a built-in set
+    root          the folder that the entries are relative to
+    format        "yolo", "coco", "voc" or "shapes" (built in)
+    splits        split -> its entries as written: folders, .txt lists, one JSON
+    names         class names, C of them
+    category_ids  class position -> id in the user's files (COCO), 0..C-1 otherwise
+    images        COCO: split -> folder of its images as written
+    """
+
+    source: Path
+    root: Path
+    format: str
+    splits: Mapping[str, tuple[str, ...]]
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def train(self) -> tuple[str, ...] | None:
+        """Entries of the training split, None if the YAML gives none."""
+        return self.splits.get("train")
+
+    @property
+    def val(self) -> tuple[str, ...] | None:
+        """Entries of the validation split, None if the YAML gives none."""
+        return self.splits.get("val")
+
+    @property
+    def test(self) -> tuple[str, ...] | None:
+        """Entries of the test split, None if the YAML gives none."""
+        return self.splits.get("test")
+
+    def entries(self, split: str) -> list[Path]:
+        """Existing paths of a split's entries; raises DataError if the split or a path is missing."""
+        written = self.splits.get(split)
+        if not written:
+            raise DataError(f"{self.source}: has no split {split!r}; it has: {', '.join(self.splits)}")
+        missing = [_missing(self.root, entry) for entry in written if not (self.root / entry).exists()]
+        if missing:
+            tail = f"Paths in {split!r} are relative to 'path', which is relative to the YAML."
+            raise DataError(listed(f"{self.source}: {split}: not found:", missing, tail))
+        return [self.root / entry for entry in written]
+
+    def image_folder(self, split: str) -> Path | None:
+        """COCO: the folder that file names are relative to, None for the JSON's own; DataError if it is missing."""
+        if split not in self.images:
+            return None
+        folder = self.root / self.images[split]
+        if not folder.is_dir():
+            raise DataError(f"{self.source}: images: not found: {_missing(self.root, self.images[split])}")
+        return folder
+
+
+def load_spec(data: str | Path) -> DataSpec:
+    """Reads a data YAML, or describes a built-in set ("shapes"); raises DataError with all its mistakes at once."""
+    if str(data) in shapes.VARIANTS:
+        return _built_in(str(data))
+    source = Path(data)
+    document = _read_yaml(source)
+    problems: list[str] = []
+    names = _names(document.get("names"), problems)
+    splits = {split: _entries(split, document[split], problems) for split in SPLITS if document.get(split) is not None}
+    if not splits:
+        problems.append("no split; expected 'train' and 'val', a folder or file each")
+    kind = document.get("format")
+    if kind is not None and kind not in FORMATS:
+        problems.append(f"format: {kind!r} is not one of {', '.join(FORMATS)}.{nearest(str(kind), FORMATS)}")
+    _check_keys(document, names, problems)
+    _raise(source, problems)
+    root = _root(source, document.get("path"))
+    kind = kind or _detect(source, root, splits)
+    images = _images(document.get("images"), kind, splits, problems)
+    if kind != "coco":
+        _check_positions(names, problems)
+    elif any(len(entries) != 1 for entries in splits.values()):
+        problems.append("COCO: a list of files is not supported; expected one JSON a split")
+    _raise(source, problems)
+    if kind != "coco":
+        return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images)
+    draft = DataSpec(source, root, kind, splits, (), (), images)
+    ids, found = _coco_classes(draft, names, isinstance(document.get("names"), Mapping))
+    return DataSpec(source, root, kind, splits, found, ids, images)
+
+
+def _built_in(name: str) -> DataSpec:
+    names = shapes.VARIANTS[name].names
+    splits = {split: (split,) for split in ("train", "val")}
+    return DataSpec(Path(name), Path(name), "shapes", splits, names, tuple(range(len(names))))
+
+
+def _raise(source: Path, problems: list[str]) -> None:
+    if problems:
+        raise DataError(
+            listed(f"{source}: cannot be used as a data YAML:", problems, "Correct the file and try again.")
+        )
+
+
+def _read_yaml(source: Path) -> dict[str, Any]:
+    if source.is_dir():
+        inside = ", ".join(sorted(p.name for p in source.iterdir() if p.suffix in (".yaml", ".yml"))) or "none"
+        raise DataError(f"{source}: is a folder; expected a data YAML (YAML files in it: {inside})")
+    if not source.exists():
+        built_in = ", ".join(shapes.VARIANTS)
+        raise DataError(f"{source}: no such data YAML; expected a file, or a built-in set: {built_in}")
+    try:
+        document = yaml.safe_load("\n".join(read_lines(source)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise DataError(f"{source}{line}: is no YAML: {reason}") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{source}: expected 'key: value' lines with train, val and names")
+    return document
+
+
+def _root(source: Path, path: object) -> Path:
+    if path is not None and not isinstance(path, str):
+        raise DataError(f"{source}: path: expected a folder, got {path!r}")
+    root = source.parent / (path or "")
+    if not root.is_dir():
+        raise DataError(f"{source}: path: folder {root} not found; it is taken relative to the YAML's folder")
+    return root
+
+
+def _check_keys(document: Mapping[str, Any], names: Mapping[int, str], problems: list[str]) -> None:
+    for key in document:
+        if key not in _KEYS:
+            problems.append(f"{key}: unknown key; allowed are {', '.join(_KEYS)}.{nearest(str(key), _KEYS)}")
+    if names and document.get("nc", len(names)) != len(names):
+        problems.append(f"nc: {document['nc']} disagrees with names, which are {len(names)}; remove 'nc' or correct it")
+
+
+def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else [value]
+    if entries and all(isinstance(entry, str) and entry for entry in entries):
+        return tuple(entries)
+    problems.append(f"{key}: expected a path or a list of paths, got {value!r}")
+    return ()
+
+
+def _names(value: object, problems: list[str]) -> dict[int, str]:
+    """id -> name in the order of the ids; empty if there are none or they are wrong."""
+    if value is None:
+        return {}
+    if isinstance(value, list):
+        pairs: list[tuple[Any, Any]] = list(enumerate(value))
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        pairs = []
+    wrong = [f"names: id {key!r} is no whole number" for key, _ in pairs if type(key) is not int]
+    wrong += [
+        f"names: {name!r} (id {key}) is no text; put it in quotes"
+        for key, name in pairs
+        if type(name) not in (str, int, float) or name == ""
+    ]
+    texts = [str(name) for _, name in pairs]
+    wrong += [
+        f"names: {text!r} appears {texts.count(text)} times" for text in dict.fromkeys(texts) if texts.count(text) > 1
+    ]
+    if not pairs:
+        wrong.append(f"names: expected a list of names, or id: name lines, got {value!r}")
+    problems += wrong
+    return {} if wrong else {key: str(name) for key, name in sorted(pairs)}
+
+
+def _check_positions(names: Mapping[int, str], problems: list[str]) -> None:
+    """YOLO and VOC classes are positions: ids 0..C-1 without a hole."""
+    if not names:
+        problems.append("names: missing; expected a list of names, or id: name lines")
+        return
+    holes = [str(i) for i in range(max(names) + 1) if i not in names]
+    if holes or min(names) < 0:
+        problems.append(
+            f"names: ids must run from 0 to {len(names) - 1} without a hole; "
+            f"got {min(names)} to {max(names)}, missing {', '.join(holes[:20]) or 'none'}"
+        )
+
+
+def _images(value: object, kind: str, splits: Mapping[str, tuple[str, ...]], problems: list[str]) -> dict[str, str]:
+    if value is None:
+        return {}
+    if kind != "coco":
+        problems.append(f"images: only the format coco takes this key, and the format here is {kind}; remove it")
+    elif isinstance(value, str):
+        return dict.fromkeys(splits, value)
+    elif isinstance(value, dict) and all(k in SPLITS and isinstance(v, str) for k, v in value.items()):
+        return dict(value)
+    else:
+        problems.append(f"images: expected a folder, or a folder for each of train and val, got {value!r}")
+    return {}
+
+
+def _missing(root: Path, entry: str) -> str:
+    """The path that is not there, with what a common export probably meant."""
+    stripped = entry
+    while stripped.startswith("../"):
+        stripped = stripped[3:]
+    hint = f"; did you mean {stripped!r}, which exists?" if stripped != entry and (root / stripped).exists() else ""
+    return f"{root / entry}{hint}"
+
+
+# ---------------------------------------------------------------- which format it is, found out by looking
+
+
+def _detect(source: Path, root: Path, splits: Mapping[str, tuple[str, ...]]) -> str:
+    looked = [root / entry for entries in splits.values() for entry in entries]
+    for path in looked:
+        kind = _format_of(path, root)
+        if kind:
+            return kind
+    seen = [_seen(path) for path in looked]
+    tail = (
+        "Add 'format: yolo', 'coco' or 'voc', or correct the paths. yolo: a folder of images with labels/*.txt, or a "
+        ".txt list of images; coco: a .json; voc: an ImageSets list, or a folder of images and .xml."
+    )
+    raise DataError(listed(f"{source}: the format of the data cannot be told. Seen:", seen, tail))
+
+
+def _format_of(path: Path, root: Path) -> str | None:
+    if path.is_dir():
+        images = find_images(path)
+        if images and find_files(path, frozenset({".xml"})):
+            return "voc"
+        folders = dict.fromkeys(label_folder(image.parent) for image in images)
+        return "yolo" if any(find_files(folder, frozenset({".txt"}), recursive=False) for folder in folders) else None
+    if path.suffix.lower() == ".json":
+        return "coco" if path.is_file() else None
+    if not path.is_file():
+        return None
+    first = next((line.split() for line in read_lines(path) if line.strip()), [""])
+    if Path(first[-1]).suffix.lower() in IMAGE_SUFFIXES:
+        return "yolo"
+    return "voc" if any((folder / "Annotations").is_dir() for folder in (root, *list(path.parents)[:3])) else None
+
+
+def _seen(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: not found"
+    if path.is_file():
+        return f"{path}: a file that is neither a .json, nor a list of images, nor a list of ids beside Annotations/"
+    counts = {suffix: len(find_files(path, frozenset({suffix}))) for suffix in (".txt", ".xml", ".json")}
+    return f"{path}: {len(find_images(path))} images, " + ", ".join(f"{n} {suffix}" for suffix, n in counts.items())
+
+
+# ---------------------------------------------------------------- COCO: the classes are in the JSON
+
+
+def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """(ids, names): as in the smallest JSON, the others being compared on loading; in the YAML's order if it has one."""
+    files = [spec.root / entries[0] for entries in spec.splits.values()]
+    there = [file for file in files if file.is_file()]
+    if not there:
+        raise DataError(
+            listed(f"{spec.source}: not found:", [str(file) for file in files], "Expected COCO JSON files.")
+        )
+    file = min(there, key=lambda path: path.stat().st_size)
+    ids, found = coco.read_categories(file)
+    given = tuple(names.values())
+    if not names or (by_id and names == dict(zip(ids, found, strict=True))):
+        return ids, found
+    if not by_id and sorted(given) == sorted(found):
+        return tuple(ids[found.index(name)] for name in given), given
+    tail = "Correct the names in the YAML, or remove them: then they are taken from the file."
+    in_yaml = f"in the YAML: {dict(names) if by_id else list(given)}"
+    in_file = f"in {file}: {dict(zip(ids, found, strict=True)) if by_id else list(found)}"
+    raise DataError(listed(f"{spec.source}: names do not match the categories:", [in_yaml, in_file], tail))

@@ -1,0 +1,183 @@
+"""Loads one split: every image decoded once, every label checked, all problems in one message.
+
+Nothing is kept on disk between runs, so an edit to images, labels or names shows in the next one.  Whoever wants the
+pixels too passes `visit`, and gets each image while it is in memory anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.data import shapes
+from gfldet.data.formats import CLIPPED, EMPTY, TWICE, Index, Item, Labels, coco, counted, voc, yolo
+from gfldet.data.images import ImageError, Warn, read_image
+from gfldet.data.records import Record, Split
+from gfldet.data.spec import DataSpec
+from gfldet.errors import DataError, listed
+
+ROUNDING = 0.5  # px that a box may reach out of its image before clipping it is worth a word
+MIN_SIDE = 0.01  # px; a thinner box is one without area, float32 cannot tell its sides apart in a large image
+OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
+TURNED_SIZE = (
+    "image(s) have width and height the other way round than their label file says, which an EXIF orientation does; "
+    "boxes are taken in the upright image, check that they fit"
+)
+
+Visit = Callable[[Record, NDArray[np.uint8]], None]
+
+
+def load_split(
+    spec: DataSpec,
+    name: str,
+    on_bad: Literal["error", "skip"] = "error",
+    visit: Visit | None = None,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Split:
+    """The images and truths of the split `name` ("train", "val" or "test").
+
+    `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one a
+    core); images of a split that then turns out to be bad are among them.  `progress(done, total)` is called from
+    the calling thread.  Raises DataError listing every missing or undecodable image and every label mistake, with
+    file and line; with `on_bad="skip"` these images are left out instead and named in `Split.warnings`.
+    """
+    index = index_split(spec, name)
+    problems, loaded = list(index.problems), []
+    for done, one in enumerate(_load_all(index.items, visit, workers or cores()), 1):
+        loaded.append(one)
+        problems += one.problems
+        if progress:
+            progress(done, len(index.items))
+    if problems and on_bad == "error":
+        tail = "Correct or remove them, or set on_bad=skip to go on without these images."
+        raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
+    records = tuple(one.record for one in loaded if one.record is not None)
+    if not records:
+        tail = "At least one image is needed."
+        raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
+    warnings = [*index.warnings, *_summary(loaded), *(f"left out (on_bad=skip): {problem}" for problem in problems)]
+    return Split(name, records, spec.names, spec.category_ids, tuple(f"{name}: {text}" for text in warnings))
+
+
+def index_split(spec: DataSpec, name: str) -> Index:
+    """The images of a split and their label readers, nothing opened yet; raises DataError if there is nothing."""
+    if spec.format == "shapes":
+        if name not in spec.splits:
+            raise DataError(f"{spec.source}: has no split {name!r}; it has: {', '.join(spec.splits)}")
+        return shapes.index(str(spec.source), name)
+    entries = spec.entries(name)
+    if spec.format == "coco":
+        return coco.index(entries[0], spec.image_folder(name), spec.names, spec.category_ids)
+    read = {"yolo": yolo.index, "voc": voc.index}[spec.format]
+    return read(entries, spec.root, spec.names)
+
+
+def open_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
+    """The image of a `Record`, whether its path is a file or belongs to a built-in set; see `images.read_image`."""
+    return shapes.read(path) if shapes.is_virtual(path) else read_image(path, warn)
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """What became of one image: its record unless there are problems; notes of repairs; warnings about the file."""
+
+    record: Record | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _load_all(items: Sequence[Item], visit: Visit | None, workers: int) -> Iterator[_Loaded]:
+    work = partial(_load, visit=visit)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="gfldet-read")
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # an interrupt does not wait for thousands of images
+
+
+def _load(item: Item, visit: Visit | None) -> _Loaded:
+    one = _Loaded()
+    labels = item.labels()
+    one.problems += labels.problems
+    one.notes += labels.notes
+    try:
+        image = open_image(item.path, one.warnings.append)
+    except ImageError as error:
+        one.problems.append(str(error))
+    if one.problems:
+        return one
+    height, width = image.shape[:2]
+    _check_declared(item, labels, width, height, one.notes)
+    one.record = _record(item, labels, width, height, one.notes)
+    if visit:
+        visit(one.record, image)
+    return one
+
+
+def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> Record:
+    """Boxes in pixels, clipped to the image, crowd regions apart; what was changed goes to `notes`."""
+    boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
+    size = np.array([width, height, width, height], np.float64)
+    boxes = boxes * size if labels.normalised else boxes
+    inside = np.clip(boxes, 0, size)
+    empty = (inside[:, 2:] - inside[:, :2] < MIN_SIDE).any(axis=1)
+    clipped = (np.abs(inside - boxes) > ROUNDING).any(axis=1) & ~empty
+    places = np.array(labels.places, object)
+    notes += [(EMPTY, place) for place in places[empty]] + [(CLIPPED, place) for place in places[clipped]]
+    classes = np.array(labels.classes, np.int64)
+    crowd = np.array(labels.crowd, bool)
+    truth = ~empty & ~crowd
+    notes += [(TWICE, place) for place in _twice(inside[truth], classes[truth], places[truth])]
+    return Record(
+        item.path,
+        item.image_id,
+        item.file_name,
+        width,
+        height,
+        inside[truth].astype(np.float32),
+        classes[truth],
+        inside[~empty & crowd].astype(np.float32),
+    )
+
+
+def _twice(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArray[np.object_]) -> list[str]:
+    """Places of boxes that repeat an earlier one of the same class."""
+    if len(boxes) < 2:
+        return []
+    rows = np.column_stack([boxes, classes])
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return [str(places[i]) for i in sorted(set(range(len(rows))) - set(first.tolist()))]
+
+
+def _check_declared(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> None:
+    """Label files may claim another size than the image has; boxes always belong to the upright image."""
+    if labels.declared is None or labels.declared == (width, height):
+        return
+    turned = labels.declared == (height, width)
+    kind = TURNED_SIZE if turned else OTHER_SIZE
+    notes.append((kind, f"{item.file_name} ({labels.declared[0]}x{labels.declared[1]}, not {width}x{height})"))
+
+
+def _summary(loaded: Sequence[_Loaded]) -> list[str]:
+    """One sentence for each kind of repair, counted, with its places; images that were left out do not count."""
+    places: dict[str, list[str]] = {}
+    for one in loaded:
+        for kind, place in one.notes if one.record is not None else ():
+            places.setdefault(kind, []).append(place)
+    damaged = [text for one in loaded if one.record is not None for text in one.warnings]
+    return [*(counted(kind, found) for kind, found in places.items()), *damaged]
