@@ -34,6 +34,7 @@ _ELSEWHERE = {
     "img": "imgsz",
     "size": "imgsz",
     "image_size": "imgsz",
+    "lr": "lr0",
     "learning_rate": "lr0",
     "nms": "iou",
     "threshold": "conf",
@@ -105,10 +106,9 @@ def dump(settings: Settings) -> dict[str, Any]:
 def save(settings: Settings, path: Path) -> None:
     """Write the resolved settings as YAML that `cfg=` takes again; OutputError if that fails."""
     command = next(name for name, kind in COMMANDS.items() if kind is type(settings))
+    text = settings_yaml(dump(settings), f"Settings of this run: gfldet {command} cfg=THIS_FILE repeats it")
     try:
-        path.write_text(
-            settings_yaml(dump(settings), f"Settings of this run: gfldet {command} cfg=THIS_FILE repeats it")
-        )
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot write the settings ({error.strerror}); choose another project=") from error
 

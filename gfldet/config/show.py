@@ -17,7 +17,9 @@ _HEAD = """\
 # Every setting of gfldet with its default, its meaning and [what it takes].  Generated from gfldet/config/schema.py by
 # `gfldet settings`.  A copy may hold fewer keys and serve every command: gfldet train cfg=my.yaml epochs=20
 """
-_PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")  # text that YAML 1.1 and 1.2 read as text, given that it is no word below
+_PLAIN = re.compile(
+    r"(\.{0,2}/)?[A-Za-z_][\w./-]*"
+)  # text that YAML 1.1 and 1.2 read as text, given that it is no word below
 _WORDS = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
 
 
@@ -44,9 +46,9 @@ def scalar(value: Any) -> str:
     if isinstance(value, float):
         text = repr(value)
         return text if "." in text or "e" not in text else text.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for text
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS and value.strip("."):
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return json.dumps(value)  # null, true, false, integers and quoted text are the same in YAML
+    return json.dumps(value, ensure_ascii=False)  # null, true, false, integers and quoted text are the same in YAML
 
 
 def help_table(command: str, width: int = 120) -> str:

@@ -1,0 +1,69 @@
+"""Names of models and data sets -> files; scales; what is said of a name that leads nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gfldet.config.assets import cfg_folder, find_asset, resolve_model_yaml, scales_of
+from gfldet.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_cfg_folder_holds_what_ships() -> None:
+    assert (cfg_folder() / "default.yaml").is_file()
+    assert (cfg_folder() / "models" / "gfldet.yaml").is_file()
+
+
+@pytest.mark.parametrize("scale", "nsmlx")
+@pytest.mark.parametrize("suffix", ["", ".yaml"])
+def test_shipped_scales(scale: str, suffix: str) -> None:
+    assert resolve_model_yaml(f"gfldet-{scale}{suffix}") == (cfg_folder() / "models" / "gfldet.yaml", scale)
+
+
+def test_a_users_file_comes_first(tmp_path: Path) -> None:
+    mine = tmp_path / "gfldet-n.yaml"
+    mine.write_text("backbone: []\n")
+    assert resolve_model_yaml("gfldet-n.yaml") == (Path("gfldet-n.yaml"), None)
+    assert resolve_model_yaml(str(mine)) == (mine, None)
+
+
+def test_scales_of_a_users_file(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("scales: {a: [1, 1, 512], b: [1, 1, 512]}\n")
+    assert resolve_model_yaml(f"{tmp_path}/net-b.yaml") == (tmp_path / "net.yaml", "b")
+    assert resolve_model_yaml("net-a") == (Path("net.yaml"), "a")
+    with pytest.raises(ConfigError, match=r"net-c: no such model: neither a file nor one of net-a, net-b, gfldet-n"):
+        resolve_model_yaml("net-c")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("gfldt-n", "gfldet-n"), ("gfldet_s.yaml", "gfldet-s"), ("missing/gfldet-m.yaml", "gfldet-m")]
+)
+def test_unknown_model_lists_what_exists(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_model_yaml(name)
+    assert str(caught.value).startswith(f"{name}: no such model: neither a file nor one of gfldet-n, gfldet-s")
+    assert str(caught.value).endswith(f"did you mean {hint}?")
+
+
+@pytest.mark.parametrize("name", ["", ".", "-", "-n", "/"])
+def test_odd_names_are_unknown_models(name: str) -> None:
+    with pytest.raises(ConfigError, match="no such model"):
+        resolve_model_yaml(name)
+
+
+def test_model_file_that_is_no_yaml(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("scales: [1")
+    with pytest.raises(ConfigError, match="no YAML"):
+        scales_of(tmp_path / "net.yaml")
+
+
+def test_find_data() -> None:
+    assert find_asset("data", "example-voc") == cfg_folder() / "data" / "example-voc.yaml"
+    with pytest.raises(ConfigError, match=r"example-vok: no such data set.*did you mean example-voc"):
+        find_asset("data", "example-vok")

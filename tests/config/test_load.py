@@ -1,0 +1,194 @@
+"""From defaults, files and overrides to settings: what wins, what is refused and in which words, what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from gfldet.config.load import check, dump, resolve, save
+from gfldet.config.schema import COMMANDS, TrainSettings
+from gfldet.config.show import default_yaml
+from gfldet.errors import ConfigError, OutputError
+
+
+def problems_of(command: str, overrides: dict[str, Any]) -> list[str]:
+    settings, problems = check(command, overrides)
+    assert settings is None
+    return problems
+
+
+def test_defaults_alone() -> None:
+    settings = resolve("train", {})
+    assert settings == TrainSettings()
+    assert (settings.model, settings.data, settings.epochs) == ("gfldet-n.yaml", "shapes", 100)
+    assert settings.explicit == frozenset()
+    assert settings.notices == ()
+
+
+def test_overrides_from_text_and_from_python_are_the_same() -> None:
+    text = resolve("train", {"epochs": "60", "lr0": "1e-3", "val": "False", "imgsz": "320,640", "freeze": "none"})
+    python = resolve("train", {"epochs": 60, "lr0": 0.001, "val": False, "imgsz": (320, 640), "freeze": None})
+    assert text == python
+    assert text.val is False
+    assert text.explicit == {"epochs", "lr0", "val", "imgsz", "freeze"}
+
+
+def test_an_explicit_default_is_explicit() -> None:
+    assert resolve("train", {"epochs": 100}).explicit == {"epochs"}
+
+
+def test_every_mistake_at_once_each_with_what_is_right() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(
+            "train",
+            {"epoch": 3, "batch": 0, "lr0": "fast", "optimizer": "adam", "val": "Flase", "weights": "x.pt", "zzz": 1},
+        )
+    assert str(caught.value).splitlines() == [
+        "These settings of train cannot be used:",
+        "  epoch: no such setting; did you mean epochs?",
+        "  batch=0: expected a whole number from 1 up",
+        "  lr0=fast: expected a number above 0, up to 1, or none",
+        "  optimizer=adam: expected adamw or sgd; did you mean adamw?",
+        "  val=Flase: expected true or false",
+        "  weights: no such setting; did you mean model?",
+        "  zzz: no such setting",
+        "gfldet train --help lists them all.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("batch_size", "batch"),
+        ("img_size", "imgsz"),
+        ("lr", "lr0"),
+        ("close_mosiac", "close_mosaic"),
+        ("Epochs", "epochs"),
+    ],
+)
+def test_nearest_spelling(wrong: str, right: str) -> None:
+    assert problems_of("train", {wrong: 1}) == [f"{wrong}: no such setting; did you mean {right}?"]
+
+
+def test_a_setting_of_another_command_is_named_as_such() -> None:
+    assert problems_of("val", {"epochs": 3, "save_txt": True}) == [
+        "epochs: a setting of train, not of val",
+        "save_txt: a setting of predict, not of val",
+    ]
+    assert problems_of("predict", {"source": "x", "data": "y"}) == ["data: a setting of train and val, not of predict"]
+
+
+def test_predict_needs_a_source() -> None:
+    assert problems_of("predict", {})[0].startswith("source: missing; give an image, a folder")
+    assert problems_of("predict", {"source": ""})[0].startswith("source=: expected an image")
+    assert resolve("predict", {"source": "images/"}).source == "images/"
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    (problem,) = problems_of("train", {"epochs": np.zeros(1000).tolist()})
+    assert len(problem) < 120
+
+
+def test_unknown_command() -> None:
+    with pytest.raises(ConfigError, match="trian: no such command; did you mean train"):
+        resolve("trian", {})
+
+
+def test_image_size_is_rounded_up_and_told() -> None:
+    settings = resolve("train", {"imgsz": "500"})
+    assert settings.imgsz == 512
+    assert settings.notices == ("imgsz=500 is not a multiple of 32: 512 is used",)
+    assert resolve("train", {"imgsz": (321, 640)}).imgsz == (352, 640)
+    assert resolve("train", {"imgsz": 640}).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "notice"),
+    [
+        ("train", {"augment": "none", "mosaic": 0.5}, "mosaic: without effect beside augment=none"),
+        ("train", {"val": False, "patience": 5}, "patience: without effect beside val=false"),
+        ("predict", {"source": "x", "save_conf": True}, "save_conf: without effect unless save_txt=true"),
+    ],
+)
+def test_values_without_effect_are_told(command: str, overrides: dict[str, Any], notice: str) -> None:
+    assert resolve(command, overrides).notices == (notice,)
+
+
+def test_files_lie_below_overrides(tmp_path: Path) -> None:
+    low, high = tmp_path / "low.yaml", tmp_path / "high.yaml"
+    low.write_text("epochs: 1\nbatch: 2\nseed: 3\n")
+    high.write_text("batch: 20\nseed: 30\nlr0: 1e-3\n")  # PyYAML reads 1e-3 as text
+    settings = resolve("train", {"seed": 300, "cfg": str(high)}, low)
+    assert (settings.epochs, settings.batch, settings.seed, settings.lr0) == (1, 20, 300, 0.001)
+    assert settings.explicit == {"epochs", "batch", "seed", "lr0"}
+
+
+def test_mistakes_in_a_file_have_their_line(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("epochs: 3\nepoch: 3\nbatch: none\nepochs: 4\ncfg: other.yaml\n")
+    assert problems_of("train", {"cfg": file, "lr0": 2}) == [
+        f"{file}:2: epoch: no such setting; did you mean epochs?",
+        f"{file}:3: batch=none: expected a whole number from 1 up",
+        f"{file}:4: epochs: given twice in this file",
+        f"{file}:5: cfg: a file of settings cannot name another one",
+        "lr0=2: expected a number above 0, up to 1, or none",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epochs: [3", "no YAML; write one `key: value` a line"),
+        (b"- epochs\n", "expected settings, one `key: value` a line"),
+        (b"just text\n", "expected settings, one `key: value` a line"),
+        (b"epochs: \xff\xfe\n", "cannot be read (not UTF-8 text)"),
+    ],
+)
+def test_a_file_that_holds_no_settings(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(content)
+    (problem,) = problems_of("train", {"cfg": file})
+    assert problem.startswith(f"cfg={file}: {message}")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    (problem,) = problems_of("train", {"cfg": tmp_path / "my.yaml"})
+    assert "cannot be read (No such file or directory)" in problem
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_empty_file_and_a_copy_of_the_defaults_change_nothing(tmp_path: Path, command: str) -> None:
+    empty, defaults = tmp_path / "empty.yaml", tmp_path / "defaults.yaml"
+    empty.write_text("# nothing\n")
+    defaults.write_text(default_yaml())
+    given = {"source": "images"} if command == "predict" else {}
+    want = dump(resolve(command, given))
+    assert dump(resolve(command, {**given, "cfg": empty})) == want
+    assert dump(resolve(command, {**given, "cfg": defaults})) == want
+
+
+def test_saved_settings_repeat_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "args.yaml"
+    overrides = {"name": "no", "lr0": 1e-5, "imgsz": (320, 640), "freeze": [0, 1], "data": "my data.yaml", "seed": 7}
+    settings = resolve("train", overrides)
+    save(settings, file)
+    assert yaml.safe_load(file.read_text()) == dump(settings)
+    assert dump(resolve("train", {"cfg": file})) == dump(settings)
+
+
+def test_dump_names_what_is_not_plain() -> None:
+    def my_augmentation(sample: Any) -> Any:
+        return sample
+
+    values = dump(resolve("train", {"augment": my_augmentation}))
+    assert values["augment"].endswith("my_augmentation>")
+    assert dump(resolve("predict", {"source": [np.zeros((1, 1, 3)), "x"]}))["source"] == ["<ndarray>", "x"]
+
+
+def test_save_into_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write the settings"):
+        save(resolve("train", {}), tmp_path / "none" / "args.yaml")

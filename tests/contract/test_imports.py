@@ -1,0 +1,172 @@
+"""The house rules that a reader cannot see in one file: who may import whom, and what stays out of start-up.
+
+The rules are those of gfldet/ARCHITECTURE.md; they are read from the syntax trees, so that an import inside a function
+counts as much as one at the top of a file.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gfldet
+
+PACKAGE = Path(gfldet.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A room -> the rooms below it, that is: all it may import, besides itself and `errors`.
+BELOW: dict[str, set[str]] = {
+    "errors": set(),
+    "config": set(),
+    "ops": set(),
+    "assigners": {"ops"},
+    "losses": {"ops", "assigners"},
+    "nn": {"ops", "losses"},
+    "data": {"ops"},
+    "viz": {"ops", "data.records"},
+    "results": {"ops", "viz"},
+    "metrics": {"ops", "data.records"},
+}
+BELOW["engine"] = {"config", *BELOW} - {"errors"}
+BELOW["export"] = BELOW["engine"]
+BELOW["model"] = BELOW["engine"] | {"engine", "export"}
+BELOW["cli"] = {"config", "model"}
+BELOW["__main__"] = {"cli"}
+BELOW["__init__"] = {"model", "results"}
+
+# The only part of nn that may know losses: it makes the criterion.
+ONLY = {("nn", "losses"): {"nn.tasks"}}
+
+TORCH_FREE = {"__init__", "__main__", "cli", "errors", "config", "metrics", "viz", "results"}
+
+
+def module_of(file: Path) -> str:
+    """`nn.tasks` for gfldet/nn/tasks.py, `nn` for gfldet/nn/__init__.py, `__init__` for the package's own."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """Every imported module by its full name; `from a import b` gives a.b where that is a module, else a."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import; write the full name"
+            for alias in node.names:
+                inner = PACKAGE.parent.joinpath(*f"{node.module}.{alias.name}".split("."))
+                yield (
+                    f"{node.module}.{alias.name}"
+                    if inner.is_dir() or inner.with_suffix(".py").is_file()
+                    else str(node.module)
+                )
+
+
+def own_imports(file: Path) -> set[str]:
+    """Imported modules of gfldet, without that prefix; the package itself (its version) is open to all."""
+    return {name.removeprefix("gfldet.") for name in imports_of(file) if name.startswith("gfldet.")}
+
+
+def allowed(module: str, target: str) -> bool:
+    room, target_room = module.split(".")[0], target.split(".")[0]
+    if target_room in (room, "errors"):
+        return True
+    if module not in ONLY.get((room, target_room), {module}):
+        return False
+    return any(target == below or target.startswith(f"{below}.") for below in BELOW[room])
+
+
+def test_every_room_has_its_rule() -> None:
+    assert {module_of(file).split(".")[0] for file in FILES} <= set(BELOW)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_run_downward_only(file: Path) -> None:
+    module = module_of(file)
+    wrong = sorted(target for target in own_imports(file) if not allowed(module, target))
+    assert not wrong, f"{module} may import {sorted(BELOW[module.split('.')[0]])} only"
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("nn.heads", "losses.detection"),
+        ("losses.detection", "nn.tasks"),
+        ("ops.boxes", "nn"),
+        ("data.dataset", "config.schema"),
+        ("metrics.coco", "data.dataset"),
+        ("engine.trainer", "model"),
+        ("cli", "engine.trainer"),
+    ],
+)
+def test_the_rule_itself_refuses(module: str, target: str) -> None:
+    assert not allowed(module, target)
+
+
+def test_settings_stop_at_engine() -> None:
+    users = {module_of(file).split(".")[0] for file in FILES if any(n.startswith("config") for n in own_imports(file))}
+    assert users <= {"config", "engine", "export", "model", "cli"}
+
+
+def test_rooms_without_torch() -> None:
+    users = {
+        module_of(file)
+        for file in FILES
+        if {name.split(".")[0] for name in imports_of(file)} & {"torch", "torchvision"}
+    }
+    assert not {module for module in users if module.split(".")[0] in TORCH_FREE}
+
+
+def test_third_party_imports_are_declared_dependencies() -> None:
+    pyproject = PACKAGE.parent / "pyproject.toml"
+    if not pyproject.is_file():
+        pytest.skip("not a checkout")
+    declared = set(re.findall(r'"([A-Za-z][\w-]*)>=', pyproject.read_text(encoding="utf-8").split("[tool.")[0]))
+    spelled = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
+    used = (
+        {name.split(".")[0] for file in FILES for name in imports_of(file)} - {"gfldet"} - set(sys.stdlib_module_names)
+    )
+    assert {spelled.get(name, name) for name in used} <= declared
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gfldet; gfldet.__version__; dir(gfldet)",
+        "from gfldet.cli import main; main(['--help'])",
+        "from gfldet.cli import main; main(['train', '--help'])",
+        "from gfldet.cli import main; main(['settings'])",
+        "from gfldet.cli import main; main(['trian'])",
+    ],
+)
+def test_start_up_is_light(code: str) -> None:
+    heavy = "{'torch', 'torchvision', 'numpy', 'cv2', 'yaml', 'matplotlib', 'tqdm'}"
+    script = f"import sys\n{code}\nprint('heavy:', sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_wrong_settings_are_told_before_torch_is_loaded() -> None:
+    script = (
+        "import sys; from gfldet.cli import main; sys.exit(main(['train', 'epoch=1']) + 10 * ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean epochs" in done.stderr
+
+
+def test_results_come_without_torch() -> None:
+    script = "import sys, gfldet; gfldet.Results; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Modle'"):
+        gfldet.Modle  # noqa: B018
