@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -51,6 +52,8 @@ MAX_PIXELS = 2**30  # 3 GB as RGB; beyond this a header is more likely broken th
 MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG cut short must still hold
 
 _READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF or PNM"
+_MISSING = "does not exist"
+_EMPTY = "is empty (0 bytes); replace or remove it"
 _MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -74,7 +77,7 @@ def read_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
     try:
         if data.startswith(b"\xff\xd8"):
             return _read_jpeg(path, data, tell)
-        return _pillow_to_rgb(_open_pillow(data))
+        return _pillow_to_rgb(_open_pillow(io.BytesIO(data)))
     except ImageError:
         raise
     except _Unusable as error:
@@ -84,19 +87,19 @@ def read_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
 
 
 def probe_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) in px of the upright image, from the file's header; raises ImageError like `read_image`."""
-    data = _read_bytes(path)
-    try:
-        image = _open_pillow(data)
+    """(width, height) in px of the upright image, without its pixels; raises ImageError like `read_image`."""
+    with _header(path) as image:
         width, height = image.size
         # Newer versions of Pillow turn the size of a TIFF already when they open it; none does for other kinds.
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             width, height = image.tag_v2[256], image.tag_v2[257]
         return (height, width) if _orientation(image) >= 5 else (width, height)
-    except _Unusable as error:
-        raise ImageError(path, str(error)) from None
-    except Exception as error:  # as in `read_image`
-        raise ImageError(path, f"cannot be read ({_first_line(error)}); replace or remove it") from error
+
+
+def check_header(path: str | Path) -> None:
+    """Raises ImageError if the first bytes of a file tell that `read_image` will fail: missing, empty, no image."""
+    with _header(path):
+        pass
 
 
 def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDArray[np.uint8]:
@@ -111,7 +114,9 @@ def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDAr
             return _pillow_to_rgb(image)
         except _Unusable as error:
             raise DataError(f"{what}: {error}") from None
-    _check_array(image, what)
+        except OSError as error:  # a file that PIL opens lazily and that turns out to be damaged
+            raise DataError(f"{what}: cannot be decoded ({_first_line(error)})") from error
+    check_array(image, what)
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
     elif image.dtype == np.uint16:
@@ -122,6 +127,20 @@ def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDAr
     if image.shape[2] == 4:
         return _over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def check_array(image: NDArray[Any], what: str) -> None:
+    """Raises DataError, naming `what`, unless `to_rgb_uint8` takes the array."""
+    shape = getattr(image, "shape", None)
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"{what}: expected a numpy array or a PIL image, got {type(image).__name__}")
+    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise DataError(
+            f"{what}: expected an array of shape (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, got {shape}; "
+            "give several images as a list"
+        )
+    if image.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise DataError(f"{what}: expected samples of uint8, uint16 or bool, got {image.dtype}; scale them to 0..255")
 
 
 def find_images(folder: Path, recursive: bool = True) -> list[Path]:
@@ -158,11 +177,11 @@ def _read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise ImageError(path, "does not exist") from None
+        raise ImageError(path, _MISSING) from None
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})") from None
     if not data:
-        raise ImageError(path, "is empty (0 bytes); replace or remove it")
+        raise ImageError(path, _EMPTY)
     return data
 
 
@@ -174,7 +193,7 @@ def _read_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
     if data.rfind(b"\xff\xd9", scan) < 0:  # no end marker after the pixels begin: the file was cut short
         return _read_cut_jpeg(path, data, warn)
     image = _cv2_decode(data) if channels in (1, 3) else None  # OpenCV takes every CMYK for an inverted one
-    return _pillow_to_rgb(_open_pillow(data)) if image is None else image
+    return _pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int]:
@@ -233,9 +252,29 @@ def _rows_before_fill(image: NDArray[np.uint8]) -> int:
 # ---------------------------------------------------------------- everything else, by Pillow
 
 
-def _open_pillow(data: bytes) -> Image.Image:
+@contextmanager
+def _header(path: str | Path) -> Iterator[Image.Image]:
+    """The image in `path`, opened but not decoded; whatever fails becomes an ImageError."""
+    try:
+        with Path(path).open("rb") as file:
+            if not file.read(1):
+                raise ImageError(path, _EMPTY)
+            yield _open_pillow(file)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(path, _MISSING) from None
+    except _Unusable as error:
+        raise ImageError(path, str(error)) from None
+    except Exception as error:  # as in `read_image`
+        raise ImageError(path, f"cannot be read ({_first_line(error)}); replace or remove it") from error
+
+
+def _open_pillow(file: BinaryIO) -> Image.Image:
     """Opens by the first bytes, not by the suffix; goes past `Image.open` for it warns and stops at large images."""
-    file = io.BytesIO(data)
+    file.seek(0)
+    data = file.read(64)
+    file.seek(0)
     image: Image.Image
     if data.startswith(b"\xff\xd8"):
         image = JpegImagePlugin.JpegImageFile(file)
@@ -330,16 +369,3 @@ def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def _turn_back(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """The inverse of `_turn`: 6 and 8 undo each other, every other turn undoes itself."""
     return _turn(image, {6: 8, 8: 6}.get(orientation, orientation))
-
-
-def _check_array(image: NDArray[Any], what: str) -> None:
-    shape = getattr(image, "shape", None)
-    if not isinstance(image, np.ndarray):
-        raise DataError(f"{what}: expected a numpy array or a PIL image, got {type(image).__name__}")
-    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise DataError(
-            f"{what}: expected an array of shape (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, got {shape}; "
-            "give several images as a list"
-        )
-    if image.dtype not in (np.uint8, np.uint16, np.bool_):
-        raise DataError(f"{what}: expected samples of uint8, uint16 or bool, got {image.dtype}; scale them to 0..255")

@@ -193,7 +193,7 @@ def _clutter(image: NDArray[np.float32], rng: np.random.Generator) -> None:
         x, y = rng.integers(0, size, 2).tolist()
         spot = np.zeros((110, 110), np.float32)
         cv2.ellipse(spot, (55, 55), axes, float(rng.uniform(0, 180)), 0, 360, 0.7, -1)
-        spot = cv2.blur(spot, (31, 31))
+        spot = np.asarray(cv2.blur(spot, (31, 31)), np.float32)
         part = image[max(y - 55, 0) : y + 55, max(x - 55, 0) : x + 55]
         top, left = max(55 - y, 0), max(55 - x, 0)
         cover = spot[top : top + part.shape[0], left : left + part.shape[1]]
@@ -214,7 +214,7 @@ def _paint(image: NDArray[np.float32], figure: Figure, rng: np.random.Generator)
     mask = np.zeros(part.shape[:2], np.uint8)
     corners = np.round((figure.outline - (left, top) - 0.5) * 16).astype(np.int32)  # edges -> pixel centres, 1/16 px
     cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, shift=4)
-    cover = mask.astype(np.float32) / 255
+    cover = mask.astype(np.float32) * np.float32(1 / 255)
     shift = np.array([[1, 0, 3], [0, 1, 3]], np.float32)
     shadow = cv2.blur(cv2.warpAffine(mask, shift, mask.shape[::-1]), (9, 9)) * np.float32(0.35 / 255)
     _blend(part, shadow, np.zeros(3, np.float32))
@@ -229,7 +229,7 @@ def _fill(part: NDArray[np.float32], cover: NDArray[np.float32], rng: np.random.
         if np.linalg.norm(colour - below) >= 70:
             break
         colour = _colour(rng, (0.2, 1), (0.2, 1))
-    along = _along(*cover.shape, rng.uniform(0, 2 * math.pi))
+    along = _along(cover.shape[0], cover.shape[1], rng.uniform(0, 2 * math.pi))
     shade = 1 + rng.uniform(0, 0.35) * ((along - along.mean()) / (np.ptp(along) / 2))
     if rng.random() < 0.3:
         shade = shade + rng.uniform(0.08, 0.25) * np.sign(np.sin(along * (2 * math.pi / rng.uniform(6, 18))))

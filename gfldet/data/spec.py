@@ -280,7 +280,7 @@ def _seen(path: Path) -> str:
 
 
 def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(ids, names): as in the smallest JSON, the others being compared on loading; in the YAML's order if it has one."""
+    """(ids, names) of the smallest JSON, in the YAML's order if it has one; the others are compared on loading."""
     files = [spec.root / entries[0] for entries in spec.splits.values()]
     there = [file for file in files if file.is_file()]
     if not there:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gfldet.data.formats import EMPTY, TURNED, Index, Item, Labels, counted, repeats
+from gfldet.data.formats import EMPTY, TURNED, Index, Item, Labels, repeats
 from gfldet.errors import DataError, listed
 
 
@@ -108,7 +108,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _categories(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    rows = [(row.get("id"), row.get("name")) for row in document["categories"]]
+    rows: list[tuple[Any, Any]] = [(row.get("id"), row.get("name")) for row in document["categories"]]
     bad = [str(row) for row in rows if type(row[0]) is not int or not isinstance(row[1], str) or not row[1]]
     ids, names = [row[0] for row in rows], [row[1] for row in rows]
     bad += [f"id {i} is used {ids.count(i)} times" for i in dict.fromkeys(ids) if ids.count(i) > 1]
@@ -116,8 +116,8 @@ def _categories(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, ...
     if bad or not rows:
         tail = "Each category needs a whole number 'id' and a 'name', both its own."
         raise DataError(listed(f"{file}: 'categories' cannot be used:", bad or ["it is empty"], tail))
-    ids, names = zip(*sorted(rows), strict=True)
-    return ids, names
+    rows.sort()
+    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
 
 def _check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:

@@ -171,7 +171,9 @@ def _class(found: Element, names: Sequence[str]) -> int:
 
 
 def _bndbox(found: Element) -> tuple[float, float, float, float]:
-    texts = [(found.findtext(f"bndbox/{side}") or "").strip() for side in ("xmin", "ymin", "xmax", "ymax")]
+    box = found.find("bndbox")
+    given = {child.tag: (child.text or "").strip() for child in (() if box is None else box)}
+    texts = [given.get(side, "") for side in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x1, y1, x2, y2 = values = tuple(map(float, texts))
         if all(map(math.isfinite, values)):

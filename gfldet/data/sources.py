@@ -1,0 +1,268 @@
+"""What to predict on: file, folder, glob, .txt list, video, camera, array, PIL image, a built-in set, a list of these.
+
+Order is stable (by name), and every frame has a `name` of its own to save its results under.  A folder is read
+without its subfolders, so that results saved below it are not taken for input; a glob such as `photos/**/*.jpg` goes
+deeper.
+
+Bad input: everything that a look at the files' first bytes can tell (missing, empty, no image) is raised before the
+first frame, all of it in one DataError.  A file that turns out later not to decode is passed over, and named in a
+DataError after the last frame, or passed to `warn` with `on_bad="skip"`; a single file raises at once.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gfldet.data import shapes
+from gfldet.data.formats.yolo import read_list
+from gfldet.data.images import (
+    IMAGE_SUFFIXES,
+    ImageError,
+    Warn,
+    check_array,
+    check_header,
+    find_images,
+    read_image,
+    to_rgb_uint8,
+)
+from gfldet.errors import DataError, listed
+
+VIDEO_SUFFIXES = frozenset(f".{s}" for s in ("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"))
+
+Source: TypeAlias = "str | Path | int | NDArray[Any] | Image.Image | Sequence[Source]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture to predict on.
+
+    image      (H, W, 3) uint8 RGB, upright
+    path       the file it comes from; "image0", "image1", ... for arrays and PIL images
+    name       to save its results under, unique among the frames of one source, without suffix
+    file_name  path relative to the folder given as source, with forward slashes; else the file's name
+    index      number of the frame in its video, from 0; None for pictures
+    fps        frames a second of the video before `vid_stride`; None for pictures
+    """
+
+    image: NDArray[np.uint8]
+    path: str
+    name: str
+    file_name: str
+    index: int | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One thing to open: a picture in memory, an image file, a video or a camera number."""
+
+    path: str
+    file_name: str
+    what: Literal["memory", "image", "video", "camera", "shape"]
+    picture: NDArray[Any] | Image.Image | None = None
+
+
+def iter_source(
+    source: Source, vid_stride: int = 1, on_bad: Literal["error", "skip"] = "error", warn: Warn | None = None
+) -> Iterator[Frame]:
+    """The frames of a source; see the top of this file.
+
+    Arrays follow OpenCV: (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey, of uint8, uint16 or bool.  An int, or a
+    string of digits that names no file, is a camera.  Of a video, every `vid_stride`-th frame is taken.  `warn` gets
+    a sentence for each damaged but usable file, and for each file left out.  Raises DataError before the first frame
+    if the source holds nothing to read.
+    """
+    if vid_stride < 1:
+        raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
+    entries = list(_entries(source, count()))
+    tell = warn or (lambda message: None)
+    bad = _look(entries)
+    if bad and (on_bad == "error" or len(bad) == len(entries)):
+        raise _listed(bad)
+    for problem in bad.values():
+        tell(f"left out (on_bad=skip): {problem}")
+    left = [entry for number, entry in enumerate(entries) if number not in bad]
+    return _frames(left, vid_stride, on_bad, tell)
+
+
+def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn) -> Iterator[Frame]:
+    unique = _Names()
+    bad: dict[int, str] = {}
+    for number, entry in enumerate(entries):
+        name = unique(entry)
+        try:
+            if entry.what in ("video", "camera"):
+                yield from _video_frames(entry, name, vid_stride)
+            else:
+                yield Frame(_open(entry, tell), entry.path, name, entry.file_name)
+        except ImageError as error:
+            if on_bad == "error" and len(entries) == 1:
+                raise
+            bad[number] = str(error)
+            if on_bad == "skip":
+                tell(f"left out (on_bad=skip): {error}")
+    if bad and on_bad == "error":
+        raise _listed(bad)
+
+
+def _listed(bad: dict[int, str]) -> DataError:
+    if len(bad) == 1:
+        return DataError(next(iter(bad.values())))
+    tail = "Correct or remove them, or set on_bad=skip to predict on the others."
+    return DataError(listed(f"{len(bad)} files of the source cannot be read:", list(bad.values()), tail))
+
+
+def _open(entry: _Entry, tell: Warn) -> NDArray[np.uint8]:
+    if entry.picture is not None:
+        return to_rgb_uint8(entry.picture, entry.path)
+    return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell)
+
+
+class _Names:
+    """Stems made unique: 'a', then 'a-2' for another a of another folder or kind."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def __call__(self, entry: _Entry) -> str:
+        stem = name = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
+        again = 1
+        while name.casefold() in self._used:  # some file systems do not tell 'A' from 'a'
+            again += 1
+            name = f"{stem}-{again}"
+        self._used.add(name.casefold())
+        return name
+
+
+# ---------------------------------------------------------------- what there is
+
+
+def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
+    """Entries of a source; pictures in memory are called after the next of `numbers`."""
+    if isinstance(source, (np.ndarray, Image.Image)):
+        name = f"image{next(numbers)}"
+        yield _Entry(name, name, "memory", source)
+    elif isinstance(source, (list, tuple)):
+        if not source:
+            raise DataError("source: the list is empty; expected at least one image")
+        for one in source:
+            yield from _entries(one, numbers)
+    elif isinstance(source, int) and not isinstance(source, bool):
+        yield _Entry(str(source), str(source), "camera")
+    elif isinstance(source, (str, Path)):
+        yield from _entries_of_path(str(source))
+    else:
+        raise DataError(
+            f"source: expected a path, a glob, a numpy array (H, W, 3) BGR, a PIL image or a list of these, "
+            f"got {type(source).__name__}"
+        )
+
+
+def _entries_of_path(source: str) -> list[_Entry]:
+    path = Path(source)
+    if source in shapes.VARIANTS and not path.exists():
+        return [_Entry(str(i.path), i.file_name, "shape") for i in shapes.index(source, "val").items]
+    if shapes.is_virtual(path):
+        return [_Entry(source, path.name, "shape")]
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return _listed_in(path)
+    if path.is_file():
+        return [_file(path, path.name)]
+    if source.isdecimal():
+        return [_Entry(source, source, "camera")]
+    if "://" in source:
+        raise DataError(f"{source}: addresses are not read; download the file first")
+    if glob.has_magic(source):
+        return _matching(source)
+    raise DataError(f"{source}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
+
+
+def _file(path: Path, file_name: str) -> _Entry:
+    return _Entry(str(path), file_name, "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
+
+
+def _in_folder(folder: Path) -> list[_Entry]:
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
+    paths = sorted([*paths, *find_images(folder, recursive=False)])
+    if not paths:
+        deeper = "; there are some in subfolders, reached by " + str(folder / "**" / "*") if find_images(folder) else ""
+        raise DataError(f"{folder}: no image or video in this folder{deeper}")
+    return [_file(path, path.name) for path in paths]
+
+
+def _matching(pattern: str) -> list[_Entry]:
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).suffix.lower() in known]
+    if not paths:
+        raise DataError(f"{pattern}: matches no image or video")
+    fixed = Path(*_fixed_parts(Path(pattern)))
+    return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if path.is_file()]
+
+
+def _fixed_parts(pattern: Path) -> list[str]:
+    """The folders of a pattern up to the first part with a wildcard."""
+    parts = list(pattern.parts)
+    first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return parts[:first]
+
+
+def _listed_in(file: Path) -> list[_Entry]:
+    paths = read_list(file, file.parent)
+    if not paths:
+        raise DataError(f"{file}: lists no image; expected one path a line")
+    return [_file(path, path.name) for path in paths]
+
+
+def _look(entries: Sequence[_Entry]) -> dict[int, str]:
+    """position -> problem, as far as the first bytes of each file tell."""
+    bad: dict[int, str] = {}
+    for number, entry in enumerate(entries):
+        try:
+            if entry.what == "image":
+                check_header(entry.path)
+            elif entry.what == "video" and not Path(entry.path).is_file():
+                raise ImageError(entry.path, "does not exist")
+            elif entry.what == "video" and not Path(entry.path).stat().st_size:
+                raise ImageError(entry.path, "is empty (0 bytes); replace or remove it")
+            elif isinstance(entry.picture, np.ndarray):
+                check_array(entry.picture, entry.path)
+        except DataError as error:
+            bad[number] = str(error)
+    return bad
+
+
+# ---------------------------------------------------------------- videos and cameras
+
+
+def _video_frames(entry: _Entry, name: str, stride: int) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(int(entry.path) if entry.what == "camera" else entry.path)
+    try:
+        if not capture.isOpened():
+            raise ImageError(entry.path, f"cannot be opened as a {entry.what}; expected one that OpenCV plays")
+        fps = capture.get(cv2.CAP_PROP_FPS) or None
+        index = -1
+        while capture.grab():
+            index += 1
+            if index % stride:
+                continue
+            there, image = capture.retrieve()
+            if not there:
+                break
+            frame_name = f"{name}_{index:06d}"
+            yield Frame(to_rgb_uint8(image, entry.path), entry.path, frame_name, entry.file_name, index, fps)
+        if index < 0:
+            raise ImageError(entry.path, "holds no frame that can be decoded; replace or remove it")
+    finally:
+        capture.release()
