@@ -7,7 +7,7 @@ What is decided here, once, for training, validation and prediction alike:
 - Transparency is laid over white, as a browser shows it, so RGB values hidden under alpha 0 never appear.
 - Of an animation or a multi-page file the first picture is taken.
 - A JPEG that ends early is used, its missing rows grey, with a warning; if nearly every row is missing it is an error.
-- There is no limit on size but `MAX_PIXELS`; Pillow's own limit (about 180 megapixels) does not apply.
+- There is no limit on size but `MAX_PIXELS`; Pillow's own (about 180 megapixels) holds for WebP alone.
 
 Plain JPEGs go through OpenCV, which is twice as fast; everything else goes through Pillow.  Both release the GIL,
 and no global switch of either library is touched, so `read_image` may run in any number of threads.
@@ -77,7 +77,8 @@ def read_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
     try:
         if data.startswith(b"\xff\xd8"):
             return _read_jpeg(path, data, tell)
-        return _pillow_to_rgb(_open_pillow(io.BytesIO(data)))
+        image = _open_pillow(io.BytesIO(data))
+        return _large_tiff(image, data) if _is_large_tiff(image) else _pillow_to_rgb(image)
     except ImageError:
         raise
     except _Unusable as error:
@@ -192,7 +193,7 @@ def _read_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
     channels, scan = _jpeg_header(data)
     if data.rfind(b"\xff\xd9", scan) < 0:  # no end marker after the pixels begin: the file was cut short
         return _read_cut_jpeg(path, data, warn)
-    image = _cv2_decode(data) if channels in (1, 3) else None  # OpenCV takes every CMYK for an inverted one
+    image = _cv2_decode(data) if channels in (1, 3) else None  # CMYK is for Pillow
     return _pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
 
 
@@ -328,6 +329,20 @@ def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         except ValueError:
             raise _Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
     return np.ascontiguousarray(_turn(rgb, turn))
+
+
+def _is_large_tiff(image: Image.Image) -> bool:
+    """Whether Pillow would warn of the size, or refuse it, on decoding; it does so for this kind alone."""
+    limit = Image.MAX_IMAGE_PIXELS
+    large = limit is not None and image.size[0] * image.size[1] > limit
+    return large and isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode != "CMYK"
+
+
+def _large_tiff(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise _Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
+    return to_rgb_uint8(pixels)  # of TIFFs alone, OpenCV undoes the orientation whatever the flags say
 
 
 def _over_white(image: Image.Image) -> NDArray[np.uint8]:
