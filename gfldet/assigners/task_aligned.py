@@ -165,7 +165,7 @@ def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterat
 
 
 def _cells_inside(low: Tensor, high: Tensor, level: Grid) -> Tensor:
-    """First column, first row, columns and rows (N, 4) int64 of the cells whose points lie strictly inside the boxes."""
+    """First column, first row, columns and rows (N, 4) int64 of the cells whose points lie inside the boxes."""
     limit = torch.tensor([level.width, level.height], device=low.device)
     first = (low / level.stride - 0.5).floor().long().add(1).clamp(min=0)
     last = (high / level.stride - 0.5).ceil().long().sub(1)

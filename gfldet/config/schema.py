@@ -155,7 +155,12 @@ class Optimiser:
     weight_decay: float | None = _setting(
         None, Optional(_SHARE), "decay of weight matrices; none is 0.02 for adamw and 0.0005 for sgd"
     )
-    warmup_steps: int = _setting(100, Whole(0), "optimiser steps over which the rate rises from zero", "steps")
+    warmup_steps: int | None = _setting(
+        None,
+        Optional(Whole(0)),
+        "optimiser steps over which the rate rises from zero; none is 100, at most a fifth of the run",
+        "steps",
+    )
     ema_decay: float = _setting(0.998, Real(0, 0.999999), "decay of the averaged weights; 0 does without the average")
     bn_momentum: float = _setting(0.1, Real(0, 1, above=True), "share of a new batch in the batch-norm statistics")
     grad_clip: float = _setting(10.0, Real(0), "largest norm of the gradient; 0 does not clip")

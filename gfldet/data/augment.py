@@ -25,7 +25,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image with its truths: image (H, W, 3) uint8 RGB; boxes (M, 4) and ignore (K, 4) float32 xyxy px; classes (M,)."""
+    """An image (H, W, 3) uint8 RGB, its boxes (M, 4) and ignore regions (K, 4), float32 xyxy px, and classes (M,)."""
 
     image: Image
     boxes: Boxes
@@ -88,7 +88,8 @@ def _base(
 
 def letterboxed(sample: Sample, frame: tuple[int, int]) -> Sample:
     """The sample in `frame` (height, width), unchanged but for size and grey padding."""
-    box = letterbox.fit(*sample.image.shape[:2], frame)
+    height, width = sample.image.shape[:2]
+    box = letterbox.fit(height, width, frame)
     return Sample(
         letterbox.apply(sample.image, box), box.forward(sample.boxes), sample.classes, box.forward(sample.ignore)
     )
@@ -126,7 +127,7 @@ def mosaic(samples: Sequence[Sample], frame: tuple[int, int], how: Augmentation,
 
 
 def mixup(a: Sample, b: Sample, rng: np.random.Generator) -> Sample:
-    """Two samples of one size, blended about half and half; the truths of both stay (Zhang et al., 2019, for detection)."""
+    """Two samples of one size, blended about half and half; the truths of both stay (Zhang et al., 2019)."""
     share = float(rng.beta(8.0, 8.0))
     image: Image = cv2.addWeighted(a.image, share, b.image, 1 - share, 0.0)  # type: ignore[assignment]
     return _join(image, [a, b])
@@ -168,7 +169,7 @@ def checked(sample: object, name: str) -> Sample:
 def _random_linear(
     image: Image, frame: tuple[int, int], how: Augmentation, rng: np.random.Generator
 ) -> tuple[Matrix, Matrix]:
-    """A random linear map (2, 2) (fit to the frame, scale, rotation, shear, flips) and the image's extent (2,) under it."""
+    """A random linear map (2, 2): fit to the frame, scale, rotation, shear, flips; and the image extent (2,)."""
     height, width = image.shape[:2]
     scale = min(frame[0] / height, frame[1] / width) * rng.uniform(1 - how.scale, 1 + how.scale)
     angle = math.radians(rng.uniform(-how.degrees, how.degrees))

@@ -32,7 +32,7 @@ class ImageStore:
 
     def __init__(self, size: tuple[int, int], budget: int, read: Callable[[Record], NDArray[np.uint8]]) -> None:
         self._size = size
-        self._left = budget
+        self.left = budget
         self._read = read
         self._kept: dict[tuple[str, int | str], NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
@@ -42,9 +42,9 @@ class ImageStore:
         """Take a decoded image into RAM if it still fits."""
         image = self._fitted(image)
         with self._lock:
-            if image.nbytes <= self._left:
+            if image.nbytes <= self.left:
                 self._kept[_key(record)] = np.ascontiguousarray(image)
-                self._left -= image.nbytes
+                self.left -= image.nbytes
             else:
                 self.complete = False
 
@@ -54,8 +54,9 @@ class ImageStore:
         return kept if kept is not None else self._fitted(self._read(record))
 
     def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        box = letterbox.fit(*image.shape[:2], self._size)
-        if box.resized_height >= image.shape[0]:
+        height, width = image.shape[:2]
+        box = letterbox.fit(height, width, self._size)
+        if box.resized_height >= height:
             return image
         return letterbox.resize(image, box.resized_height, box.resized_width)
 

@@ -27,12 +27,14 @@ VERSION = 1
 class Checkpoint:
     """What a .pt file of ours holds.
 
+    `category_ids` are the ids that the classes had in the user's files (COCO ids survive into predictions).
     `weights` are those to use (the average, where one was kept).  `settings` are the training run's.  `training` is
     there in `last.pt` alone: what is needed to go on (see `trainer`).
     """
 
     description: Description
     names: tuple[str, ...]
+    category_ids: tuple[int, ...]
     weights: Mapping[str, Tensor]
     settings: Mapping[str, Any] = field(default_factory=dict)
     epoch: int = -1
@@ -57,6 +59,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "gfldet": gfldet.__version__,
         "model": checkpoint.description.to_dict(),
         "names": list(checkpoint.names),
+        "category_ids": list(checkpoint.category_ids),
         "weights": dict(checkpoint.weights),
         "settings": dict(checkpoint.settings),
         "epoch": checkpoint.epoch,
@@ -74,7 +77,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     except (OSError, RuntimeError) as error:
         if aside is not None:
             Path(aside).unlink(missing_ok=True)
-        raise OutputError(f"{path}: the checkpoint could not be written ({error}); free space or choose project=") from error
+        raise OutputError(
+            f"{path}: the checkpoint could not be written ({error}); free space or choose project="
+        ) from error
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -85,13 +90,15 @@ def load(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
+        raise CheckpointError(
+            f"{path}: no such file; expected a .pt that gfldet wrote, e.g. runs/train/weights/best.pt"
+        )
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: it holds more than tensors and plain data (or is no checkpoint at all), and loading such "
-            f"a file could run code. gfldet reads only checkpoints that gfldet wrote. ({_first_line(error)})"
+            f"{path}: refused: it holds more than tensors and plain data (or is no checkpoint at all), and loading "
+            f"such a file could run code. gfldet reads only checkpoints that gfldet wrote. ({_first_line(error)})"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(
@@ -108,6 +115,7 @@ def load(path: str | Path) -> Checkpoint:
         return Checkpoint(
             description=Description.from_dict(payload["model"]),
             names=tuple(payload["names"]),
+            category_ids=tuple(payload["category_ids"]),
             weights=payload["weights"],
             settings=payload["settings"],
             epoch=payload["epoch"],
@@ -141,7 +149,11 @@ class Transfer:
 
     def __str__(self) -> str:
         rows = f", rows of {len(self.classes)} classes by name" if self.classes else ""
-        left = f"; left at their start: {', '.join(self.left[:6])}{' ...' if len(self.left) > 6 else ''}" if self.left else ""
+        left = (
+            f"; left at their start: {', '.join(self.left[:6])}{' ...' if len(self.left) > 6 else ''}"
+            if self.left
+            else ""
+        )
         return f"{len(self.loaded)} tensors taken over{rows}{left}"
 
 
@@ -152,10 +164,13 @@ def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
     Raises CheckpointError when nothing at all fits.
     """
     own = model.state_dict()
-    last = {f"graph.layers.{len(model.graph.layers) - 1}.cls.{i}.2.{kind}" for i in range(8) for kind in ("weight", "bias")}
+    last = {
+        f"graph.layers.{len(model.graph.layers) - 1}.cls.{i}.2.{kind}" for i in range(8) for kind in ("weight", "bias")
+    }
     pairs = [(i, source.names.index(n)) for i, n in model.names.items() if n in source.names]
     same_names = tuple(model.names.values()) == source.names
-    loaded, left = [], []
+    loaded: list[str] = []
+    left: list[str] = []
     by_name = False
     for name, value in own.items():
         other = source.weights.get(name)

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from gfldet.nn.tasks import DetectionModel
+
 
 class WeightAverage:
     """Exponential moving average of a model's parameters and batch-norm statistics, in a copy of the model.
@@ -15,7 +17,7 @@ class WeightAverage:
     then `decay`, whose horizon 1 / (1 - decay) should be a part of the run, not thousands of steps.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: DetectionModel, decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)

@@ -55,4 +55,6 @@ def write_json(path: Path, value: Any) -> None:
         aside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another project=") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another project="
+        ) from error

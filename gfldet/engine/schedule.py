@@ -13,7 +13,8 @@ from gfldet.data.records import Split
 
 DEFAULT_LR = {"adamw": 1.5e-3, "sgd": 1e-2}
 DEFAULT_DECAY = {"adamw": 2e-2, "sgd": 5e-4}
-LONGEST_WARMUP = 0.2  # share of the run: a warm-up longer than the run would never let it train
+WARMUP_STEPS = 100
+LONGEST_WARMUP = 0.2  # share of the run: a warm-up as long as the run would never let it train
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
     """Settings and data -> the run's numbers.  What the user set is kept as it is; the rest follows from the run."""
     total = settings.epochs * steps_per_epoch
     warmup = settings.warmup_steps
-    if "warmup_steps" not in settings.explicit:
-        warmup = min(warmup, int(LONGEST_WARMUP * total))
+    if warmup is None:
+        warmup = min(WARMUP_STEPS, int(LONGEST_WARMUP * total))
     closed = settings.close_mosaic if settings.close_mosaic >= 1 else settings.close_mosaic * settings.epochs
     return Plan(
         epochs=settings.epochs,

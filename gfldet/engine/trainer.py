@@ -142,7 +142,8 @@ class Trainer:
         self.progress.step += 1
         # With fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         if not bool(torch.isfinite(loss if self.scaler.is_enabled() else loss + norm)):
-            return self._leave_out(batch)
+            self._leave_out(batch)
+            return None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -151,7 +152,7 @@ class Trainer:
         return items
 
     def _leave_out(self, batch: TrainBatch) -> None:
-        """Undo what a non-finite step did (to the batch-norm statistics), say whose images it was, stop after several."""
+        """Undo what a non-finite step did to the statistics, say whose images it was, stop after several."""
         self.guard.restore()
         self.optimizer.zero_grad()
         self.progress.bad_steps += 1
@@ -184,6 +185,7 @@ class Trainer:
         plain = Checkpoint(
             description=self.model.description,
             names=tuple(self.model.names.values()),
+            category_ids=self.train.split.category_ids,
             weights=self.average.model.state_dict(),
             settings=dump(self.settings),
             epoch=epoch,

@@ -36,7 +36,10 @@ class Validation:
 
 def for_inference(model: DetectionModel, device: torch.device) -> DetectionModel:
     """A fused copy in eval mode on `device`, laid out for speed."""
-    return copy.deepcopy(model).fuse().to(device=device, memory_format=torch.channels_last)  # type: ignore[return-value]
+    fused = copy.deepcopy(model)
+    fused.fuse()
+    fused.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fused
 
 
 def to_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -67,7 +70,7 @@ def validate(
     with torch.inference_mode():
         for batch in batches:
             decoded, _ = model.predict(to_input(batch.images, device))
-            found = non_max_suppression(decoded, nms.conf, nms.iou, nms.max_det, nms.agnostic)  # type: ignore[arg-type]
+            found = non_max_suppression(decoded, nms.conf, nms.iou, nms.max_det, nms.agnostic)
             for record, box, detections in zip(batch.records, batch.boxes, found, strict=True):
                 predictions += coco_results(detections, box, record.image_id, record.file_name, data.split.category_ids)
     return Validation(evaluate(data.split, predictions, evaluator, detailed), predictions)

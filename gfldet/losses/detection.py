@@ -42,7 +42,7 @@ class LossItems:
 
 @dataclass(frozen=True, slots=True)
 class HeadOutput:
-    """Head maps, flattened over levels: `bins` (B, A, 4, R) logits, `logits` (B, A, C), points (A, 2), strides (A, 1)."""
+    """Head maps, flat over levels: `bins` (B, A, 4, R) and `logits` (B, A, C), `points` (A, 2), `strides` (A, 1)."""
 
     bins: Tensor
     logits: Tensor

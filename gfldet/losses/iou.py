@@ -9,5 +9,5 @@ from gfldet.ops.boxes import IoUKind, aligned_iou
 
 
 def iou_loss(boxes: Tensor, target: Tensor, kind: IoUKind = "ciou", reduction: Reduction = "none") -> Tensor:
-    """1 - IoU, GIoU, DIoU or CIoU of boxes (P, 4) with their truths (P, 4), both xyxy in one unit; sources in `ops.boxes`."""
+    """1 - IoU, GIoU, DIoU or CIoU of boxes (P, 4) with truths (P, 4), both xyxy in one unit; sources in `ops.boxes`."""
     return reduced(1 - aligned_iou(boxes, target, kind), reduction)

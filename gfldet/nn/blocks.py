@@ -134,7 +134,7 @@ class Bottleneck(nn.Module):
 
 
 class C2f(nn.Module):
-    """Split in two, a chain of bottlenecks on one half, all intermediate results joined: (B, c_in, H, W) -> (B, c_out, H, W)."""
+    """A chain of bottlenecks on one half of the channels, all steps joined: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int = 1, shortcut: bool = False, expansion: float = 0.5) -> None:
         super().__init__()
@@ -223,5 +223,5 @@ class Upsample(nn.Upsample):
 
     @classmethod
     def from_row(cls, row: Row) -> Built:
-        args = [None if value == "None" else value for value in row.args]
+        args: list[Any] = [None if value == "None" else value for value in row.args]
         return Built(cls(*args), row.channels[0])

@@ -72,7 +72,7 @@ class Description:
 
 
 def read_description(path: Path, scale: str | None = None, nc: int | None = None) -> Description:
-    """A model YAML file -> description.  `scale` names one of its `scales` (the first when None), `nc` replaces its own.
+    """A model YAML file -> description.  `scale` names one of its `scales` (None: the first), `nc` replaces its own.
 
     Raises ConfigError with the file and every mistake found in it.
     """

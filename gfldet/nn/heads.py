@@ -53,11 +53,11 @@ class GFLHead(nn.Module):
         steps = torch.arange(self.reg_max, dtype=torch.float32)
         with torch.no_grad():
             for box, cls, stride in zip(self.box, self.cls, self.strides, strict=True):
-                cls[-1].bias.fill_(-math.log((1 - prior) / prior))  # type: ignore[index, union-attr]
+                cls[-1].bias.fill_(-math.log((1 - prior) / prior))  # type: ignore[index]
                 if half_side is not None:
                     mean = min(max(half_side / stride, 0.5), self.reg_max - 2)
                     bell = -0.5 * ((steps - mean) / (0.5 + mean / 4)).square()
-                    box[-1].bias.copy_(bell.clamp(min=-4).repeat(4))  # type: ignore[index, union-attr]
+                    box[-1].bias.copy_(bell.clamp(min=-4).repeat(4))  # type: ignore[index]
 
 
 def _branch(c_in: int, width: int, c_out: int) -> nn.Sequential:

@@ -39,13 +39,13 @@ class BaseModel(nn.Module):
         found: LossItems = self.criterion(self.predict(batch["img"]) if preds is None else preds, batch)
         return found.total, found.items
 
-    def fuse(self) -> BaseModel:
+    def fuse(self) -> None:
         """Fold every batch norm into its convolution, in place; the outputs stay the same to 1e-4.  Inference only."""
         self.eval()
         for module in self.modules():
-            if module is not self and callable(getattr(module, "fuse", None)):
-                module.fuse()
-        return self
+            fuse = getattr(module, "fuse", None)
+            if module is not self and fuse is not None:
+                fuse()
 
     def parameter_count(self) -> int:
         """All parameters, the fixed bin values included, as public counts of this graph have them."""
@@ -90,7 +90,8 @@ class DetectionModel(BaseModel):
         coarsest = max(self.strides)
         if x.shape[-1] % coarsest or x.shape[-2] % coarsest:
             raise ValueError(
-                f"input of {x.shape[-2]} x {x.shape[-1]} px; both sides must be multiples of {coarsest}, the largest stride"
+                f"input of {x.shape[-2]} x {x.shape[-1]} px; both sides must be multiples of {coarsest}, the "
+                "largest stride"
             )
         maps: list[Tensor] = self.graph(x)
         return maps if self.training else (self.head.decode(maps), maps)

@@ -1,0 +1,141 @@
+"""Who watches a training run: the terminal, results.csv, and the pictures of what the model was shown."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from gfldet.data.dataset import TrainBatch
+from gfldet.engine.trainer import ITEMS, EpochReport
+from gfldet.errors import OutputError
+from gfldet.viz.pictures import Tile, batch_picture, save_picture
+
+COLUMNS = (
+    "epoch",
+    "time",
+    *(f"train/{item}_loss" for item in ITEMS),
+    "metrics/precision",
+    "metrics/recall",
+    "metrics/mAP50",
+    "metrics/mAP75",
+    "metrics/mAP50-95",
+    "lr",
+)
+PICTURES = 3  # training batches drawn at the start, and again when mosaic closes
+
+
+class Terminal:
+    """A progress bar with the running losses, and a line for each epoch; without a terminal the lines alone."""
+
+    def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
+        self._epochs, self._steps = epochs, steps
+        self._stream = stream or sys.stderr
+        self._bar: tqdm[Any] | None = None
+        columns = (*ITEMS, "AP50-95", "AP50", "AP75")
+        print(f"{'epoch':>9} {' '.join(f'{column:>8}' for column in columns)} {'lr':>9} {'time':>8}")
+
+    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
+        if self._bar is None:
+            interactive = self._stream.isatty()
+            self._bar = tqdm(total=self._steps, leave=False, disable=not interactive, file=self._stream, unit="step")
+            self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}")
+        self._bar.update(number + 1 - self._bar.n)
+        if not self._bar.disable:
+            self._bar.set_postfix({k: f"{v:.3f}" for k, v in zip(ITEMS, losses.tolist(), strict=True)})
+
+    def epoch(self, report: EpochReport) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        losses = " ".join(f"{report.losses[item]:8.3f}" for item in ITEMS)
+        m = report.metrics
+        metrics = " ".join(
+            f"{v:8.4f}" if v is not None else f"{'-':>8}" for v in ((m.map, m.map50, m.map75) if m else (None,) * 3)
+        )
+        star = " *" if report.best and m else ""
+        minutes, seconds = divmod(int(report.seconds), 60)
+        time = f"{minutes:5d}:{seconds:02d}"
+        print(f"{report.epoch + 1:>4}/{self._epochs:<4} {losses} {metrics} {report.rate:9.6f} {time}{star}", flush=True)
+
+    def warn(self, message: str) -> None:
+        tqdm.write(f"warning: {message}", file=self._stream)
+
+
+class ResultsCsv:
+    """results.csv, a row an epoch; `done` epochs of an earlier part of the run are kept, later rows dropped."""
+
+    def __init__(self, path: Path, done: int = 0) -> None:
+        self._path = path
+        self._rows = [row for row in _rows(path) if int(row["epoch"]) <= done] if done else []
+
+    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
+        pass
+
+    def epoch(self, report: EpochReport) -> None:
+        m = report.metrics
+        values = (m.precision, m.recall, m.map50, m.map75, m.map) if m else (math.nan,) * 5
+        numbers = (*(report.losses[item] for item in ITEMS), *values)
+        cells = [str(report.epoch + 1), f"{report.seconds:.1f}", *(_cell(n) for n in numbers), f"{report.rate:.8g}"]
+        self._rows.append(dict(zip(COLUMNS, cells, strict=True)))
+        aside = self._path.with_name(f".{self._path.name}.part")
+        try:
+            with aside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(self._rows)
+            os.replace(aside, self._path)
+        except OSError as error:
+            raise OutputError(
+                f"{self._path}: cannot be written ({error.strerror}); free space or choose project="
+            ) from error
+
+    def warn(self, message: str) -> None:
+        pass
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if set(COLUMNS) <= row.keys()]
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+class BatchPictures:
+    """Pictures of the first training batches, and of the first ones without mosaic: what the model is really shown."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], epochs: tuple[int, ...]) -> None:
+        self._folder, self._names, self._epochs = folder, names, epochs
+
+    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
+        if epoch in self._epochs and number < PICTURES:
+            picture = batch_picture(_tiles(batch), self._names)
+            save_picture(self._folder / f"train_epoch{epoch + 1}_batch{number + 1}.jpg", picture)
+
+    def epoch(self, report: EpochReport) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        pass
+
+
+def _tiles(batch: TrainBatch) -> list[Tile]:
+    images = batch.images.numpy()
+    size = np.array([images.shape[2], images.shape[1]] * 2, dtype=np.float32)
+    boxes, owner, classes = batch.bboxes.numpy() * size, batch.batch_idx.numpy(), batch.cls.numpy()[:, 0]
+    corners = np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
+    return [
+        Tile(image, corners[owner == i], classes[owner == i], caption=name)
+        for i, (image, name) in enumerate(zip(images, batch.files, strict=True))
+    ]

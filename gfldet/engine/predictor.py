@@ -1,0 +1,141 @@
+"""Prediction: frames of any source -> `Results` in original pixels, and what of them is written to disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from gfldet.data.sources import Frame
+from gfldet.engine.runs import write_json
+from gfldet.engine.validator import NMS, coco_results, to_input
+from gfldet.errors import OutputError
+from gfldet.nn.tasks import DetectionModel
+from gfldet.ops import letterbox
+from gfldet.ops.letterbox import Letterbox
+from gfldet.ops.nms import Detections, non_max_suppression
+from gfldet.results import Results
+
+VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One frame and what was found in it, as `Results` for the user and as COCO results for predictions.json."""
+
+    frame: Frame
+    results: Results
+    coco: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictor:
+    """A model made by `validator.for_inference`, and how its detections are chosen.
+
+    `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of the largest
+    stride only.  `classes` (numbers) keeps those classes alone.
+    """
+
+    model: DetectionModel
+    size: tuple[int, int]
+    nms: NMS
+    category_ids: tuple[int, ...]
+    classes: Sequence[int] | None = None
+    rect: bool = True
+
+    def __call__(self, frames: Iterable[Frame], batch: int) -> Iterator[Prediction]:
+        """Predictions in the order of the frames; up to `batch` neighbours of one size go through together."""
+        waiting: list[Frame] = []
+        for frame in frames:
+            if waiting and (len(waiting) == batch or waiting[0].image.shape != frame.image.shape):
+                yield from self._predict(waiting)
+                waiting = []
+            waiting.append(frame)
+        if waiting:
+            yield from self._predict(waiting)
+
+    def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
+        """Frames of one image size, in one batch."""
+        device = next(self.model.parameters()).device
+        started = time.perf_counter()
+        height, width = frames[0].image.shape[:2]
+        shape = letterbox.rectangle(height, width, self.size, max(self.model.strides)) if self.rect else self.size
+        box = letterbox.fit(height, width, shape)
+        images = to_input(torch.from_numpy(np.stack([letterbox.apply(f.image, box) for f in frames])), device)
+        prepared = time.perf_counter()
+        with torch.inference_mode():
+            decoded, _ = self.model.predict(images)
+        inferred = time.perf_counter()
+        keep = None if self.classes is None else torch.tensor(self.classes, dtype=torch.int64, device=device)
+        n = self.nms
+        found = non_max_suppression(decoded, n.conf, n.iou, n.max_det, n.agnostic, keep)
+        done = time.perf_counter()
+        steps = {"preprocess": prepared - started, "inference": inferred - prepared, "postprocess": done - inferred}
+        speed = {step: 1000 * seconds / len(frames) for step, seconds in steps.items()}
+        for frame, detections in zip(frames, found, strict=True):
+            yield self._prediction(frame, box, detections, speed)
+
+    def _prediction(self, frame: Frame, box: Letterbox, detections: Detections, speed: dict[str, float]) -> Prediction:
+        boxes = box.inverse(detections.boxes.cpu().numpy())
+        scores, classes = (t.cpu().numpy().astype(np.float32)[:, None] for t in (detections.scores, detections.classes))
+        bgr = np.ascontiguousarray(frame.image[..., ::-1])
+        results = Results(bgr, frame.path, self.model.names, np.concatenate((boxes, scores, classes), axis=1), speed)
+        number = int(frame.name) if frame.name.isdecimal() else frame.name
+        return Prediction(frame, results, coco_results(detections, box, number, frame.file_name, self.category_ids))
+
+
+@dataclass(slots=True, eq=False)
+class Saver:
+    """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json."""
+
+    folder: Path
+    pictures: bool
+    txt: bool
+    scores_in_txt: bool
+    coco: bool
+    line_width: int | None = None
+    _results: list[dict[str, Any]] = field(default_factory=list)
+    _video: cv2.VideoWriter | None = None
+    _video_path: Path | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one prediction; OutputError where that fails."""
+        frame, results = prediction.frame, prediction.results
+        if self.pictures and frame.index is None:
+            results.save(self.folder / f"{frame.name}.jpg", self.line_width)
+        elif self.pictures:
+            self._add_to_video(frame, results.plot(self.line_width))
+        if self.txt:
+            results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
+        if self.coco:
+            self._results += prediction.coco
+
+    def close(self) -> None:
+        """Finish the video and write predictions.json."""
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+        if self.coco:
+            write_json(self.folder / "predictions.json", self._results)
+
+    def _add_to_video(self, frame: Frame, picture: np.ndarray) -> None:
+        """One frame of the video that has the name of its source."""
+        stem = Path(frame.path).stem if not frame.path.isdecimal() else f"camera{frame.path}"
+        path = self.folder / f"{stem}.mp4"
+        if path != self._video_path:
+            if self._video is not None:
+                self._video.release()
+            height, width = picture.shape[:2]
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._video = cv2.VideoWriter(str(path), code, frame.fps or VIDEO_FPS, (width, height))
+            self._video_path = path
+            if not self._video.isOpened():
+                raise OutputError(f"{path}: the video cannot be written; choose another project=, or save=false")
+        assert self._video is not None
+        self._video.write(picture)

@@ -1,0 +1,199 @@
+"""`Model`: what a user holds.  A facade over the engine, without mathematics of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from gfldet.config.assets import resolve_model_yaml
+from gfldet.config.load import resolve
+from gfldet.config.schema import PredictSettings, ValSettings
+from gfldet.data.sources import Source, iter_source
+from gfldet.data.spec import load_spec
+from gfldet.engine import checkpoint as checkpoints
+from gfldet.engine import runs, sessions
+from gfldet.engine.checkpoint import Checkpoint
+from gfldet.engine.device import choose, loader_workers, memory_budget, set_threads
+from gfldet.engine.predictor import Predictor, Saver
+from gfldet.engine.reports import write_validation
+from gfldet.engine.validator import NMS, Validation, for_inference, validate
+from gfldet.errors import ConfigError, DataError
+from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.nn.build import Description, read_description
+from gfldet.nn.tasks import DetectionModel
+from gfldet.results import Results
+from gfldet.viz.plots import plot_results
+
+VAL_CONF, PREDICT_CONF = 0.001, 0.25
+
+
+class Model:
+    """A detector: `Model("gfldet-n.yaml")` with fresh weights, `Model("runs/train/weights/best.pt")` with trained ones.
+
+    model     the `DetectionModel`
+    names     class number -> name
+    save_dir  the folder that the last `train`, `val` or `predict` wrote to; None if it wrote nothing
+    """
+
+    def __init__(self, model: str | Path = "gfldet-n.yaml") -> None:
+        """`model`: a name in cfg/models (with its scale), the path of a model YAML, or of a .pt that gfldet wrote.
+
+        Raises ConfigError or CheckpointError, saying what is wrong with it.
+        """
+        self.source = str(model)
+        self.save_dir: Path | None = None
+        self._checkpoint: Checkpoint | None = None
+        if self.source.endswith(".pt"):
+            self.model, self._checkpoint = checkpoints.load_model(self.source)
+        else:
+            path, scale = resolve_model_yaml(self.source)
+            self.model = DetectionModel(read_description(path, scale))
+
+    @property
+    def names(self) -> dict[int, str]:
+        return self.model.names
+
+    @property
+    def description(self) -> Description:
+        return self.model.description
+
+    def train(self, **settings: Any) -> DetectionMetrics | None:
+        """Train on `data` (the built-in shapes if not given) and take up the best weights.
+
+        Returns the metrics of these on the val split (None with val=False).  All settings: `gfldet train --help`.
+        """
+        resolved = resolve("train", {"model": self.source, **settings})
+        resume = sessions.find_resume(resolved)
+        description, start = self.description, self._checkpoint
+        if resume is not None:
+            start = checkpoints.load(resume)
+            resolved = sessions.resumed_settings(start, settings)
+            description = start.description
+        trainer = sessions.prepare_training(resolved, description, None if resume else start, resume)
+        self.save_dir = trainer.weights.parent
+        trainer.run()
+        self.model, self._checkpoint = checkpoints.load_model(trainer.weights / "best.pt")
+        if resolved.plots:
+            plot_results(self.save_dir / "results.csv", self.save_dir / "results.png")
+        if trainer.val is None:
+            return None
+        nms = NMS(
+            VAL_CONF if resolved.conf is None else resolved.conf, resolved.iou, resolved.max_det, resolved.agnostic_nms
+        )
+        found = validate(
+            for_inference(self.model, trainer.device), trainer.val, nms, trainer.workers, resolved.evaluator
+        )
+        write_validation(self.save_dir, found, trainer.val.split, trainer.val.store, resolved.plots)
+        sessions.sayer(resolved.verbose)(
+            f"best weights, of epoch {trainer.progress.best_epoch + 1}:\n{format_table(found.metrics)}"
+        )
+        return found.metrics
+
+    def val(self, **settings: Any) -> DetectionMetrics:
+        """Measure the model on a split of `data`; writes metrics.json, predictions.json and pictures.
+
+        `data` and `imgsz` are those of the training run unless given.  All settings: `gfldet val --help`.
+        """
+        resolved = resolve("val", {"model": self.source, **self._trained_with("data", "imgsz"), **settings})
+        found = self._validate(resolved)
+        sessions.sayer(resolved.verbose)(format_table(found.metrics))
+        return found.metrics
+
+    def _validate(self, settings: ValSettings) -> Validation:
+        say = sessions.sayer(settings.verbose)
+        folder = runs.choose(settings.project, settings.name, "val", settings.exist_ok)
+        device = choose(settings.device)
+        set_threads(settings.threads)
+        spec = load_spec(settings.data)
+        if tuple(self.names.values()) != spec.names:
+            raise DataError(
+                f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
+                f"{list(self.names.values())}; use the data that the model was trained for"
+            )
+        budget = memory_budget("auto")
+        loaded = sessions.load_images(
+            spec, settings.split, settings.height_width, budget, settings.on_bad, say, settings.verbose
+        )
+        data = sessions.make_eval_set(settings, loaded, self.model)
+        nms = NMS(
+            VAL_CONF if settings.conf is None else settings.conf, settings.iou, settings.max_det, settings.agnostic_nms
+        )
+        workers = loader_workers(settings.workers, device)
+        found = validate(for_inference(self.model, device), data, nms, workers, settings.evaluator)
+        runs.make(folder)
+        self.save_dir = folder
+        write_validation(folder, found, loaded.split, loaded.store, settings.plots)
+        return found
+
+    @overload
+    def predict(self, source: Source, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+    @overload
+    def predict(self, source: Source, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
+    def predict(self, source: Source, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
+        """Find objects in a file, folder, glob, video, array (BGR, as opencv has it), PIL image, or a list of these.
+
+        Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
+        folders.  All settings: `gfldet predict --help`.
+        """
+        resolved = resolve(
+            "predict", {"model": self.source, **self._trained_with("imgsz"), **settings, "source": source}
+        )
+        found = self._predict(resolved)
+        return found if stream else list(found)
+
+    __call__ = predict
+
+    def _predict(self, settings: PredictSettings) -> Iterator[Results]:
+        say = sessions.sayer(settings.verbose)
+        device = choose(settings.device)
+        set_threads(settings.threads)
+        conf = PREDICT_CONF if settings.conf is None else settings.conf
+        predictor = Predictor(
+            for_inference(self.model, device),
+            settings.height_width,
+            NMS(conf, settings.iou, settings.max_det, settings.agnostic_nms),
+            self._checkpoint.category_ids if self._checkpoint else tuple(self.names),
+            self._class_numbers(settings.classes),
+        )
+        on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
+        frames = iter_source(settings.source, settings.vid_stride, on_bad, lambda text: print(f"warning: {text}"))
+        saver = self._saver(settings)
+        # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
+        batch = settings.batch if "batch" in settings.explicit or device.type != "cpu" else 1
+        try:
+            for prediction in predictor(frames, batch):
+                if saver is not None:
+                    saver.add(prediction)
+                say(f"{prediction.results.path}: {prediction.results.verbose()}")
+                yield prediction.results
+        finally:
+            if saver is not None:
+                saver.close()
+
+    def _saver(self, settings: PredictSettings) -> Saver | None:
+        """Where predictions are written; None, and no folder, if nothing is to be."""
+        self.save_dir = None
+        if not (settings.save or settings.save_txt or settings.save_json):
+            return None
+        folder = runs.choose(settings.project, settings.name, "predict", settings.exist_ok)
+        runs.make(folder)
+        self.save_dir = folder
+        return Saver(
+            folder, settings.save, settings.save_txt, settings.save_conf, settings.save_json, settings.line_width
+        )
+
+    def _class_numbers(self, classes: tuple[int | str, ...] | None) -> list[int] | None:
+        """Classes given by name or number -> numbers; ConfigError names those that the model does not have."""
+        if classes is None:
+            return None
+        numbers = {name: number for number, name in self.names.items()}
+        unknown = [c for c in classes if c not in numbers and c not in self.names]
+        if unknown:
+            raise ConfigError(f"classes={unknown}: the model has {self.names}; give names or numbers of these")
+        return [numbers[c] if c in numbers else int(c) for c in classes]
+
+    def _trained_with(self, *names: str) -> dict[str, Any]:
+        """Settings of the training run that later commands go by unless told otherwise."""
+        saved = self._checkpoint.settings if self._checkpoint else {}
+        return {name: saved[name] for name in names if name in saved}
