@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+_DPI = 120
 _NAMED_LINES = 12  # up to so many classes each has a colour and a line in the legend
 _NAMED_CELLS = 30  # up to so many classes the cells of the confusion matrix hold numbers
 
@@ -177,7 +178,7 @@ def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats
 def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
 
 
