@@ -1,0 +1,123 @@
+"""COCO JSON: ids survive, crowds become regions to ignore, what is wrong is told by annotation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gfldet.data.formats import EMPTY, TURNED
+from gfldet.data.formats.coco import index, read_categories
+from gfldet.errors import DataError
+
+CATEGORIES = [{"id": 91, "name": "zebra"}, {"id": 0, "name": "ant"}, {"id": 7, "name": "bee"}]
+NAMES, IDS = ("ant", "bee", "zebra"), (0, 7, 91)
+
+
+def document(*annotations: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    images = [{"id": 5, "file_name": "a.jpg", "width": 40, "height": 20}, {"id": "x", "file_name": "sub/b.jpg"}]
+    return {"images": images, "annotations": list(annotations), "categories": CATEGORIES, **changes}
+
+
+def box(image_id: Any, category_id: Any, *bbox: float, **more: Any) -> dict[str, Any]:
+    return {"id": 1, "image_id": image_id, "category_id": category_id, "bbox": list(bbox), **more}
+
+
+def load(text, content: dict[str, Any]):
+    return index(text("t.json", json.dumps(content)), None, NAMES, IDS)
+
+
+def test_categories_by_ascending_id(text) -> None:
+    assert read_categories(text("t.json", json.dumps(document()))) == (IDS, NAMES)
+
+
+def test_boxes_classes_and_ids(text, tmp_path: Path) -> None:
+    found = load(text, document(box(5, 91, 1, 2, 10, 5), box("x", 0, 0, 0, 4, 4), box(5, 7, 3, 3, 1.5, 2)))
+    first, second = found.items
+    assert (first.image_id, first.file_name, first.path) == (5, "a.jpg", tmp_path / "a.jpg")
+    assert (second.image_id, second.file_name) == ("x", "sub/b.jpg")
+    assert first.labels().boxes == [(1, 2, 11, 7), (3, 3, 4.5, 5)]
+    assert first.labels().classes == [2, 1]
+    assert first.labels().declared == (40, 20)
+    assert second.labels().declared is None
+    assert second.labels().classes == [0]
+
+
+def test_the_folder_of_the_images(text, tmp_path: Path) -> None:
+    found = index(text("t.json", json.dumps(document())), tmp_path / "photos", NAMES, IDS)
+    assert found.items[1].path == tmp_path / "photos" / "sub" / "b.jpg"
+
+
+def test_crowds_are_marked_to_be_ignored(text) -> None:
+    labels = load(text, document(box(5, 0, 1, 1, 5, 5, iscrowd=1), box(5, 0, 1, 1, 5, 5, iscrowd=0))).items[0].labels()
+    assert labels.crowd == [True, False]
+
+
+def test_negative_and_zero_sizes_are_noted(text) -> None:
+    labels = load(text, document(box(5, 0, 10, 10, -4, 5), box(5, 0, 1, 1, 0, 5))).items[0].labels()
+    assert labels.boxes == [(6, 10, 10, 15)]
+    assert [kind for kind, _ in labels.notes] == [TURNED, EMPTY]
+
+
+def test_unknown_category_and_broken_bbox_are_problems_of_the_image(text) -> None:
+    bad = [box(5, 8, 1, 1, 5, 5), box(5, 0, 1, 1, 5), box(5, 0, 1, 1, 5, float("nan")), {"id": 4, "image_id": 5}]
+    bad[3]["category_id"] = 0
+    problems = load(text, document(*bad)).items[0].labels().problems
+    assert len(problems) == 4
+    assert "annotation 1 of image 5: unknown category_id 8; 'categories' holds 0, 7, 91" in problems[0]
+    assert "expected 4 finite numbers [x, y, width, height]" in problems[1]
+    assert "nan" in problems[2]
+    assert "annotation 4 of image 5: bbox is None" in problems[3]
+
+
+def test_unknown_image_and_repeated_image_id_are_problems_of_the_file(text) -> None:
+    images = [{"id": 5, "file_name": "a.jpg"}, {"id": 5, "file_name": "b.jpg"}, {"file_name": "c.jpg"}]
+    found = load(text, document(box(6, 0, 1, 1, 5, 5), images=images))
+    assert len(found.items) == 1
+    assert "images[1]: id 5 is used twice (b.jpg)" in found.problems[0]
+    assert "images[2]: expected an 'id' and a 'file_name'" in found.problems[1]
+    assert "annotation 1: unknown image_id 6" in found.problems[2]
+
+
+def test_other_categories_than_the_data_set_has(text) -> None:
+    other = [{"id": 0, "name": "ant"}, {"id": 8, "name": "bee"}, {"id": 91, "name": "zebra"}]
+    with pytest.raises(DataError, match="its categories are not those of the data set") as caught:
+        load(text, document(categories=other))
+    assert "id 7: '(missing)' here, 'bee' expected" in str(caught.value)
+    assert "id 8: 'bee' here, '(missing)' expected" in str(caught.value)
+    assert "id 0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("categories", "reason"),
+    [
+        ([], "it is empty"),
+        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1 is used 2 times"),
+        ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "name 'a' is used 2 times"),
+        ([{"id": "1", "name": "a"}], r"\('1', 'a'\)"),
+        ([{"id": True, "name": "a"}], r"\(True, 'a'\)"),
+    ],
+)
+def test_categories_that_cannot_be_used(text, categories: list[Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read_categories(text("t.json", json.dumps(document(categories=categories))))
+
+
+def test_a_file_that_is_no_coco_json(text, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.json:3: is no JSON: .*\(column 1\)"):
+        read_categories(text("t.json", '{"images": [],\n"annotations": [],\n]'))
+    for content in ("[]", "{}", '{"images": [], "annotations": [3], "categories": []}'):
+        with pytest.raises(DataError, match="is no COCO file; expected an object with the lists images"):
+            read_categories(text("t.json", content))
+    (tmp_path / "t.json").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(DataError, match="is no JSON"):
+        read_categories(tmp_path / "t.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_categories(tmp_path / "none.json")
+
+
+def test_no_images(text) -> None:
+    with pytest.raises(DataError, match="holds no images"):
+        load(text, document(images=[]))
