@@ -145,9 +145,12 @@ def _work(command: str, settings: Settings) -> None:
     for notice in settings.notices:
         print(f"notice: {notice}", file=sys.stderr)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
+    model = Model(settings.model)
     if command == "predict":
         given.setdefault("save", True)  # whoever predicts from a shell wants to see pictures
-    model = Model(settings.model)
-    getattr(model, command)(**given)
+        for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
+            pass
+    else:
+        getattr(model, command)(**given)
     if model.save_dir is not None:
         print(f"Results are in {model.save_dir}")

@@ -24,10 +24,11 @@ class FakeModel:
         self.save_dir: Path | None = Path("runs/somewhere")
 
     def __getattr__(self, command: str) -> Any:
-        def work(**settings: Any) -> None:
+        def work(**settings: Any) -> list[Any]:
             calls.append((command, settings))
             if failure:
                 raise failure[0]
+            return []
 
         return work
 
@@ -103,8 +104,8 @@ def test_predict_saves_pictures_unless_told_not_to() -> None:
     main(["predict", "source=x"])
     main(["predict", "source=x", "save=no"])
     assert [call for call in calls if call[0] == "predict"] == [
-        ("predict", {"source": "x", "save": True}),
-        ("predict", {"source": "x", "save": False}),
+        ("predict", {"source": "x", "save": True, "stream": True}),
+        ("predict", {"source": "x", "save": False, "stream": True}),
     ]
 
 

@@ -182,10 +182,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Resume:
-    """False, True (the last checkpoint of the run folder), or the path of a checkpoint."""
+    """False, True (the newest run), or the path of a last.pt or of its run folder."""
 
     def describe(self) -> str:
-        return "true, false or the path of a last.pt"
+        return "true, false, or the path of a last.pt or of its run folder"
 
     def read(self, value: Any) -> bool | str:
         if is_none(value):

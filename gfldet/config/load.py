@@ -204,8 +204,8 @@ def _idle(settings: Settings) -> list[str]:
     lines = []
     if isinstance(settings, TrainSettings):
         moves = sorted({s.name for s in settings_of(Augmentation)} & settings.explicit - {"augment"})
-        if settings.augment == "none" and moves:
-            lines.append(f"{', '.join(moves)}: without effect beside augment=none")
+        if settings.augment != "default" and moves:
+            lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:
             lines.append("patience: without effect beside val=false")
     if isinstance(settings, PredictSettings) and settings.save_conf and not settings.save_txt:

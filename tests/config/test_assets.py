@@ -1,4 +1,4 @@
-"""Names of models and data sets -> files; scales; what is said of a name that leads nowhere."""
+"""Names of models -> files; scales; what is said of a name that leads nowhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gfldet.config.assets import cfg_folder, find_asset, resolve_model_yaml, scales_of
+from gfldet.config.assets import cfg_folder, resolve_model_yaml, scales_of
 from gfldet.errors import ConfigError
 
 
@@ -37,6 +37,7 @@ def test_scales_of_a_users_file(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text("scales: {a: [1, 1, 512], b: [1, 1, 512]}\n")
     assert resolve_model_yaml(f"{tmp_path}/net-b.yaml") == (tmp_path / "net.yaml", "b")
     assert resolve_model_yaml("net-a") == (Path("net.yaml"), "a")
+    assert resolve_model_yaml("neta.yaml") == (Path("net.yaml"), "a")
     with pytest.raises(ConfigError, match=r"net-c: no such model: neither a file nor one of net-a, net-b, gfldet-n"):
         resolve_model_yaml("net-c")
 
@@ -61,9 +62,3 @@ def test_model_file_that_is_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text("scales: [1")
     with pytest.raises(ConfigError, match="no YAML"):
         scales_of(tmp_path / "net.yaml")
-
-
-def test_find_data() -> None:
-    assert find_asset("data", "example-voc") == cfg_folder() / "data" / "example-voc.yaml"
-    with pytest.raises(ConfigError, match=r"example-vok: no such data set.*did you mean example-voc"):
-        find_asset("data", "example-vok")

@@ -109,7 +109,8 @@ def test_image_size_is_rounded_up_and_told() -> None:
 @pytest.mark.parametrize(
     ("command", "overrides", "notice"),
     [
-        ("train", {"augment": "none", "mosaic": 0.5}, "mosaic: without effect beside augment=none"),
+        ("train", {"augment": "none", "mosaic": 0.5}, "mosaic: without effect unless augment=default"),
+        ("train", {"augment": abs, "scale": 0.1, "shear": 2}, "scale, shear: without effect unless augment=default"),
         ("train", {"val": False, "patience": 5}, "patience: without effect beside val=false"),
         ("predict", {"source": "x", "save_conf": True}, "save_conf: without effect unless save_txt=true"),
     ],
