@@ -110,7 +110,9 @@ def evaluate(
     if evaluator not in EVALUATORS:
         raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
     columns, truths = detection_columns(split, detections), truth_columns(split)
-    precision = EVALUATORS[evaluator](split, columns)
+    precision = np.full((10, 101, len(split.names), len(AREAS)), -1.0)  # nothing is defined
+    if len(truths.classes):  # without truths hotcoco 1.0 complains
+        precision = EVALUATORS[evaluator](split, columns)
     curves = class_curves(truths, columns, match(truths, columns), len(split.names))
     overall = best_mean(curves)
     ap = [_mean_of_defined(precision[..., area]) for area in range(len(AREAS))]

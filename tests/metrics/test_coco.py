@@ -219,7 +219,7 @@ def test_a_missing_evaluator_is_named(make_split, monkeypatch, evaluator):
     for name in (evaluator, f"{evaluator}.coco"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(ConfigError, match=f"evaluator={evaluator} needs the package {evaluator}"):
-        evaluate(make_split([[]]), [], evaluator)
+        evaluate(make_split([[(0, A)]]), [], evaluator)
 
 
 def test_the_table_is_aligned(make_split, found):
