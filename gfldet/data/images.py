@@ -313,7 +313,8 @@ def _check_size(width: int, height: int) -> None:
 
 def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
-    turn = _orientation(image)
+    # Pillow turns a TIFF as it loads it (some versions leave the tag in place then), and no other kind.
+    turn = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
     mode = image.mode
     if mode in _MODES_16BIT:
         rgb = _grey_to_rgb(np.asarray(image).astype(np.uint16) >> 8)

@@ -155,7 +155,7 @@ def test_coco_names_and_ids_come_from_the_json(text, tmp_path: Path) -> None:
     assert spec.image_folder("train") == tmp_path / "photos"
     spec = load_spec(text("d.yaml", "train: t.json\nval: t.json\nimages: {val: gone}"))
     assert spec.image_folder("train") is None
-    with pytest.raises(DataError, match="images: not found: .*gone"):
+    with pytest.raises(DataError, match=r"images: not found: .*gone"):
         spec.image_folder("val")
 
 

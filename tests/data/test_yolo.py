@@ -173,5 +173,5 @@ def test_an_empty_folder_or_list_is_an_error(text, tmp_path: Path) -> None:
     for entry in (tmp_path / "empty", text("train.txt", "\n")):
         with pytest.raises(DataError, match="no image found"):
             index([entry], tmp_path, NAMES)
-    with pytest.raises(DataError, match="expected a folder of images, or a .txt list"):
+    with pytest.raises(DataError, match=r"expected a folder of images, or a \.txt list"):
         index([text("train.csv", "a.jpg")], tmp_path, NAMES)
