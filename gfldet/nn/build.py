@@ -87,7 +87,7 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
     problems = _key_problems(data)
     chosen, problem = _chosen_scale(data, scale)
     problems += problem
-    rows = [*(data.get("backbone") or []), *(data.get("head") or [])]
+    rows = [row for part in ("backbone", "head") if isinstance(data.get(part), list) for row in data[part]]
     for number, row in enumerate(rows):
         problems += [
             f"row {number} {row!r}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)
@@ -126,7 +126,6 @@ def _key_problems(data: Mapping[str, Any]) -> list[str]:
     for key in ("backbone", "head"):
         if not isinstance(data.get(key), list) or not data[key]:
             problems.append(f"{key}: a list of rows [from, repeats, module, args] is expected")
-            data = {**data, key: []}
     return problems
 
 

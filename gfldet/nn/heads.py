@@ -57,7 +57,7 @@ class GFLHead(nn.Module):
                 if half_side is not None:
                     mean = min(max(half_side / stride, 0.5), self.reg_max - 2)
                     bell = -0.5 * ((steps - mean) / (0.5 + mean / 4)).square()
-                    box[-1].bias.copy_(bell.clamp(min=-4).repeat(4))  # type: ignore[index]
+                    box[-1].bias.copy_(bell.clamp(min=-7).repeat(4))  # type: ignore[index]
 
 
 def _branch(c_in: int, width: int, c_out: int) -> nn.Sequential:

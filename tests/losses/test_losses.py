@@ -19,8 +19,12 @@ def logit(p: float) -> torch.Tensor:
 
 def test_qfl_by_hand() -> None:
     # sigma = .8, y = 1: (.2)^2 * -ln .8 = .04 * .2231; sigma = .4: (.6)^2 * -ln .4 = .36 * .9163
-    assert quality_focal_loss(logit(0.8), torch.tensor(1.0, dtype=torch.float64)).item() == pytest.approx(0.0089, abs=5e-5)
-    assert quality_focal_loss(logit(0.4), torch.tensor(1.0, dtype=torch.float64)).item() == pytest.approx(0.3299, abs=5e-5)
+    assert quality_focal_loss(logit(0.8), torch.tensor(1.0, dtype=torch.float64)).item() == pytest.approx(
+        0.0089, abs=5e-5
+    )
+    assert quality_focal_loss(logit(0.4), torch.tensor(1.0, dtype=torch.float64)).item() == pytest.approx(
+        0.3299, abs=5e-5
+    )
     # sigma = .5, y = .75: (.25)^2 * ln 2
     value = quality_focal_loss(logit(0.5), torch.tensor(0.75, dtype=torch.float64)).item()
     assert value == pytest.approx(0.0625 * math.log(2))
