@@ -33,6 +33,7 @@ class Sample:
     ignore: Boxes
 
 
+# A user's own: (sample as read, random generator to draw from) -> sample; the sample may be written into.
 CustomAugment = Callable[[Sample, np.random.Generator], Sample]
 
 
@@ -60,8 +61,9 @@ class Augmentation:
 
 NO_AUGMENTATION = Augmentation(**dict.fromkeys(Augmentation.__slots__, 0.0))
 
-MIN_SIDE = 2.0  # px; a box cut to less than this by the frame is no longer an object
-MIN_VISIBLE = 0.1  # share of a box's area that must stay in the frame for it to stay a truth
+# A box that the frame cuts is no longer an object below these.  One that it does not cut stays, however small.
+MIN_SIDE = 2.0  # px
+MIN_VISIBLE = 0.1  # share of its area
 
 
 def augmented(
@@ -148,22 +150,38 @@ def jitter_colour(sample: Sample, how: Augmentation, rng: np.random.Generator) -
     return Sample(image, sample.boxes, sample.classes, sample.ignore)
 
 
-def checked(sample: object, name: str) -> Sample:
+def checked(sample: object, name: str, number_of_classes: int) -> Sample:
     """What a user's own augmentation returned, if it is a usable sample; else a DataError that says what is wrong."""
-    problems = []
     if not isinstance(sample, Sample):
         raise DataError(f"augment {name}: returned {type(sample).__name__}; return a gfldet.data.augment.Sample")
-    image, boxes = np.asarray(sample.image), np.asarray(sample.boxes)
+    image, classes = np.asarray(sample.image), np.asarray(sample.classes).reshape(-1)
+    boxes, ignore = (_rows_of_four(array) for array in (sample.boxes, sample.ignore))
+    problems = []
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         problems.append(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3), RGB")
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        problems.append(f"boxes are {boxes.dtype} {boxes.shape}; expected finite float (M, 4), xyxy in pixels")
-    if len(boxes) != len(sample.classes):
-        problems.append(f"{len(boxes)} boxes but {len(sample.classes)} classes")
-    if problems:
+    for what, array in (("boxes", boxes), ("ignore", ignore)):
+        if array is None:
+            problems.append(f"{what}: expected finite numbers (M, 4), left, top, right, bottom in pixels")
+        elif (array[:, 2:] < array[:, :2]).any():
+            bad = array[(array[:, 2:] < array[:, :2]).any(1)][0].tolist()
+            problems.append(f"{what}: {bad} is no left, top, right, bottom in pixels")
+    if boxes is not None and len(boxes) != len(classes):
+        problems.append(f"{len(boxes)} boxes but {len(classes)} classes")
+    if not np.isin(classes, np.arange(number_of_classes)).all():
+        problems.append(f"classes {classes.tolist()}; expected whole numbers from 0 to {number_of_classes - 1}")
+    if problems or boxes is None or ignore is None:
         raise DataError(f"augment {name}: " + "; ".join(problems))
-    ignore = np.asarray(sample.ignore, dtype=np.float32).reshape(-1, 4)
-    return Sample(np.ascontiguousarray(image), boxes.astype(np.float32), np.asarray(sample.classes, np.int64), ignore)
+    return Sample(np.ascontiguousarray(image), boxes, classes.astype(np.int64), ignore)
+
+
+def _rows_of_four(array: object) -> Boxes | None:
+    """An array as (M, 4) float32, also an empty one of any shape; None if it is no such thing, or not finite."""
+    try:
+        rows = np.asarray(array, dtype=np.float32)
+    except (TypeError, ValueError):
+        return None
+    rows = rows.reshape(0, 4) if not rows.size else rows
+    return rows if rows.ndim == 2 and rows.shape[1] == 4 and np.isfinite(rows).all() else None
 
 
 def _random_linear(
@@ -202,7 +220,8 @@ def _warp(sample: Sample, matrix: Matrix, view: Image, origin: tuple[int, int]) 
     grey = (PAD_COLOUR,) * 3
     cv2.warpAffine(sample.image, moved, (width, height), dst=view, borderMode=cv2.BORDER_CONSTANT, borderValue=grey)
     moved_boxes, keep = _move(sample.boxes, matrix, width, height)
-    moved_ignore, keep_ignore = _move(sample.ignore, matrix, width, height)
+    moved_ignore, _ = _move(sample.ignore, matrix, width, height)
+    keep_ignore = (moved_ignore[:, 2:] > moved_ignore[:, :2]).all(1)  # whatever is left of one hides unlabelled objects
     shift = np.array(origin * 2, dtype=np.float32)
     return Sample(view, moved_boxes[keep] + shift, sample.classes[keep], moved_ignore[keep_ignore] + shift)
 
@@ -217,8 +236,9 @@ def _move(boxes: Boxes, matrix: Matrix, width: int, height: int) -> tuple[Boxes,
     hull = np.concatenate((centre - half, centre + half), axis=1)
     clipped = np.clip(hull, 0, (width, height) * 2)
     size = clipped[:, 2:] - clipped[:, :2]
-    visible = size.prod(1) >= MIN_VISIBLE * 4 * half.prod(1)
-    return clipped.astype(np.float32), visible & (size >= MIN_SIDE).all(1)
+    whole = (hull == clipped).all(1)
+    enough = (size.prod(1) >= MIN_VISIBLE * 4 * half.prod(1)) & (size >= MIN_SIDE).all(1)
+    return clipped.astype(np.float32), whole | enough
 
 
 def _join(image: Image, parts: Sequence[Sample]) -> Sample:

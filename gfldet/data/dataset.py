@@ -149,7 +149,8 @@ class TrainSet:
         first = self.store.sample(records[number])
         if self.custom is not None:
             name = getattr(self.custom, "__name__", type(self.custom).__name__)
-            return letterboxed(checked(self.custom(_writable(first), rng), name), self.frame)
+            made = checked(self.custom(_writable(first), rng), name, len(self.split.names))
+            return letterboxed(made, self.frame)
         return augmented(first, lambda: self.store.sample(records[rng.integers(len(records))]), self.frame, how, rng)
 
 

@@ -1,0 +1,267 @@
+"""Augmentation: whatever is done to the pixels, the boxes stay on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gfldet.data.augment import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Sample,
+    augmented,
+    checked,
+    jitter_colour,
+    letterboxed,
+    mixup,
+    mosaic,
+    single,
+)
+from gfldet.errors import DataError
+from gfldet.ops.letterbox import PAD_COLOUR
+
+COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
+FRAME = (96, 160)
+PLAIN = Augmentation(hsv_h=0, hsv_s=0, hsv_v=0)  # all that moves pixels without turning them
+
+
+def picture(c: int = 0, height: int = 100, width: int = 80, box: tuple[int, ...] = (20, 30, 60, 70)) -> Sample:
+    """A grey image with one rectangle in the colour of class `c`, which is also an ignore region."""
+    image = np.full((height, width, 3), 90, np.uint8)
+    left, top, right, bottom = box
+    image[top:bottom, left:right] = COLOURS[c]
+    boxes = np.array([box], np.float32)
+    return Sample(image, boxes, np.array([c]), boxes.copy())
+
+
+def none() -> Sample:
+    empty = np.zeros((0, 4), np.float32)
+    return Sample(np.full((50, 50, 3), 90, np.uint8), empty, np.zeros(0, np.int64), empty)
+
+
+def bounds(image: np.ndarray, c: int) -> np.ndarray | None:
+    """xyxy of the pixels that are at least half of colour `c`; None if there are fewer than two columns or rows."""
+    like = np.abs(image.astype(int) - COLOURS[c]).max(-1) < 85
+    rows, columns = like.any(1).nonzero()[0], like.any(0).nonzero()[0]
+    if len(rows) < 2 or len(columns) < 2:
+        return None
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+@pytest.mark.parametrize("how", [PLAIN, replace(PLAIN, flipud=0.5, scale=0.9, translate=0.4)])
+def test_boxes_lie_on_their_pixels_in_single_images(how: Augmentation) -> None:
+    rng = np.random.default_rng(0)
+    kept = 0
+    for _ in range(60):
+        out = single(picture(height=int(rng.integers(75, 200)), width=int(rng.integers(65, 200))), FRAME, how, rng)
+        assert out.image.shape == (*FRAME, 3)
+        there = bounds(out.image, 0)
+        if len(out.boxes):
+            assert there is not None
+            np.testing.assert_allclose(out.boxes[0], there, atol=1.1)
+            kept += 1
+        elif there is not None:
+            assert min(there[2:] - there[:2]) <= 3 or (there[2:] - there[:2]).prod() < 0.2 * 40 * 40
+    assert kept > 40
+
+
+@pytest.mark.parametrize("frame", [FRAME, (160, 64), (96, 96)])
+def test_boxes_lie_on_their_pixels_in_mosaics(frame: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    how, kept = replace(PLAIN, flipud=0.5), 0
+    for _ in range(40):
+        samples = [picture(c, int(rng.integers(75, 240)), int(rng.integers(65, 240))) for c in range(4)]
+        out = mosaic(samples, frame, how, rng)
+        assert out.image.shape == (*frame, 3)
+        assert len(out.boxes) == len(out.classes) == len(set(out.classes.tolist()))
+        for box, c in zip(out.boxes, out.classes, strict=True):
+            np.testing.assert_allclose(box, bounds(out.image, int(c)), atol=1.1)
+            kept += 1
+    assert kept > 80
+
+
+def test_turned_boxes_are_the_hull_of_their_pixels() -> None:
+    rng = np.random.default_rng(2)
+    how, whole = replace(PLAIN, degrees=180, shear=20, flipud=0.5), 0
+    for _ in range(60):
+        out = single(picture(), FRAME, how, rng)
+        for box in out.boxes:
+            there = bounds(out.image, 0)
+            assert there is not None
+            assert (there[:2] >= box[:2] - 1.5).all()
+            assert (there[2:] <= box[2:] + 1.5).all()
+            if (box[:2] > 1).all() and (box[2:] < np.array(FRAME[::-1]) - 1).all():
+                np.testing.assert_allclose(box, there, atol=2.5)  # a sharp corner fades before it ends
+                whole += 1
+    assert whole > 25
+
+
+def test_ignore_regions_move_with_their_pixels() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        out = augmented(picture(), lambda: picture(1), FRAME, PLAIN, rng)
+        assert {tuple(box) for box in out.boxes.tolist()} <= {tuple(box) for box in out.ignore.tolist()}
+
+
+def test_a_sliver_of_an_ignore_region_stays_and_one_of_a_truth_goes() -> None:
+    sample = picture(height=100, width=100, box=(0, 0, 40, 100))
+
+    class Left(np.random.Generator):
+        def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
+            return np.array([-0.38, 0.0]) if size == 2 and high == 0.5 else np.full(size or (), (low + high) / 2)
+
+    shifted = replace(NO_AUGMENTATION, translate=0.5)
+    out = single(sample, (100, 100), shifted, Left(np.random.PCG64(0)))
+    assert out.boxes.tolist() == []
+    np.testing.assert_allclose(out.ignore, [[0, 0, 2, 100]], atol=1e-4)
+
+
+def test_small_boxes_that_are_not_cut_stay() -> None:
+    sample = replace_boxes(picture(height=64, width=64), [(10, 10, 11, 11.5), (63.5, 3, 64, 9)])
+    out = single(sample, (64, 64), NO_AUGMENTATION, np.random.default_rng(0))
+    assert out.boxes.tolist() == sample.boxes.tolist()
+
+
+def replace_boxes(sample: Sample, boxes: list[tuple[float, ...]]) -> Sample:
+    return Sample(sample.image, np.array(boxes, np.float32), np.zeros(len(boxes), np.int64), sample.ignore)
+
+
+def test_without_augmentation_an_image_of_the_frame_stays_as_it_is() -> None:
+    first = picture(height=96, width=160)
+    out = augmented(first, fail, FRAME, NO_AUGMENTATION, np.random.default_rng(0))
+    assert (out.image == first.image).all()
+    assert out.boxes.tolist() == first.boxes.tolist()
+    assert out.classes.tolist() == [0]
+
+
+def fail() -> Sample:
+    raise AssertionError("no second image was wanted")
+
+
+def test_without_augmentation_an_image_is_letterboxed() -> None:
+    out = single(picture(height=48, width=48, box=(10, 20, 30, 40)), FRAME, NO_AUGMENTATION, np.random.default_rng(0))
+    assert (out.image[:, :31] == PAD_COLOUR).all()
+    assert (out.image[:, 129:] == PAD_COLOUR).all()
+    assert out.boxes.tolist() == [[32 + 20, 40, 32 + 60, 80]]
+
+
+@pytest.mark.parametrize(("name", "axis"), [("fliplr", 1), ("flipud", 0)])
+def test_flips(name: str, axis: int) -> None:
+    first = picture(height=96, width=160, box=(20, 30, 61, 75))
+    always = single(first, FRAME, replace(NO_AUGMENTATION, **{name: 1.0}), np.random.default_rng(0))
+    assert (always.image == np.flip(first.image, axis)).all()
+    assert always.boxes.tolist() == ([[99, 30, 140, 75]] if axis else [[20, 21, 61, 66]])
+
+
+@pytest.mark.parametrize(("name", "amount"), [("degrees", 30.0), ("shear", 20.0), ("scale", 0.5)])
+def test_what_is_off_does_not_change_the_size(name: str, amount: float) -> None:
+    rng, first = np.random.default_rng(0), picture(height=96, width=160, box=(70, 40, 90, 60))
+
+    def sizes(how: Augmentation) -> set[tuple[float, ...]]:
+        found = [single(first, FRAME, how, rng).boxes[0] for _ in range(10)]
+        return {tuple((box[2:] - box[:2]).round(3)) for box in found}
+
+    shifts = replace(NO_AUGMENTATION, translate=0.1, fliplr=0.5, flipud=0.5)
+    assert sizes(shifts) == {(20.0, 20.0)}
+    assert len(sizes(replace(shifts, **{name: amount}))) == 10
+
+
+def test_colours_change_and_boxes_do_not() -> None:
+    first, how = picture(), Augmentation()
+    out = jitter_colour(first, how, np.random.default_rng(0))
+    assert (out.image != first.image).any()
+    assert out.boxes is first.boxes
+    off = replace(how, hsv_h=0, hsv_s=0, hsv_v=0)
+    assert jitter_colour(first, off, np.random.default_rng(0)).image is first.image
+
+
+def test_colour_gains_by_hand() -> None:
+    class Most(np.random.Generator):
+        def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
+            return np.full(size, low)
+
+    how = Augmentation(hsv_h=0, hsv_s=1, hsv_v=0.5)  # at their lowest: no colour, half as bright
+    out = jitter_colour(picture(), how, Most(np.random.PCG64(0)))
+    assert set(map(tuple, out.image.reshape(-1, 3).tolist())) == {(45, 45, 45), (127, 127, 127)}
+
+
+def test_mixup_keeps_the_truths_of_both() -> None:
+    a, b = picture(0, 40, 40, (5, 5, 20, 20)), picture(2, 40, 40, (10, 10, 35, 30))
+    out = mixup(a, b, np.random.default_rng(0))
+    assert out.boxes.tolist() == [*a.boxes.tolist(), *b.boxes.tolist()]
+    assert out.classes.tolist() == [0, 2]
+    low, high = np.minimum(a.image, b.image), np.maximum(a.image, b.image)
+    assert ((out.image >= low) & (out.image <= high)).all()
+    assert 0 < out.image[7, 7, 0] < 255
+
+
+def test_mosaic_and_mixup_close() -> None:
+    closed = replace(PLAIN, mixup=1.0).without_mosaic()
+    assert (closed.mosaic, closed.mixup) == (0, 0)
+    assert replace(closed, mosaic=PLAIN.mosaic) == PLAIN
+    augmented(picture(), fail, FRAME, closed, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("mixing", [0.0, 1.0])
+@pytest.mark.parametrize("how", [Augmentation(), NO_AUGMENTATION])
+def test_images_without_truths(how: Augmentation, mixing: float) -> None:
+    out = augmented(none(), none, FRAME, replace(how, mixup=mixing), np.random.default_rng(0))
+    assert out.boxes.shape == out.ignore.shape == (0, 4)
+    assert out.classes.shape == (0,)
+    assert out.boxes.dtype == np.float32
+
+
+def test_thousands_of_boxes_all_stay() -> None:
+    corners = np.random.default_rng(0).uniform(0, 90, (6000, 2))
+    many = replace_boxes(picture(height=96, width=96), [(x, y, x + 3, y + 3) for x, y in corners])
+    assert len(single(many, (96, 96), NO_AUGMENTATION, np.random.default_rng(0)).boxes) == 6000
+    assert len(letterboxed(many, (64, 64)).boxes) == 6000
+
+
+def test_the_same_generator_gives_the_same_sample() -> None:
+    how = replace(Augmentation(), mixup=0.5, degrees=10, shear=5)
+    a, b, c = (augmented(picture(), lambda: picture(1), FRAME, how, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    assert (a.image == b.image).all()
+    assert a.boxes.tolist() == b.boxes.tolist()
+    assert (a.image != c.image).any()
+
+
+def test_checked_takes_what_is_usable() -> None:
+    odd = Sample(picture().image[:, ::-1], [[1, 2, 3, 4]], [1], [])  # type: ignore[arg-type]
+    out = checked(odd, "mine", 2)
+    assert out.image.flags.c_contiguous
+    assert (out.boxes.dtype, out.classes.dtype, out.ignore.shape) == (np.float32, np.int64, (0, 4))
+    assert checked(Sample(picture().image, [], [], []), "mine", 2).boxes.shape == (0, 4)  # type: ignore[arg-type]
+
+
+def changed(**fields: Any) -> Callable[[], Any]:
+    sample = picture()
+    whole = {name: fields.get(name, getattr(sample, name)) for name in ("image", "boxes", "classes", "ignore")}
+    return lambda: Sample(**whole)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: None, "returned NoneType; return a gfldet.data.augment.Sample"),
+        (lambda: (picture().image, []), "returned tuple"),
+        (changed(image=np.zeros((5, 5, 3), np.float32)), r"image is float32 \(5, 5, 3\); expected uint8"),
+        (changed(image=np.zeros((5, 5), np.uint8)), r"image is uint8 \(5, 5\)"),
+        (changed(image=np.zeros((0, 5, 3), np.uint8)), r"image is uint8 \(0, 5, 3\)"),
+        (changed(boxes=np.zeros((1, 5))), "boxes: expected finite numbers"),
+        (changed(boxes=np.array([[1, 2, np.nan, 4]])), "boxes: expected finite numbers"),
+        (changed(boxes="none"), "boxes: expected finite numbers"),
+        (changed(boxes=np.array([[50, 50, 20, 20]])), r"boxes: \[50.0, 50.0, 20.0, 20.0\] is no left, top, right"),
+        (changed(ignore=np.zeros((2, 3))), "ignore: expected finite numbers"),
+        (changed(boxes=np.zeros((2, 4))), "2 boxes but 1 classes"),
+        (changed(classes=np.array([2])), r"classes \[2\]; expected whole numbers from 0 to 1"),
+        (changed(classes=np.array([0.5])), r"classes \[0.5\]"),
+    ],
+)
+def test_what_an_augmentation_of_ones_own_may_not_return(made: Callable[[], Any], told: str) -> None:
+    with pytest.raises(DataError, match=f"augment mine: .*{told}"):
+        checked(made(), "mine", 2)
