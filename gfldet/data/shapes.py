@@ -33,8 +33,9 @@ class Variant:
     seed: int = 0
     size: int = 320  # height and width of an image
     images: tuple[tuple[str, int], ...] = (("train", 160), ("val", 40))
-    objects: tuple[int, int] = (3, 9)  # an image, both ends included
-    radius: tuple[float, float] = (14.0, 62.0)  # of the circle around a shape; small ones are as likely as large
+    objects: tuple[int, int] = (2, 7)  # an image, both ends included
+    radius: tuple[float, float] = (22.0, 76.0)  # of the circle around a shape; small ones are as likely as large
+    turn: float = math.radians(25)  # largest rotation either way
     hidden: float = 0.4  # largest share of a shape's box that one other may cover
 
 
@@ -115,20 +116,24 @@ def layout(variant: Variant, rng: np.random.Generator) -> list[Figure]:
         low, high = np.log(variant.radius)
         radius = math.exp(rng.uniform(low, high))
         centre = rng.uniform(0.4 * radius, variant.size - 0.4 * radius, 2)
-        figure = Figure(cls, _outline(variant.names[cls], radius, centre, rng))
+        figure = Figure(cls, _outline(variant, cls, radius, centre, rng))
         if all(_covered(figure, other) <= variant.hidden for other in figures):
             figures.append(figure)
     return figures
 
 
-def _outline(name: str, radius: float, centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+def _outline(
+    variant: Variant, cls: int, radius: float, centre: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    name = variant.names[cls]
     corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[name]
-    angles = np.arange(corners) * (2 * math.pi / corners)
+    start = 0.5 if name == "square" else 0.0  # a square lies on a side
+    angles = (np.arange(corners) + start) * (2 * math.pi / corners)
     reach = np.where(np.arange(corners) % 2 == 1, 0.45, 1.0) if name == "star" else np.ones(corners)
     points = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
     if name != "circle":  # a circle stays one only when it is not stretched
         points *= rng.uniform(0.85, 1.15, 2)
-    turn = rng.uniform(0, 2 * math.pi)
+    turn = rng.uniform(-variant.turn, variant.turn) - math.pi / 2  # without a turn, one corner points up
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     return (radius * points @ rotation.T + centre).astype(np.float32)
 

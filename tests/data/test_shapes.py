@@ -38,14 +38,14 @@ def test_the_sizes_of_the_set() -> None:
     assert (len(train), len(val)) == (160, 40)
     assert [item.image_id for item in val] == list(range(40))
     classes = np.concatenate([item.labels().classes for item in train])
-    assert np.bincount(classes, minlength=4).min() > 150, "every class is well represented"
+    assert np.bincount(classes, minlength=4).min() > 140, "every class is well represented"
 
 
 def test_labels_are_inside_the_image_and_large_enough_to_learn() -> None:
     for item in shapes.index("shapes", "val").items:
         labels = item.labels()
         boxes = np.array(labels.boxes)
-        assert 3 <= len(boxes) <= 9
+        assert 2 <= len(boxes) <= 7
         assert boxes.min() >= 0
         assert boxes.max() <= 320
         assert (boxes[:, 2:] - boxes[:, :2]).min() > 6
