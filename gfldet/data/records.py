@@ -24,6 +24,7 @@ class Record:
     boxes      (M, 4) float32 xyxy px, clipped to the image
     classes    (M,) int64, positions in `Split.names`, 0..C-1
     ignore     (K, 4) float32 xyxy px: regions in which neither a hit nor a miss counts (COCO iscrowd)
+    ignore_classes  (K,) int64, the class whose detections each region excuses; None: of every class
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Record:
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
     ignore: NDArray[np.float32]
+    ignore_classes: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

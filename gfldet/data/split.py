@@ -152,6 +152,7 @@ def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tup
         inside[truth].astype(np.float32),
         classes[truth],
         inside[~empty & crowd].astype(np.float32),
+        classes[~empty & crowd],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +25,10 @@ from gfldet.data.split import load_split, open_image
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine import runs
 from gfldet.engine.checkpoint import Checkpoint
-from gfldet.engine.device import choose, memory_budget, set_threads
+from gfldet.engine.device import choose, keep_freed_memory, memory_budget, set_threads
 from gfldet.engine.observers import BatchPictures, ResultsCsv, Terminal
 from gfldet.engine.schedule import Plan, plan
-from gfldet.engine.trainer import Observer, Trainer
+from gfldet.engine.trainer import Observer, Progress, Trainer, out_of_patience
 from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
@@ -38,6 +39,11 @@ Say = Callable[[str], None]
 def sayer(verbose: bool) -> Say:
     """Where a run's own lines go: the terminal, or nowhere."""
     return (lambda line: print(line, flush=True)) if verbose else (lambda line: None)
+
+
+def warn(message: str) -> None:
+    """A warning, for which `verbose` does not ask."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +68,8 @@ def load_images(
     with bar:
         split = load_split(spec, name, on_bad, visit=store.keep, progress=progress)  # type: ignore[arg-type]
     for warning in split.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    kept = "kept in memory" if store.complete else "read anew each time (they do not fit in memory)"
+        warn(warning)
+    kept = "kept in memory" if store.complete else "read anew each time" if not budget else "kept as far as they fit"
     boxes = sum(len(record.boxes) for record in split.records)
     say(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
     return LoadedSplit(split, store)
@@ -80,8 +86,8 @@ def prepare_training(
     """Everything of a training run up to its first step.
 
     `description` is the model to build (its class count follows the data), `source` a checkpoint whose weights it
-    starts from, `resume` the last.pt of a run to go on with.  Nothing is written before the settings, the data and the
-    model have all been found good.
+    starts from; with `resume`, the last.pt that `source` was read from, its run is gone on with.  Nothing is written
+    before the settings, the data and the model have all been found good.
     """
     say = sayer(settings.verbose)
     folder = (
@@ -89,35 +95,49 @@ def prepare_training(
     )
     device = choose(settings.device)
     set_threads(settings.threads)
+    keep_freed_memory()
     spec = load_spec(settings.data)
-    budget = memory_budget(settings.cache)
-    arguments = (settings.on_bad, say, settings.verbose)
-    train = load_images(spec, "train", settings.height_width, budget, *arguments)
-    val = None
-    if settings.val:
-        if spec.val is None:
-            raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
-        val = load_images(spec, "val", settings.height_width, train.store.left, *arguments)
+    if resume and source and source.names != spec.names:
+        raise DataError(f"resume: the run has the classes {list(source.names)}, {spec.source} has {list(spec.names)}")
+    train, val = load_training_images(settings, spec, say)
     torch.manual_seed(settings.seed)
     model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
+    check_size(settings.height_width, model, training=True)
     train_set = make_train_set(settings, train)
     numbers = plan(settings, train.split, len(train_set))
     model.head.init_biases(settings.prior, numbers.half_side)
-    take_weights(model, settings, source, say)
+    if not resume:
+        take_weights(model, settings, source, say)
     warn_of_reach(model, train.split, settings.height_width)
     eval_set = None if val is None else make_eval_set(settings, val, model)
     trainer = Trainer(settings, numbers, model, train_set, eval_set, device, folder / "weights")
-    if resume is not None:
-        trainer.restore(checkpoints.load(resume))
-        if trainer.progress.epoch >= numbers.epochs:
-            raise ConfigError(
-                f"resume: {resume} has finished its {trainer.progress.epoch} epochs; give a larger epochs= to extend it"
-            )
+    if resume and source:
+        trainer.restore(source)
+        say(f"going on with {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
     runs.make(folder / "weights")
     save_settings(settings, numbers, folder / "args.yaml")
     trainer.observers = watch(settings, numbers, folder, spec.names, trainer.progress.epoch)
     tell_plan(settings, numbers, model, device, folder, say)
     return trainer
+
+
+def load_training_images(settings: TrainSettings, spec: DataSpec, say: Say) -> tuple[LoadedSplit, LoadedSplit | None]:
+    """The train split, and with `val` the val split in the memory that is left."""
+    if settings.val and spec.val is None:
+        raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
+    size, arguments = settings.height_width, (settings.on_bad, say, settings.verbose)
+    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
+    return train, load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None
+
+
+def check_size(size: tuple[int, int], model: DetectionModel, training: bool = False) -> None:
+    """ConfigError for an image size (height, width) that the model's levels do not divide, or cannot train on."""
+    stride = max(model.strides)
+    if any(side % stride for side in size):
+        raise ConfigError(f"imgsz: {size[0]} x {size[1]} px; the sides must be multiples of {stride} for this model")
+    if training and max(size) == stride:
+        # A batch of one image would leave batch norm a single value on the coarsest level.
+        raise ConfigError(f"imgsz: {size[0]} x {size[1]} px is too small to train on; give at least {2 * stride}")
 
 
 def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
@@ -132,6 +152,8 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
 def make_eval_set(settings: TrainSettings | ValSettings, loaded: LoadedSplit, model: DetectionModel) -> EvalSet:
     """The validation batches."""
     stride = max(model.strides)
+    if not settings.rect:
+        check_size(settings.height_width, model)
     return EvalSet(loaded.split, loaded.store, settings.height_width, settings.batch, stride, settings.rect)
 
 
@@ -155,10 +177,9 @@ def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -
         largest = max(largest, float(sides.max(initial=0)))
     if beyond:
         bins = int(np.ceil(largest / 2 / max(model.strides))) + 2
-        print(
-            f"warning: {beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach} px that reg_max="
-            f"{model.reg_max} can express at this imgsz; set reg_max: {bins} in the model YAML, or a smaller imgsz",
-            file=sys.stderr,
+        warn(
+            f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach} px that reg_max="
+            f"{model.reg_max} can express at this imgsz; set reg_max: {bins} in the model YAML, or a smaller imgsz"
         )
 
 
@@ -186,7 +207,7 @@ class Quiet:
         pass
 
     def warn(self, message: str) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        warn(message)
 
 
 def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:
@@ -220,26 +241,55 @@ def tell_plan(
 
 
 def find_resume(settings: TrainSettings) -> Path | None:
-    """The last.pt that `resume` means: a path to it or to its run folder, or the newest one below `project`."""
+    """The last.pt that `resume` means; None if it is false.
+
+    A path is that of a last.pt or of its run folder.  True is the checkpoint that `model` names, or else the newest
+    last.pt in `project` (in the folder `name` there, if that is given).
+    """
     if settings.resume is False:
         return None
-    if settings.resume is True:
-        found = sorted(Path(settings.project).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
+    if settings.resume is not True:
+        path = Path(settings.resume)
+    elif settings.model.endswith(".pt"):
+        path = Path(settings.model)
+    else:
+        pattern = f"{glob.escape(settings.name) or '*'}/weights/last.pt"
+        found = sorted(Path(settings.project).glob(pattern), key=lambda p: p.stat().st_mtime)
         if not found:
-            raise CheckpointError(
-                f"resume: no */weights/last.pt in {settings.project}; give resume=RUN/weights/last.pt"
-            )
-        return found[-1]
-    path = Path(settings.resume)
+            raise CheckpointError(f"resume: no {pattern} in {settings.project}; give resume=RUN/weights/last.pt")
+        path = found[-1]
     path = path / "weights" / "last.pt" if path.is_dir() else path
-    if not path.is_file():
-        raise CheckpointError(f"resume={settings.resume}: no such checkpoint; expected RUN/weights/last.pt")
+    if not path.is_file() or path.parent.name != "weights":
+        raise CheckpointError(f"resume: {path} is no last.pt in its run folder; expected RUN/weights/last.pt")
     return path
 
 
-def resumed_settings(checkpoint: Checkpoint, overrides: dict[str, Any]) -> TrainSettings:
-    """The settings of a run to go on with: those it had, under what the user gives now (`epochs`, say)."""
-    saved = {k: v for k, v in checkpoint.settings.items() if k not in ("resume", "model")}
-    if str(saved.get("augment", "")).startswith("<") and "augment" not in overrides:
+def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -> TrainSettings:
+    """The settings of the run of `checkpoint`, read from `path`, under those that the user gives now.
+
+    With the settings as they were, an interrupted run goes on to the same result as an uninterrupted one.  With a
+    larger `epochs` a finished run is extended, by this rule: learning rate and close of mosaic are those of a run of
+    the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.
+
+    Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
+    """
+    saved, state = dict(checkpoint.settings), checkpoint.training
+    if state is None:
+        raise CheckpointError(f"resume: {path} holds weights alone; resume from the last.pt of a run")
+    new = {name: getattr(given, name) for name in given.explicit - {"model"}}
+    if str(saved.get("augment", "")).startswith("<") and "augment" not in new:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
-    return config.resolve("train", {**saved, **overrides})
+    settings = config.resolve("train", {**saved, **new, "resume": False})
+    for name in ("optimizer", "freeze"):
+        was, now = saved.get(name), config.dump(settings)[name]
+        if was != now:
+            raise ConfigError(f"resume: {name}={now}, but the run has {name}={was}; start another with model={path}")
+    progress = Progress(**state["progress"])
+    if progress.epoch >= settings.epochs:
+        raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
+    if out_of_patience(progress, settings.patience):
+        raise ConfigError(
+            f"resume: {path} stopped at epoch {progress.epoch}, {settings.patience} after its best; give a larger "
+            "patience= (or 0) to go on"
+        )
+    return settings

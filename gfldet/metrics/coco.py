@@ -175,7 +175,7 @@ def _mean_of_defined(precision: Floats) -> float:
 def ground_truth(split: Split) -> dict[str, Any]:
     """The split as a COCO instances dict with the user's own ids; annotation ids count from 1.
 
-    Ignore regions are crowd annotations of every class: `Record.ignore` names none.
+    Ignore regions are crowd annotations of their class; one without a class is a crowd of every class.
     """
     return _coco_dict(split, [record.image_id for record in split.records], split.category_ids)
 
@@ -186,7 +186,11 @@ def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Seque
     for image_id, record in zip(image_ids, split.records, strict=True):
         images.append({"id": image_id, "file_name": record.file_name, "width": record.width, "height": record.height})
         truths = [(box, category_ids[c], 0) for box, c in zip(record.boxes.tolist(), record.classes, strict=True)]
-        crowds = [(box, category, 1) for box in record.ignore.tolist() for category in category_ids]
+        crowds = [
+            (box, category_ids[c], 1)
+            for k, box in enumerate(record.ignore.tolist())
+            for c in (range(len(category_ids)) if record.ignore_classes is None else [record.ignore_classes[k]])
+        ]
         for (x1, y1, x2, y2), category, crowd in truths + crowds:
             annotations.append(
                 {

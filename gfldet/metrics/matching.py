@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from gfldet.errors import DataError, listed
 
 if TYPE_CHECKING:
-    from gfldet.data.records import Split
+    from gfldet.data.records import Record, Split
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+ANY_CLASS = -1  # of an ignore region
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +49,14 @@ class Truths:
 
     boxes, classes  (T, 4) xyxy px, (T,);  those of image i are rows start[i] to start[i + 1]
     ignore          (K, 4) xyxy px;  those of image i are rows ignore_start[i] to ignore_start[i + 1]
+    ignore_classes  (K,) the class that each excuses, ANY_CLASS for every one
     """
 
     boxes: Floats
     classes: Ints
     start: Ints
     ignore: Floats
+    ignore_classes: Ints
     ignore_start: Ints
 
 
@@ -106,8 +110,13 @@ def truth_columns(split: Split) -> Truths:
         classes=np.concatenate([np.zeros(0, np.int64), *(r.classes for r in records)], dtype=np.int64),
         start=np.cumsum([0, *(len(r.boxes) for r in records)], dtype=np.int64),
         ignore=np.concatenate([np.zeros((0, 4)), *(r.ignore for r in records)], dtype=np.float64),
+        ignore_classes=np.concatenate([np.zeros(0, np.int64), *(_ignore_classes(r) for r in records)], dtype=np.int64),
         ignore_start=np.cumsum([0, *(len(r.ignore) for r in records)], dtype=np.int64),
     )
+
+
+def _ignore_classes(record: Record) -> Ints:
+    return np.full(len(record.ignore), ANY_CLASS) if record.ignore_classes is None else record.ignore_classes
 
 
 def match(truths: Truths, detections: Detections, iou: float = 0.5, any_class: bool = False) -> Matches:
@@ -125,10 +134,13 @@ def match(truths: Truths, detections: Detections, iou: float = 0.5, any_class: b
             overlap *= detections.classes[rows][:, None] == truths.classes[None, first:last]
         taken = _greedy(overlap, iou)
         found[rows] = np.where(taken >= 0, taken + first, -1)
-        regions = truths.ignore[truths.ignore_start[i] : truths.ignore_start[i + 1]]
-        if len(regions):
-            inside = covered_share(xyxy[rows], regions).max(axis=1, initial=0.0) >= iou
-            ignored[rows] = inside & (taken < 0)
+        here = slice(truths.ignore_start[i], truths.ignore_start[i + 1])
+        if here.stop > here.start:
+            covered = covered_share(xyxy[rows], truths.ignore[here])
+            labels = truths.ignore_classes[here]
+            if not any_class:
+                covered *= (labels == ANY_CLASS) | (labels == detections.classes[rows][:, None])
+            ignored[rows] = (covered.max(axis=1, initial=0.0) >= iou) & (taken < 0)
     return Matches(found, ignored)
 
 

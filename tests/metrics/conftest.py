@@ -20,6 +20,7 @@ def _split(
     ignore: dict[int, list[tuple[float, float, float, float]]] | None = None,
     image_ids: Sequence[int | str] | None = None,
     category_ids: Sequence[int] | None = None,
+    ignore_classes: dict[int, list[int]] | None = None,
 ) -> Split:
     records = []
     for i, truths in enumerate(images):
@@ -33,6 +34,7 @@ def _split(
                 boxes=np.array([box for _, box in truths], np.float32).reshape(-1, 4),
                 classes=np.array([c for c, _ in truths], np.int64),
                 ignore=np.array((ignore or {}).get(i, []), np.float32).reshape(-1, 4),
+                ignore_classes=None if ignore_classes is None else np.array(ignore_classes.get(i, []), np.int64),
             )
         )
     return Split("val", tuple(records), tuple(names), tuple(category_ids or range(len(names))))

@@ -27,7 +27,9 @@ def columns(rows, truth_classes, ignored=()):
     detections = Detections(np.zeros(n, int), classes.astype(int), np.zeros((n, 4)), scores.astype(float))
     labels = np.array(truth_classes, int)
     none = np.zeros((0, 4))
-    truths = Truths(np.zeros((len(labels), 4)), labels, np.array([0, len(labels)]), none, np.array([0, 0]))
+    truths = Truths(
+        np.zeros((len(labels), 4)), labels, np.array([0, len(labels)]), none, np.zeros(0, np.int64), np.array([0, 0])
+    )
     flags = np.isin(np.arange(n), list(ignored))
     return truths, detections, Matches(np.where(right.astype(bool), 0, -1), flags)
 

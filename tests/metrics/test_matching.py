@@ -73,6 +73,13 @@ def test_ignore_regions_take_what_found_nothing(make_split, found):
     assert matches.ignored.tolist() == [False, True, True, True, False, False]
 
 
+def test_a_crowd_excuses_its_own_class_alone(make_split, found):
+    split = make_split([[(0, SQUARE)]], ignore={0: [(0, 0, 300, 300)]}, ignore_classes={0: [1]})
+    detections = [found(0, c, (200, 200, 280, 280), 0.7) for c in (0, 1)]
+    assert run(split, detections).ignored.tolist() == [False, True]
+    assert run(split, detections, any_class=True).ignored.tolist() == [True, True]
+
+
 def test_nothing_to_match(make_split, found):
     empty = make_split([[], []])
     assert run(empty, []).truth.shape == (0,)
