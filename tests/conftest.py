@@ -1,0 +1,149 @@
+"""What the tests of whole runs share: a model that trains in no time, pictures of plain rectangles, and a model that
+finds these by their colour, so that its boxes are known before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gfldet.nn.build import Description, read_description
+from gfldet.nn.tasks import DetectionModel
+
+TINY = """\
+nc: 2
+reg_max: 8
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, C2f, [16, True]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [[3, 4, 5], 1, GFLHead, [nc]]
+"""
+NAMES = ("red", "blue")
+COLOURS = ((255, 0, 0), (0, 0, 255))
+
+torch.set_num_threads(1)  # on models this small, threads only wait for each other
+
+Rectangle = tuple[int, int, int, int, int]  # class, left, top, right, bottom in whole pixels
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A data set on disk: its YAML, the folder of its images, and what was drawn where."""
+
+    yaml: Path
+    images: Path
+    truths: dict[str, list[Rectangle]]
+
+
+@pytest.fixture
+def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model YAML of three levels and a few thousand parameters."""
+    path = tmp_path_factory.mktemp("model") / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny(tiny_yaml: Path) -> Description:
+    return read_description(tiny_yaml)
+
+
+def _picture(rectangles: list[Rectangle], width: int, height: int, seed: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: grey noise, and the rectangles in the pure colour of their class."""
+    noise = np.random.default_rng(seed).integers(70, 120, (height, width, 1), np.uint8)
+    image = np.repeat(noise, 3, axis=2)
+    for c, left, top, right, bottom in rectangles:
+        image[top:bottom, left:right] = COLOURS[c]
+    return image
+
+
+def _rectangles(number: int, width: int, height: int) -> list[Rectangle]:
+    """One red rectangle left, in every other picture also a blue one right; sizes differ from picture to picture."""
+    w, h = width // 4 + number % 3 * 4, height // 3 + number % 4 * 4
+    found = [(0, 4 + number % 5, 6, 4 + number % 5 + w, 6 + h)]
+    if number % 2 == 0:
+        found.append((1, width - w - 5, height - h - 3, width - 5, height - 3))
+    return found
+
+
+@pytest.fixture
+def draw() -> Callable[..., np.ndarray]:
+    """rectangles, width, height, seed -> RGB picture"""
+    return _picture
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Callable[..., Drawn]:
+    """Writes a YOLO data set of `train` and `val` pictures below tmp_path/name."""
+
+    def write(name: str = "set", train: int = 6, val: int = 4, width: int = 64, height: int = 64) -> Drawn:
+        root = tmp_path / name
+        truths: dict[str, list[Rectangle]] = {}
+        for split, count, first in (("train", train, 0), ("val", val, train)):
+            (root / "images" / split).mkdir(parents=True)
+            (root / "labels" / split).mkdir(parents=True)
+            for number in range(first, first + count):
+                rectangles = _rectangles(number, width, height)
+                picture = _picture(rectangles, width, height, number)
+                cv2.imwrite(str(root / "images" / split / f"{number:03d}.png"), picture[..., ::-1])
+                rows = [
+                    f"{c} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} {(y2 - y1) / height}\n"
+                    for c, x1, y1, x2, y2 in rectangles
+                ]
+                (root / "labels" / split / f"{number:03d}.txt").write_text("".join(rows), encoding="utf-8")
+                truths[f"{number:03d}.png"] = rectangles
+        yaml = root / "data.yaml"
+        yaml.write_text(f"train: images/train\nval: images/val\nnames: [{', '.join(NAMES)}]\n", encoding="utf-8")
+        return Drawn(yaml, root / "images", truths)
+
+    return write
+
+
+@pytest.fixture
+def quick(tiny_yaml: Path, tmp_path: Path) -> dict[str, Any]:
+    """Settings of a run that takes a moment; the data are to be given."""
+    return {
+        "imgsz": 64,
+        "batch": 3,
+        "epochs": 2,
+        "threads": 1,
+        "workers": 0,
+        "plots": False,
+        "verbose": False,
+        "device": "cpu",
+        "project": str(tmp_path / "runs"),
+    }
+
+
+class ColourFinder(DetectionModel):
+    """A detector whose answer is known: a box around all pixels of each class's pure colour, score .9 and .8."""
+
+    def predict(self, x: Tensor) -> Any:
+        decoded = torch.zeros(len(x), 4 + self.nc, self.nc)
+        for image in range(len(x)):
+            for c in range(self.nc):
+                wanted = torch.tensor(COLOURS[c], dtype=x.dtype).view(3, 1, 1) / 255
+                rows, columns = ((x[image] - wanted).abs().amax(0) < 0.35).nonzero(as_tuple=True)
+                if len(rows):
+                    low = torch.stack((columns.min(), rows.min())).float()
+                    high = torch.stack((columns.max(), rows.max())).float() + 1
+                    decoded[image, :4, c] = torch.cat(((low + high) / 2, high - low))
+                    decoded[image, 4 + c, c] = 0.9 - 0.1 * c
+        return decoded, []
+
+
+@pytest.fixture
+def colour_finder(tiny: Description) -> DetectionModel:
+    return ColourFinder(tiny, NAMES)
