@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +13,14 @@ import torch
 from torch import Tensor
 
 import gfldet
+from gfldet.engine import runs
 from gfldet.errors import CheckpointError, ConfigError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 1
+TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,20 +66,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": dict(checkpoint.metrics),
         "training": None if checkpoint.training is None else dict(checkpoint.training),
     }
-    aside: str | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            aside = file.name
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except (OSError, RuntimeError) as error:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: the checkpoint could not be written ({error}); free space or choose project="
-        ) from error
+        runs.write_aside(path, lambda file: torch.save(payload, file))
+    except RuntimeError as error:  # what torch makes of a disk that is full
+        raise OutputError(f"{path}: cannot be written ({_first_line(error)}); free space or choose project=") from error
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -93,17 +83,7 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: no such file; expected a .pt that gfldet wrote, e.g. runs/train/weights/best.pt"
         )
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused: it holds more than tensors and plain data (or is no checkpoint at all), and loading "
-            f"such a file could run code. gfldet reads only checkpoints that gfldet wrote. ({_first_line(error)})"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint, perhaps cut short ({_first_line(error)}); copy it again or use another"
-        ) from error
+    payload = _read(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")
     if payload.get("version") != VERSION:
@@ -112,6 +92,9 @@ def load(path: str | Path) -> Checkpoint:
             f"{VERSION}; install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
         )
     try:
+        missing = TRAINING_PARTS - (TRAINING_PARTS if payload["training"] is None else payload["training"].keys())
+        if missing:
+            raise KeyError(*sorted(missing))
         return Checkpoint(
             description=Description.from_dict(payload["model"]),
             names=tuple(payload["names"]),
@@ -126,12 +109,33 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: parts of the checkpoint are missing ({error!r}); use another file") from error
 
 
+def _read(path: Path) -> Any:
+    """What a torch file holds, if that is tensors and plain data alone."""
+    try:
+        whole = zipfile.is_zipfile(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    if not whole:  # torch would take it for one of its formats of old
+        raise CheckpointError(f"{path}: no checkpoint, or one that was cut short; copy it again or use another")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: it holds more than tensors and plain data, and loading such a file could run code. "
+            f"gfldet reads only checkpoints that gfldet wrote. ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({_first_line(error)}); copy it again or use another"
+        ) from error
+
+
 def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
     """A checkpoint and the model it describes, or a CheckpointError when the two do not fit."""
     checkpoint = load(path)
     try:
         return checkpoint.model(), checkpoint
-    except (RuntimeError, ValueError, ConfigError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path}: the weights do not fit the model they name ({_first_line(error)})") from error
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gfldet.data.dataset import TrainBatch
+from gfldet.engine import runs
 from gfldet.engine.trainer import ITEMS, EpochReport
-from gfldet.errors import OutputError
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
 
 COLUMNS = (
@@ -39,8 +39,9 @@ class Terminal:
         self._epochs, self._steps = epochs, steps
         self._stream = stream or sys.stderr
         self._bar: tqdm[Any] | None = None
-        columns = (*ITEMS, "AP50-95", "AP50", "AP75")
-        print(f"{'epoch':>9} {' '.join(f'{column:>8}' for column in columns)} {'lr':>9} {'time':>8}")
+        self._head: str | None = "{:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}".format(
+            "epoch", *ITEMS, "AP50-95", "AP50", "AP75", "lr", "time"
+        )
 
     def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
         if self._bar is None:
@@ -55,11 +56,13 @@ class Terminal:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if self._head is not None:
+            print(self._head)
+            self._head = None
         losses = " ".join(f"{report.losses[item]:8.3f}" for item in ITEMS)
         m = report.metrics
-        metrics = " ".join(
-            f"{v:8.4f}" if v is not None else f"{'-':>8}" for v in ((m.map, m.map50, m.map75) if m else (None,) * 3)
-        )
+        values = (m.map, m.map50, m.map75) if m else (math.nan,) * 3
+        metrics = " ".join(f"{'-':>8}" if math.isnan(value) else f"{value:8.4f}" for value in values)
         star = " *" if report.best and m else ""
         minutes, seconds = divmod(int(report.seconds), 60)
         time = f"{minutes:5d}:{seconds:02d}"
@@ -74,7 +77,7 @@ class ResultsCsv:
 
     def __init__(self, path: Path, done: int = 0) -> None:
         self._path = path
-        self._rows = [row for row in _rows(path) if int(row["epoch"]) <= done] if done else []
+        self._rows = _rows(path, done) if done else []
 
     def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
         pass
@@ -85,27 +88,23 @@ class ResultsCsv:
         numbers = (*(report.losses[item] for item in ITEMS), *values)
         cells = [str(report.epoch + 1), f"{report.seconds:.1f}", *(_cell(n) for n in numbers), f"{report.rate:.8g}"]
         self._rows.append(dict(zip(COLUMNS, cells, strict=True)))
-        aside = self._path.with_name(f".{self._path.name}.part")
-        try:
-            with aside.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(self._rows)
-            os.replace(aside, self._path)
-        except OSError as error:
-            raise OutputError(
-                f"{self._path}: cannot be written ({error.strerror}); free space or choose project="
-            ) from error
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        runs.write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
 
     def warn(self, message: str) -> None:
         pass
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, done: int) -> list[dict[str, str]]:
+    """The rows of the first `done` epochs, as far as they are there."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if set(COLUMNS) <= row.keys()]
+        rows = [row for row in csv.DictReader(file) if set(COLUMNS) == row.keys()]
+    return [row for row in rows if str(row["epoch"]).isdecimal() and int(row["epoch"]) <= done]
 
 
 def _cell(value: float) -> str:

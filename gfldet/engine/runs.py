@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gfldet.errors import OutputError
 
@@ -48,13 +49,28 @@ def make(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write plain data as JSON, aside and renamed; OutputError with the reason if that fails."""
+def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file beside `path`, flush that to disk and rename it: `path` is whole or untouched at any
+    moment, and nothing is left of a file that could not be finished.
+
+    Raises OutputError with the reason when the folder cannot be written or the disk is full.
+    """
     aside = path.with_name(f".{path.name}.part")
     try:
-        aside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+        with aside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another project="
-        ) from error
+        reason = error.strerror or error
+        raise OutputError(f"{path}: cannot be written ({reason}); free space or choose another project=") from error
+    finally:
+        if aside.is_file():
+            aside.unlink()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as JSON by `write_aside`."""
+    text = json.dumps(value, allow_nan=False)
+    write_aside(path, lambda file: file.write(text.encode()))
