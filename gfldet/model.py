@@ -25,7 +25,9 @@ from gfldet.nn.tasks import DetectionModel
 from gfldet.results import Results
 from gfldet.viz.plots import plot_results
 
-VAL_CONF, PREDICT_CONF = 0.001, 0.25
+PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
+# What `val` takes over from the training run, so that it repeats the AP of its best epoch.
+VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
 
 
 class Model:
@@ -68,9 +70,9 @@ class Model:
         description, start = self.description, self._checkpoint
         if resume is not None:
             start = checkpoints.load(resume)
-            resolved = sessions.resumed_settings(start, settings)
+            resolved = sessions.resumed_settings(start, resume, resolved)
             description = start.description
-        trainer = sessions.prepare_training(resolved, description, None if resume else start, resume)
+        trainer = sessions.prepare_training(resolved, description, start, resume)
         self.save_dir = trainer.weights.parent
         trainer.run()
         self.model, self._checkpoint = checkpoints.load_model(trainer.weights / "best.pt")
@@ -78,12 +80,8 @@ class Model:
             plot_results(self.save_dir / "results.csv", self.save_dir / "results.png")
         if trainer.val is None:
             return None
-        nms = NMS(
-            VAL_CONF if resolved.conf is None else resolved.conf, resolved.iou, resolved.max_det, resolved.agnostic_nms
-        )
-        found = validate(
-            for_inference(self.model, trainer.device), trainer.val, nms, trainer.workers, resolved.evaluator
-        )
+        fused = for_inference(self.model, trainer.device)
+        found = validate(fused, trainer.val, NMS.of(resolved), trainer.workers, resolved.evaluator)
         write_validation(self.save_dir, found, trainer.val.split, trainer.val.store, resolved.plots)
         sessions.sayer(resolved.verbose)(
             f"best weights, of epoch {trainer.progress.best_epoch + 1}:\n{format_table(found.metrics)}"
@@ -93,9 +91,10 @@ class Model:
     def val(self, **settings: Any) -> DetectionMetrics:
         """Measure the model on a split of `data`; writes metrics.json, predictions.json and pictures.
 
-        `data` and `imgsz` are those of the training run unless given.  All settings: `gfldet val --help`.
+        `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
+        of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
-        resolved = resolve("val", {"model": self.source, **self._trained_with("data", "imgsz"), **settings})
+        resolved = resolve("val", {"model": self.source, **self._trained_with(*VALIDATED_WITH), **settings})
         found = self._validate(resolved)
         sessions.sayer(resolved.verbose)(format_table(found.metrics))
         return found.metrics
@@ -116,11 +115,8 @@ class Model:
             spec, settings.split, settings.height_width, budget, settings.on_bad, say, settings.verbose
         )
         data = sessions.make_eval_set(settings, loaded, self.model)
-        nms = NMS(
-            VAL_CONF if settings.conf is None else settings.conf, settings.iou, settings.max_det, settings.agnostic_nms
-        )
         workers = loader_workers(settings.workers, device)
-        found = validate(for_inference(self.model, device), data, nms, workers, settings.evaluator)
+        found = validate(for_inference(self.model, device), data, NMS.of(settings), workers, settings.evaluator)
         runs.make(folder)
         self.save_dir = folder
         write_validation(folder, found, loaded.split, loaded.store, settings.plots)
@@ -148,16 +144,15 @@ class Model:
         say = sessions.sayer(settings.verbose)
         device = choose(settings.device)
         set_threads(settings.threads)
-        conf = PREDICT_CONF if settings.conf is None else settings.conf
         predictor = Predictor(
             for_inference(self.model, device),
             settings.height_width,
-            NMS(conf, settings.iou, settings.max_det, settings.agnostic_nms),
+            NMS.of(settings, PREDICT_CONF),
             self._checkpoint.category_ids if self._checkpoint else tuple(self.names),
             self._class_numbers(settings.classes),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-        frames = iter_source(settings.source, settings.vid_stride, on_bad, lambda text: print(f"warning: {text}"))
+        frames = iter_source(settings.source, settings.vid_stride, on_bad, sessions.warn)
         saver = self._saver(settings)
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or device.type != "cpu" else 1
@@ -165,6 +160,7 @@ class Model:
             for prediction in predictor(frames, batch):
                 if saver is not None:
                     saver.add(prediction)
+                    self.save_dir = saver.folder
                 say(f"{prediction.results.path}: {prediction.results.verbose()}")
                 yield prediction.results
         finally:
@@ -172,15 +168,18 @@ class Model:
                 saver.close()
 
     def _saver(self, settings: PredictSettings) -> Saver | None:
-        """Where predictions are written; None, and no folder, if nothing is to be."""
+        """Who writes the predictions; None if nothing is to be written."""
         self.save_dir = None
         if not (settings.save or settings.save_txt or settings.save_json):
             return None
-        folder = runs.choose(settings.project, settings.name, "predict", settings.exist_ok)
-        runs.make(folder)
-        self.save_dir = folder
         return Saver(
-            folder, settings.save, settings.save_txt, settings.save_conf, settings.save_json, settings.line_width
+            runs.choose(settings.project, settings.name, "predict", settings.exist_ok),
+            settings.save,
+            settings.save_txt,
+            settings.save_conf,
+            settings.save_json,
+            settings.line_width,
+            settings.vid_stride,
         )
 
     def _class_numbers(self, classes: tuple[int | str, ...] | None) -> list[int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gfldet.data.sources import Frame
-from gfldet.engine.runs import write_json
+from gfldet.engine import runs
 from gfldet.engine.validator import NMS, coco_results, to_input
 from gfldet.errors import OutputError
 from gfldet.nn.tasks import DetectionModel
@@ -92,7 +92,11 @@ class Predictor:
 
 @dataclass(slots=True, eq=False)
 class Saver:
-    """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json."""
+    """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json.
+
+    The folder is made for the first of them, so that a source that cannot be read leaves none.  `vid_stride` is the
+    share of a video's frames that come, which its copy is slowed down by.
+    """
 
     folder: Path
     pictures: bool
@@ -100,13 +104,17 @@ class Saver:
     scores_in_txt: bool
     coco: bool
     line_width: int | None = None
-    _results: list[dict[str, Any]] = field(default_factory=list)
+    vid_stride: int = 1
+    _results: list[dict[str, Any]] | None = None
     _video: cv2.VideoWriter | None = None
     _video_path: Path | None = None
 
     def add(self, prediction: Prediction) -> None:
         """Write one prediction; OutputError where that fails."""
         frame, results = prediction.frame, prediction.results
+        if self._results is None:
+            runs.make(self.folder)
+            self._results = []
         if self.pictures and frame.index is None:
             results.save(self.folder / f"{frame.name}.jpg", self.line_width)
         elif self.pictures:
@@ -117,23 +125,23 @@ class Saver:
             self._results += prediction.coco
 
     def close(self) -> None:
-        """Finish the video and write predictions.json."""
+        """Finish the video and write predictions.json, if anything came."""
         if self._video is not None:
             self._video.release()
             self._video = None
-        if self.coco:
-            write_json(self.folder / "predictions.json", self._results)
+        if self.coco and self._results is not None:
+            runs.write_json(self.folder / "predictions.json", self._results)
 
     def _add_to_video(self, frame: Frame, picture: np.ndarray) -> None:
         """One frame of the video that has the name of its source."""
-        stem = Path(frame.path).stem if not frame.path.isdecimal() else f"camera{frame.path}"
-        path = self.folder / f"{stem}.mp4"
+        path = self.folder / f"{frame.name.rpartition('_')[0]}.mp4"
         if path != self._video_path:
             if self._video is not None:
                 self._video.release()
             height, width = picture.shape[:2]
             code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(path), code, frame.fps or VIDEO_FPS, (width, height))
+            fps = (frame.fps or VIDEO_FPS) / self.vid_stride
+            self._video = cv2.VideoWriter(str(path), code, fps, (width, height))
             self._video_path = path
             if not self._video.isOpened():
                 raise OutputError(f"{path}: the video cannot be written; choose another project=, or save=false")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from gfldet.engine.device import loader_workers
 from gfldet.engine.ema import WeightAverage
 from gfldet.engine.schedule import Plan
 from gfldet.engine.validator import NMS, for_inference, validate
-from gfldet.errors import CheckpointError, WorkError
+from gfldet.errors import CheckpointError, ConfigError, WorkError
 from gfldet.losses.detection import Gains
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.nn.tasks import DetectionModel
@@ -90,7 +91,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, s, self.plan)
         self.average = WeightAverage(self.model, s.ema_decay)
         self.precision = mixed_precision(s.amp, self.device)
-        self.scaler = torch.amp.GradScaler(enabled=self.precision is torch.float16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.guard = BufferGuard(self.model)
         self.workers = loader_workers(s.workers, self.device)
 
@@ -103,10 +104,12 @@ class Trainer:
             self.progress.epoch = epoch + 1
             self.progress.seconds += time.perf_counter() - began
             best = self._is_best(epoch, metrics)
-            self._save(epoch, metrics, best)
             rate = self.plan.learning_rate(self.progress.step - 1)
-            self._tell(EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best))
-            if self.settings.patience and epoch - self.progress.best_epoch >= self.settings.patience:
+            report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best)
+            for observer in self.observers:
+                observer.epoch(report)
+            self._save(epoch, metrics, best)
+            if out_of_patience(self.progress, self.settings.patience):
                 break
         return self.progress
 
@@ -121,7 +124,7 @@ class Trainer:
                 total, counted = total + items, counted + 1
                 for observer in self.observers:
                     observer.batch(epoch, number, batch, total / counted)
-        means = (total / max(counted, 1)).tolist()
+        means = (total / counted).tolist() if counted else [math.nan] * len(ITEMS)
         return dict(zip(ITEMS, means, strict=True))
 
     def _batches(self, epoch: int) -> Iterator[TrainBatch]:
@@ -155,22 +158,24 @@ class Trainer:
         """Undo what a non-finite step did to the statistics, say whose images it was, stop after several."""
         self.guard.restore()
         self.optimizer.zero_grad()
+        self.scaler.update()
         self.progress.bad_steps += 1
         images = ", ".join(batch.files)
         for observer in self.observers:
             observer.warn(f"step {self.progress.step}: loss or gradient not finite; step left out; images: {images}")
         if self.progress.bad_steps >= MAX_BAD_STEPS:
+            last = self.weights / "last.pt"
+            kept = f"; the weights of the last whole epoch are in {last}" if last.is_file() else ""
             raise WorkError(
-                f"{MAX_BAD_STEPS} steps in a row were not finite, the last at step {self.progress.step} with {images}; "
-                f"the weights of the last good epoch are in {self.weights / 'last.pt'}. Try a lower lr0 or amp=off"
+                f"{MAX_BAD_STEPS} steps in a row were not finite, the last at step {self.progress.step} with {images}"
+                f"{kept}. Try a lower lr0 or amp=off"
             )
 
     def _validate(self) -> DetectionMetrics:
         assert self.val is not None
-        s = self.settings
-        nms = NMS(0.001 if s.conf is None else s.conf, s.iou, s.max_det, s.agnostic_nms)
         model = for_inference(self.average.model, self.device)
-        return validate(model, self.val, nms, self.workers, s.evaluator, detailed=False).metrics
+        nms, evaluator = NMS.of(self.settings), self.settings.evaluator
+        return validate(model, self.val, nms, self.workers, evaluator, detailed=False).metrics
 
     def _is_best(self, epoch: int, metrics: DetectionMetrics | None) -> bool:
         """Whether this epoch is the best so far; without validation the last always is.  An AP of NaN counts as 0."""
@@ -181,7 +186,11 @@ class Trainer:
         return better
 
     def _save(self, epoch: int, metrics: DetectionMetrics | None, best: bool) -> None:
-        """last.pt with all that is needed to go on; best.pt and epochN.pt with the averaged weights alone."""
+        """last.pt with all that is needed to go on; best.pt and epochN.pt with the averaged weights alone.
+
+        last.pt comes last, after results.csv too: a run that is cut off in between repeats the epoch, and so
+        writes the others again, the same to the bit.
+        """
         plain = Checkpoint(
             description=self.model.description,
             names=tuple(self.model.names.values()),
@@ -191,13 +200,12 @@ class Trainer:
             epoch=epoch,
             metrics={} if metrics is None else {"map": metrics.map, "map50": metrics.map50, "map75": metrics.map75},
         )
-        fields = {name: getattr(plain, name) for name in plain.__slots__}
-        checkpoints.save(self.weights / "last.pt", Checkpoint(**{**fields, "training": self._state()}))
         if best:
             checkpoints.save(self.weights / "best.pt", plain)
         period = self.settings.save_period
         if period and (epoch + 1) % period == 0:
             checkpoints.save(self.weights / f"epoch{epoch + 1}.pt", plain)
+        checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
 
     def _state(self) -> dict[str, Any]:
         """All that a continued run needs beside the averaged weights, as tensors and plain data."""
@@ -218,21 +226,27 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         self.average.model.load_state_dict(dict(checkpoint.weights))
         self.average.updates = state["updates"]
+        # Moments come from the checkpoint, but what the settings say of decay and momentum now is what counts.
+        said = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        for group, values in zip(self.optimizer.param_groups, said, strict=True):
+            group.update(values)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         torch.set_rng_state(state["random"])
 
-    def _tell(self, report: EpochReport) -> None:
-        for observer in self.observers:
-            observer.epoch(report)
+
+def out_of_patience(progress: Progress, patience: int) -> bool:
+    """Whether `patience` epochs (0: any number) have gone by without a better AP."""
+    return patience > 0 and progress.epoch - 1 - progress.best_epoch >= patience
 
 
 class BufferGuard:
     """The batch-norm statistics before a step, to put back if the step was not finite: a forward alone spoils them."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._buffers = list(model.buffers())
         self._kept = [b.clone() for b in self._buffers]
 
     @torch.no_grad()
@@ -257,13 +271,15 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, plan: Plan) -> tor
 
 
 def freeze(model: DetectionModel, layers: int | tuple[int, ...] | None) -> None:
-    """Take layers out of training: the first `layers`, or those numbered."""
+    """Take layers out of training: the first `layers`, or those numbered; ConfigError where that is not possible."""
     numbers = range(layers) if isinstance(layers, int) else layers or ()
+    last = len(model.graph.layers) - 1
     for number in numbers:
-        if number >= len(model.graph.layers):
-            last = len(model.graph.layers) - 1
-            raise CheckpointError(f"freeze: layer {number} is not there; the model has layers 0 to {last}")
+        if number > last:
+            raise ConfigError(f"freeze: layer {number} is not there; the model has layers 0 to {last}")
         model.graph.layers[number].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("freeze: nothing is left to train; freeze fewer layers")
 
 
 def keep_frozen_statistics(model: nn.Module) -> None:

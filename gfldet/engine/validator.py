@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gfldet.config.schema import Detections as DetectionSettings
 from gfldet.data.dataset import EvalBatch, EvalSet
 from gfldet.data.loader import in_order
 from gfldet.metrics.coco import DetectionMetrics, evaluate
@@ -24,6 +25,12 @@ class NMS:
     iou: float = 0.7
     max_det: int = 300
     agnostic: bool = False
+
+    @classmethod
+    def of(cls, settings: DetectionSettings, conf: float = 0.001) -> NMS:
+        """What the settings say; `conf` where they leave it open."""
+        chosen = conf if settings.conf is None else settings.conf
+        return cls(chosen, settings.iou, settings.max_det, settings.agnostic_nms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
