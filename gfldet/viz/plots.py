@@ -6,7 +6,13 @@ as objects: no window, no backend and no global state is touched, so any thread 
 
 from __future__ import annotations
 
+import atexit
 import csv
+import logging
+import os
+import shutil
+import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,10 +182,30 @@ def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats
 
 
 def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
+    if "matplotlib" not in sys.modules and "MPLCONFIGDIR" not in os.environ:
+        _load_without_a_trace()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+
+
+def _load_without_a_trace() -> None:
+    """Import matplotlib so that the list of fonts it makes goes to a folder that this process removes when it ends.
+
+    Left to itself it writes into HOME, unasked, and complains where that is not possible.
+    """
+    folder = tempfile.mkdtemp(prefix="gfldet-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it tells when the list takes long
+    os.environ["MPLCONFIGDIR"] = folder
+    try:
+        import matplotlib.font_manager  # noqa: F401 - the module asks for the folder once, and remembers it
+    finally:
+        del os.environ["MPLCONFIGDIR"]
+        log.setLevel(level)
 
 
 def _line(ax: Axes, x: Floats, y: Floats, colour: tuple[float, ...], label: str) -> None:
