@@ -1,0 +1,151 @@
+"""tools/bench: gfldet against ultralytics, in one run on one machine, as one table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench_parts import PEER
+from bench_parts.export import export
+from bench_parts.rows import PARTS, Bench, measure
+from bench_parts.sides import BenchError, Side, our_side, peer_python, peer_side
+from bench_parts.table import Row, markdown, plain
+from gfldet.errors import UserError
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser("tools/bench", description=__doc__)
+    usual = [part for part in PARTS if part != "accuracy"]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: {' '.join(usual)}")
+    parser.add_argument("--data", default="shapes", help="data YAML, as gfldet takes it (default: the built-in shapes)")
+    parser.add_argument("--out", type=Path, action="append", default=[], help="write the table to a .md or .json too")
+    parser.add_argument("--peer-python", type=Path, help=f"a Python with ultralytics {PEER} (default: .bench/peer)")
+    parser.add_argument(
+        "--repeats", type=int, help="of every measurement (default: help 9, assigner and mosaic 3, train 1)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=_cores(), help="of the assigner, on both sides (default: every core)"
+    )
+    parser.add_argument("--imgsz", type=int, default=320, help="of train and accuracy (default: 320)")
+    parser.add_argument("--batch", type=int, default=16, help="of train, mosaic and accuracy (default: 16)")
+    parser.add_argument(
+        "--short", type=int, default=2, help="train: epochs of the shorter run; the other has twice as many"
+    )
+    parser.add_argument("--epochs", type=int, default=60, help="accuracy: epochs (default: 60)")
+    parser.add_argument("--peer-accuracy", action="store_true", help="accuracy: train the peer too (long)")
+    parser.add_argument(
+        "--quick", action="store_true", help="only to see that everything works; the figures mean nothing"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="a new folder for runs and copies, kept (default: temporary, removed)"
+    )
+    given = parser.parse_args(argv)
+    given.parts = given.parts or usual
+    unknown = [part for part in given.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if wrong := [str(out) for out in given.out if out.suffix not in (".md", ".json")]:
+        parser.error(f"--out {wrong[0]}: expected a name that ends in .md or .json")
+    if given.quick:
+        given.short, given.epochs, given.imgsz = 1, 1, 160
+    return given
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def work_folder(given: Path | None) -> Iterator[Path]:
+    """The folder that everything is written to."""
+    if given is None:
+        with tempfile.TemporaryDirectory(prefix="gfldet-bench-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder).resolve()
+        return
+    given.mkdir(parents=True)
+    yield given.resolve()
+
+
+def about(ours: Side, theirs: Side, given: argparse.Namespace) -> dict[str, str]:
+    """Where and with what it is measured; both sides have read their libraries once after this."""
+    mine, peer = ours.ask("warm"), theirs.ask("warm")
+    if peer.pop("ultralytics") != PEER:
+        raise BenchError(f"{theirs.python}: another version of ultralytics; install ultralytics=={PEER}")
+    return {
+        "machine": f"{_processor()}, {_cores()} cores, {platform.system()}",
+        "gfldet": f"{mine.pop('gfldet')}, {_versions(mine)}",
+        f"ultralytics {PEER}": _versions(peer),
+        "data": Path(given.data).name,
+        "command": "tools/bench " + " ".join(sys.argv[1:]),
+    }
+
+
+def _versions(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main() -> int:
+    """Measure, print the table, write it where asked; 1 if a measurement failed, 2 for bad input."""
+    given = arguments()
+    data = given.data if given.data == "shapes" else str(Path(given.data).resolve())
+    rows: list[Row] = []
+    facts: dict[str, str] = {}
+    status = 0
+    try:
+        with work_folder(given.work) as work:
+            ours, theirs = our_side(work), peer_side(work, peer_python(given.peer_python))
+            facts = about(ours, theirs, given)
+            copy = export(data, work / "data")
+            bench = Bench(
+                ours,
+                theirs,
+                work,
+                data,
+                copy,
+                given.repeats,
+                given.quick,
+                given.threads,
+                given.imgsz,
+                given.batch,
+                given.epochs,
+                given.short,
+                given.peer_accuracy,
+            )
+            for row in measure(bench, given.parts):
+                rows.append(row)
+    except (UserError, BenchError, OSError) as error:
+        print(f"tools/bench: {error}", file=sys.stderr)
+        status = 2 if isinstance(error, UserError) else 1
+    if rows:  # also those from before a failure: they took long enough
+        tell(rows, facts, given.out)
+    return status
+
+
+def tell(rows: list[Row], facts: dict[str, str], files: list[Path]) -> None:
+    """Print the table and write it to files, as markdown or JSON by their names."""
+    table = markdown(rows, facts)
+    print(table, end="")
+    for file in files:
+        text = table if file.suffix == ".md" else json.dumps(plain(rows, facts), indent=2)
+        file.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What is measured inside gfldet's Python.  Imports stand in the tasks: nothing may start before a core is chosen."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bench_parts import probe
+
+
+def versions() -> dict[str, Any]:
+    """Versions of what both sides share."""
+    import cv2
+    import numpy
+    import torch
+
+    import gfldet
+
+    return {
+        "gfldet": gfldet.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "cv2": cv2.__version__,
+    }
+
+
+def warm() -> dict[str, Any]:
+    """Read what every command reads, so that no measured one pays for a cold disk or for the list of fonts."""
+    import matplotlib.font_manager  # noqa: F401
+    import torchvision  # noqa: F401
+
+    return versions()
+
+
+def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, Any]:
+    """Memory of the first call on a saved problem, then the time of `repeats` more."""
+    import numpy as np
+    import torch
+
+    from bench_parts.problem import STRIDES
+    from gfldet.assigners import Predictions, TaskAlignedAssigner, Truths
+    from gfldet.ops.points import grids
+
+    torch.set_num_threads(threads)
+    given = {name: torch.from_numpy(value) for name, value in np.load(problem).items()}
+    images, count = given["classes"].shape
+    predictions = Predictions(given["logits"], given["boxes"])
+    index = torch.arange(images).repeat_interleave(count)
+    truths = Truths(given["truths"].flatten(0, 1), given["classes"].flatten(), index)
+    levels = grids([(size // stride, size // stride) for stride in STRIDES], STRIDES)
+    assign = TaskAlignedAssigner(topk=10, alpha=0.5, beta=6.0)
+
+    def call() -> int:
+        return len(assign(predictions, truths, levels, reach=15).point)
+
+    memory = probe.extra_memory(call)
+    return {"memory": memory, "seconds": probe.seconds(call, repeats), "positives": call()}
+
+
+def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
+    """Images a second of the training batches, defaults on, made in this thread for `at_least` seconds."""
+    from gfldet.data.augment import Augmentation
+    from gfldet.data.dataset import ImageStore, TrainSet
+    from gfldet.data.spec import load_spec
+    from gfldet.data.split import load_split, open_image
+    from gfldet.engine.device import memory_budget, set_threads
+
+    set_threads(1)
+    store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
+    split = load_split(load_spec(data), "train", "skip", visit=store.keep)
+    batches = TrainSet(split, store, (imgsz, imgsz), batch, seed=0, how=Augmentation())
+    batches.load(next(batches.keys(0)))
+    done, epoch, began = 0, 1, time.perf_counter()
+    while time.perf_counter() - began < at_least:
+        for key in batches.keys(epoch):
+            done += len(batches.load(key).images)
+        epoch += 1
+    return {"rate": done / (time.perf_counter() - began)}
+
+
+if __name__ == "__main__":
+    probe.serve({"warm": warm, "assigner": assigner, "mosaic": mosaic})

@@ -1,0 +1,60 @@
+"""Inside a measured process: time, peak memory, and how a task is asked for and answered.  Standard library only."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Task = Callable[..., dict[str, Any]]
+
+
+def serve(tasks: Mapping[str, Task]) -> None:
+    """Run the task that argv asks for: its name, its arguments as JSON, and the file that takes its answer.
+
+    An argument `core` ties the process to that core before anything that starts threads is imported.
+    """
+    name, arguments, answer = sys.argv[1:]
+    request = json.loads(arguments)
+    core = request.pop("core", None)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    Path(answer).write_text(json.dumps(tasks[name](**request)), encoding="utf-8")
+
+
+def seconds(call: Callable[[], object], repeats: int) -> list[float]:
+    """Wall time of each of `repeats` calls."""
+    return [_timed(call) for _ in range(repeats)]
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def extra_memory(call: Callable[[], object]) -> float:
+    """MB (2**20 bytes) of resident memory by which one call exceeds, at its peak, what the process held before."""
+    gc.collect()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew at what is resident now
+        before = _status("VmRSS")
+        call()
+        return (_status("VmHWM") - before) / 2**10
+    except OSError:  # elsewhere: the growth of the highest peak so far, too little if an earlier one was higher
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        call()
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status, in KB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,0 +1,199 @@
+"""The measurements, one function for each part of the table.  Sides take turns, so that both meet the same weather."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench_parts.export import images_in
+from bench_parts.problem import draw
+from bench_parts.score import average_precision
+from bench_parts.sides import Side
+from bench_parts.table import Row
+from gfldet.data.records import Split
+
+CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is compared and how long."""
+
+    ours: Side
+    theirs: Side
+    work: Path
+    data: str
+    peer_data: Path
+    repeats: int | None  # None: as each part thinks right
+    quick: bool
+    threads: int
+    imgsz: int
+    batch: int
+    epochs: int  # of the accuracy run
+    short: int  # epochs of the shorter throughput run
+    peer_accuracy: bool
+
+    @property
+    def shared(self) -> dict[str, object]:
+        """Settings that both train commands are given; all others are each side's defaults."""
+        return {"imgsz": self.imgsz, "batch": self.batch, "seed": 0, "device": "cpu"}
+
+    def times(self, usual: int) -> range:
+        """How often to repeat something that is usually repeated `usual` times."""
+        return range(self.repeats or (1 if self.quick else usual))
+
+
+def help_rows(bench: Bench) -> Iterator[Row]:
+    """Time to the first word: the help of both programs."""
+    ours, theirs = [], []
+    bench.ours.seconds("--help"), bench.theirs.seconds("help")
+    for _ in bench.times(9):
+        ours.append(bench.ours.seconds("--help"))
+        theirs.append(bench.theirs.seconds("help"))
+    script = "import sys; from gfldet.cli import main; main(['--help']); print('torch' in sys.modules)"
+    lean = bench.ours.run([str(bench.ours.python), "-c", script]).splitlines()[-1] == "False"
+    what = "`gfldet --help` against `yolo help`"
+    if lean:
+        yield Row(what, "s", ours, theirs, target=15, note="ours imports no torch")
+    else:
+        yield Row(what, "s", ours, theirs, target=15, broken="ours imports torch")
+
+
+def assigner_rows(bench: Bench) -> Iterator[Row]:
+    """Task-aligned assignment of one batch: time, and the memory that a call adds at its peak."""
+    for truths in (10, 200, 1000):
+        path = bench.work / "problem.npz"
+        draw(IMAGES, truths, CLASSES, INPUT, seed=0).save(path)
+        request = {"problem": str(path), "threads": bench.threads, "repeats": 3, "size": INPUT}
+        seconds: tuple[list[float], list[float]] = [], []
+        memory: tuple[list[float], list[float]] = [], []
+        for _ in bench.times(3):
+            for side, (time, space) in zip((bench.ours, bench.theirs), zip(seconds, memory, strict=True), strict=True):
+                answer = side.ask("assigner", **request)
+                time += answer["seconds"]
+                space.append(answer["memory"])
+        what = f"assigner, {IMAGES} images x {truths:,} truths, {INPUT} px, {CLASSES} classes"
+        target = 10 if truths == 1000 else None
+        ours, theirs = ([1000 * second for second in side] for side in seconds)
+        yield Row(f"{what}: time", "ms", ours, theirs, target=target)
+        yield Row(f"{what}: memory", "MB", memory[0], memory[1], target=target, note="peak growth of one call")
+
+
+def mosaic_rows(bench: Bench) -> Iterator[Row]:
+    """Augmented training batches, made on one core."""
+    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    for imgsz in (640, 320):
+        request = {"imgsz": imgsz, "batch": bench.batch, "at_least": 1.0 if bench.quick else 8.0, "core": core}
+        ours: list[float] = []
+        theirs: dict[str, list[float]] = {"": [], "ram": []}
+        for _ in bench.times(3):
+            ours.append(bench.ours.ask("mosaic", data=bench.data, **request)["rate"])
+            for cache, rates in theirs.items():
+                rates.append(bench.theirs.ask("mosaic", data=str(bench.peer_data), cache=cache, **request)["rate"])
+        faster = max(theirs, key=lambda cache: sorted(theirs[cache])[len(theirs[cache]) // 2])
+        yield Row(
+            f"mosaic pipeline, one core, {imgsz} px",
+            "images/s",
+            ours,
+            theirs[faster],
+            more_is_better=True,
+            target=2 if imgsz == 640 else None,
+            note=f"peer's faster setting: cache={faster or 'False, its default'}",
+        )
+
+
+def train_rows(bench: Bench) -> Iterator[Row]:
+    """The whole train command, defaults on both sides, for a number of epochs and for twice as many."""
+    lengths = (bench.short, 2 * bench.short)
+    ours: dict[int, list[float]] = {n: [] for n in lengths}
+    theirs: dict[int, list[float]] = {n: [] for n in lengths}
+    for turn in bench.times(1):
+        for n in lengths:
+            ours[n].append(_train_ours(bench, n, f"short{n}-{turn}"))
+            theirs[n].append(_train_theirs(bench, n, f"short{n}-{turn}"))
+    images = len(images_in(bench.data, "train").records)
+    what = f"`train`, {bench.imgsz} px, batch {bench.batch}"
+    for n in lengths:
+        target = 2.5 if n == max(lengths) else None
+        yield Row(f"{what}: whole command, {n} epochs", "s", ours[n], theirs[n], target=target)
+    rates, peer_rates = (_rates(images, bench.short, side) for side in (ours, theirs))
+    note = f"{images} images an epoch; from the difference of the two lengths, validation included"
+    yield Row(f"{what}: throughput", "images/s", rates, peer_rates, more_is_better=True, target=2.5, note=note)
+
+
+def _rates(images: int, short: int, wall: dict[int, list[float]]) -> list[float]:
+    """Training images a second, start and end of the command taken out."""
+    return [images * short / (b - a) for a, b in zip(wall[short], wall[2 * short], strict=True)]
+
+
+def _train_ours(bench: Bench, epochs: int, name: str) -> float:
+    where = {"data": bench.data, "project": bench.work / "runs" / "gfldet", "name": name}
+    return bench.ours.seconds("train", *_words(model="gfldet-n", epochs=epochs, **where, **bench.shared))
+
+
+def _train_theirs(bench: Bench, epochs: int, name: str) -> float:
+    where = {"data": bench.peer_data, "project": bench.work / "runs" / "peer", "name": name}
+    scratch = {"model": "yolov8n.yaml", "pretrained": False}
+    return bench.theirs.seconds("train", *_words(epochs=epochs, **scratch, **where, **bench.shared))
+
+
+def _words(**settings: object) -> list[str]:
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+def accuracy_rows(bench: Bench) -> Iterator[Row]:
+    """AP50-95 on val of the last epoch's weights, from scratch, by pycocotools from the saved predictions."""
+    split, runs = images_in(bench.data, "val"), bench.work / "runs" / "gfldet"
+    wall = _train_ours(bench, bench.epochs, "long")
+    where = {"data": bench.data, "project": runs, "name": "long-val"}
+    weights = runs / "long" / "weights" / "last.pt"
+    bench.ours.seconds("val", *_words(model=weights, imgsz=bench.imgsz, device="cpu", **where))
+    found = json.loads((runs / "long-val" / "predictions.json").read_text(encoding="utf-8"))
+    ap, peer_ap, peer_wall = [average_precision(split, found)], [], []
+    if bench.peer_accuracy:
+        peer_wall = [_train_theirs(bench, bench.epochs, "long")]
+        peer_ap = [average_precision(split, _predictions_of_peer(bench, split))]
+    what = f"{bench.epochs} epochs, {bench.imgsz} px, batch {bench.batch}, from scratch"
+    target = 0.57 if Path(bench.data).stem == "bccd" and bench.epochs == 60 else None
+    yield Row(f"AP50-95 on val, last weights, {what}", "AP", ap, peer_ap, more_is_better=True, at_least=target)
+    yield Row(f"`train`, {what}: whole command", "s", [wall], peer_wall, target=2.5)
+
+
+def _predictions_of_peer(bench: Bench, split: Split) -> list[dict[str, object]]:
+    """The peer's predictions.json in the ids of our split: its images are numbered as our records are."""
+    runs = bench.work / "runs" / "peer"
+    where = {"data": bench.peer_data, "project": runs, "name": "long-val", "save_json": True}
+    weights = runs / "long" / "weights" / "last.pt"
+    bench.theirs.seconds("val", *_words(model=weights, imgsz=bench.imgsz, device="cpu", **where))
+    found = json.loads((runs / "long-val" / "predictions.json").read_text(encoding="utf-8"))
+    return [
+        {
+            "image_id": split.records[int(one["image_id"])].image_id,
+            "category_id": split.category_ids[one["category_id"] - 1],  # it counts classes from 1
+            "bbox": one["bbox"],
+            "score": one["score"],
+        }
+        for one in found
+    ]
+
+
+PARTS = {
+    "help": help_rows,
+    "train": train_rows,
+    "assigner": assigner_rows,
+    "mosaic": mosaic_rows,
+    "accuracy": accuracy_rows,
+}
+
+
+def measure(bench: Bench, parts: list[str]) -> Iterator[Row]:
+    """Rows of the parts, each told on stderr as soon as it is there."""
+    for part in parts:
+        print(f"{part} ...", file=sys.stderr)
+        for row in PARTS[part](bench):
+            print(f"  {' | '.join(cell for cell in row.cells() if cell)}", file=sys.stderr)
+            yield row
