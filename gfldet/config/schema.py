@@ -270,8 +270,8 @@ GROUPS: tuple[type, ...] = (
 
 def settings_of(part: type) -> Iterator[Setting]:
     """The settings of a group or of a command, in the order of the schema."""
-    for entry in fields(part):
-        if "kind" in entry.metadata:
+    for group in GROUPS:
+        for entry in fields(group) if issubclass(part, group) else ():
             default = None if entry.default is MISSING else entry.default
             yield Setting(name=entry.name, default=default, **entry.metadata)
 
