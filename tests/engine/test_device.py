@@ -1,0 +1,57 @@
+"""Where and with how many threads to compute."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+import torch
+
+from gfldet.engine import device
+from gfldet.errors import ConfigError
+
+
+def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.choose("auto") == torch.device("cpu")
+    assert device.choose("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.choose("auto") == torch.device("cuda:0")
+    assert device.choose("cuda:1") == torch.device("cuda:1")
+    assert device.choose("1") == torch.device("cuda:1")
+
+
+def test_devices_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("cuda:1", "7"):
+        with pytest.raises(ConfigError, match=f"device={name}: torch sees 1 CUDA devices here; use device=cpu"):
+            device.choose(name)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device=mps: not available on this machine"):
+        device.choose("mps")
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        device.set_threads(3)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 1)
+        monkeypatch.setattr(device, "cores", lambda: 2)
+        device.set_threads(0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cores", lambda: 6)
+    assert device.loader_workers(-1, torch.device("cpu")) == 1
+    assert device.loader_workers(-1, torch.device("cuda")) == 6
+    assert device.loader_workers(0, torch.device("cuda")) == 0
+    assert device.loader_workers(4, torch.device("cpu")) == 4
+
+
+def test_memory_for_images() -> None:
+    assert device.memory_budget("none") == 0
+    assert device.memory_budget("ram") > 1 << 60
+    assert 0 < device.memory_budget("auto") < 1 << 50
