@@ -15,7 +15,7 @@ import torch
 from gfldet.data.sources import Frame
 from gfldet.engine import runs
 from gfldet.engine.validator import NMS, coco_results, to_input
-from gfldet.errors import OutputError
+from gfldet.errors import DataError, OutputError
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import Letterbox
@@ -50,15 +50,27 @@ class Predictor:
     rect: bool = True
 
     def __call__(self, frames: Iterable[Frame], batch: int) -> Iterator[Prediction]:
-        """Predictions in the order of the frames; up to `batch` neighbours of one size go through together."""
+        """Predictions in the order of the frames; up to `batch` neighbours of one size go through together.
+
+        A DataError of the frames comes out after the predictions of those before it.
+        """
         waiting: list[Frame] = []
-        for frame in frames:
-            if waiting and (len(waiting) == batch or waiting[0].image.shape != frame.image.shape):
-                yield from self._predict(waiting)
-                waiting = []
-            waiting.append(frame)
+        failure: DataError | None = None
+        try:
+            for frame in frames:
+                if waiting and waiting[0].image.shape != frame.image.shape:
+                    yield from self._predict(waiting)
+                    waiting = []
+                waiting.append(frame)
+                if len(waiting) == batch:
+                    yield from self._predict(waiting)
+                    waiting = []
+        except DataError as error:
+            failure = error
         if waiting:
             yield from self._predict(waiting)
+        if failure is not None:
+            raise failure
 
     def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
         """Frames of one image size, in one batch."""
