@@ -1,0 +1,326 @@
+"""`Model`: what a user holds.  Its answers are known beforehand: the model inside finds rectangles by their colour."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import gfldet
+from gfldet import Model
+from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
+from gfldet.nn.tasks import DetectionModel
+from gfldet.results import Results
+
+WIDTH, HEIGHT = 96, 64
+RECTANGLES = [(0, 8, 4, 40, 36), (1, 60, 40, 88, 60)]
+BOXES = [list(map(float, r[1:])) for r in RECTANGLES]
+
+
+@pytest.fixture
+def model(tiny_yaml: Path, colour_finder: DetectionModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Model:
+    monkeypatch.chdir(tmp_path)  # where runs/ would go
+    made = Model(tiny_yaml)
+    made.model = colour_finder
+    return made
+
+
+@pytest.fixture
+def picture(draw: Callable[..., np.ndarray]) -> np.ndarray:
+    """RGB"""
+    return draw(RECTANGLES, WIDTH, HEIGHT, 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: np.ndarray) -> Path:
+    (tmp_path / "photos").mkdir()
+    for name in ("b.png", "a.png", "c.bmp"):
+        cv2.imwrite(str(tmp_path / "photos" / name), picture[..., ::-1])
+    return tmp_path / "photos"
+
+
+QUIET: dict[str, Any] = {"imgsz": 96, "threads": 1, "verbose": False}
+
+
+def check(results: Results) -> None:
+    """The two rectangles, where they were drawn."""
+    assert results.orig_shape == (HEIGHT, WIDTH)
+    np.testing.assert_allclose(results.boxes.xyxy, BOXES, atol=0.01)
+    assert [results.names[int(c)] for c in results.boxes.cls] == ["red", "blue"]
+
+
+# ------------------------------------------------------------------------------------------------------- predicting
+
+
+def test_a_file(model: Model, folder: Path) -> None:
+    for source in (folder / "a.png", str(folder / "a.png")):
+        (results,) = model.predict(source, **QUIET)
+        check(results)
+        assert results.path == str(folder / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("photos", ["a.png", "b.png", "c.bmp"]),
+        ("photos/*.png", ["a.png", "b.png"]),
+        ("**/[bc].*", ["b.png", "c.bmp"]),
+        (["photos/c.bmp", "photos/a.png"], ["c.bmp", "a.png"]),
+        ("list.txt", ["b.png", "a.png"]),
+    ],
+)
+def test_many_files(model: Model, folder: Path, source: Any, names: list[str]) -> None:
+    Path("list.txt").write_text("photos/b.png\n./photos/a.png\n")
+    found = model.predict(source, **QUIET)
+    assert [Path(results.path).name for results in found] == names
+    for results in found:
+        check(results)
+
+
+def test_arrays_are_bgr_and_pil_images_rgb(model: Model, picture: np.ndarray) -> None:
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    for results in model.predict([bgr, Image.fromarray(picture)], **QUIET):
+        check(results)
+        assert (results.orig_img == bgr).all()
+    (swapped,) = model.predict(picture, **QUIET)
+    assert [swapped.names[int(c)] for c in swapped.boxes.cls] == ["red", "blue"]
+    np.testing.assert_allclose(swapped.boxes.xyxy, BOXES[::-1], atol=0.01)  # red is blue now
+    check(model(bgr, **QUIET)[0])
+
+
+def test_a_video(model: Model, picture: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (WIDTH, HEIGHT))
+    for _ in range(5):
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    writer.release()
+    found = model.predict(path, vid_stride=2, save=True, save_txt=True, **QUIET)
+    assert len(found) == 3
+    for results in found:
+        np.testing.assert_allclose(results.boxes.xyxy, BOXES, atol=2)  # jpeg blurs the edges
+    assert model.save_dir is not None
+    assert sorted(path.name for path in model.save_dir.rglob("*.*")) == [
+        "clip.mp4",
+        "clip_000000.txt",
+        "clip_000002.txt",
+        "clip_000004.txt",
+    ]
+
+
+def test_a_stream_goes_image_by_image(model: Model, folder: Path) -> None:
+    seen: list[int] = []
+    predict = model.model.predict
+
+    def watched(x: Any) -> Any:
+        seen.append(len(x))
+        return predict(x)
+
+    model.model.predict = watched  # type: ignore[method-assign]
+    found = model.predict(folder, stream=True, **QUIET)
+    assert isinstance(found, Iterator)
+    assert seen == []
+    check(next(found))
+    assert seen == [1]
+    assert len(list(found)) == 2
+
+
+def test_any_image_size_gives_boxes_of_the_image(model: Model, folder: Path) -> None:
+    for size in (64, 192, (64, 160), (160, 64)):
+        (results,) = model.predict(folder / "a.png", **{**QUIET, "imgsz": size})
+        np.testing.assert_allclose(results.boxes.xyxy, BOXES, atol=96 / np.min(size) + 0.1)
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"), [("blue", [1]), (["red"], [0]), (0, [0]), ([0, "blue"], [0, 1]), ("1,red", [0, 1])]
+)
+def test_classes_by_name_and_number(model: Model, folder: Path, classes: Any, kept: list[int]) -> None:
+    (results,) = model.predict(folder / "a.png", classes=classes, **QUIET)
+    assert results.boxes.cls.tolist() == kept
+
+
+def test_classes_that_the_model_does_not_have(model: Model, folder: Path) -> None:
+    told = r"classes=\['green', 2\]: the model has \{0: 'red', 1: 'blue'\}; give names or numbers of these"
+    with pytest.raises(ConfigError, match=told):
+        model.predict(folder, classes=["red", "green", 2], **QUIET)
+
+
+def test_choice_of_detections(model: Model, folder: Path) -> None:
+    def classes(**settings: Any) -> list[float]:
+        return [c for results in model.predict(folder / "a.png", **QUIET, **settings) for c in results.boxes.cls]
+
+    assert classes(conf=0.85) == [0]
+    assert classes(conf=0.95) == []
+    assert classes(max_det=1) == [0]
+
+
+def test_nothing_is_written_unless_asked(model: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.predict(folder, **QUIET)
+    assert model.save_dir is None
+    assert not Path("runs").exists()
+    got = capsys.readouterr()
+    assert (got.out, got.err) == ("", "")
+
+
+def test_what_is_written(model: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saving = {"save": True, "save_txt": True, "save_conf": True, "save_json": True, "project": "out"}
+    found = model.predict(folder, **{**QUIET, "verbose": True}, **saving)
+    assert model.save_dir == Path("out/predict")
+    assert sorted(str(path.relative_to("out/predict")) for path in Path("out/predict").rglob("*.*")) == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+        "labels/a.txt",
+        "labels/b.txt",
+        "labels/c.txt",
+        "predictions.json",
+    ]
+    saved = cv2.imread("out/predict/a.jpg").astype(int)
+    plotted = found[0].plot().astype(int)
+    assert np.abs(saved - plotted).mean() < 10 < np.abs(saved - plotted[..., ::-1]).mean()
+    row = Path("out/predict/labels/a.txt").read_text().splitlines()[0].split()
+    assert [float(v) for v in row] == pytest.approx([0, 24 / 96, 20 / 64, 32 / 96, 32 / 64, 0.9], abs=1e-5)
+    rows = json.loads(Path("out/predict/predictions.json").read_text())
+    assert rows[0] == {
+        "image_id": "a",
+        "file_name": "a.png",
+        "category_id": 0,
+        "bbox": [8, 4, 32, 32],
+        "score": 0.9,
+    }
+    assert len(rows) == 6
+    assert capsys.readouterr().out.splitlines()[0] == f"{folder / 'a.png'}: 1 red, 1 blue"
+    model.predict(folder / "a.png", save=True, project="out", **QUIET)
+    assert model.save_dir == Path("out/predict2")
+
+
+def test_folders_as_asked(model: Model, folder: Path) -> None:
+    for _ in range(2):
+        model.predict(folder / "a.png", save=True, name="mine", exist_ok=True, **QUIET)
+        assert model.save_dir == Path("runs/mine")
+    with pytest.raises(OutputError, match="runs/mine exists; choose another name="):
+        model.predict(folder / "a.png", save=True, name="mine", **QUIET)
+
+
+def test_images_that_do_not_decode(model: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[:60] + b"\0" * 200)
+    with pytest.raises(DataError, match=r"b\.png"):
+        model.predict(folder, save=True, **QUIET)
+    assert sorted(path.name for path in Path("runs/predict").iterdir()) == ["a.jpg", "c.jpg"]  # the others are done
+    with pytest.raises(DataError, match=r"b\.png"):
+        model.predict(folder / "b.png", save=True, **QUIET)
+    assert not Path("runs/predict2").exists()
+    capsys.readouterr()
+    found = model.predict(folder, on_bad="skip", **QUIET)
+    assert [Path(results.path).name for results in found] == ["a.png", "c.bmp"]
+    got = capsys.readouterr()
+    assert got.out == ""
+    assert got.err.startswith("warning: left out (on_bad=skip): ")
+    assert "b.png" in got.err
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("nothing", "nothing: no such file or folder"),
+        ("empty", "empty: no image or video in this folder"),
+        ("photos/*.gif", "matches no image or video"),
+        ([], "source: the list is empty"),
+        (np.zeros((4, 4), np.float32), "image0"),
+    ],
+)
+def test_sources_that_are_none(model: Model, folder: Path, source: Any, told: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(DataError, match=told):
+        model.predict(source, save=True, **QUIET)
+    assert not Path("runs").exists()
+
+
+def test_results_serve_supervision(model: Model, folder: Path) -> None:
+    supervision = pytest.importorskip("supervision")
+    (results,) = model.predict(folder / "a.png", **QUIET)
+    detections = supervision.Detections.from_ultralytics(results)
+    np.testing.assert_allclose(detections.xyxy, BOXES, atol=0.01)
+    np.testing.assert_allclose(detections.confidence, [0.9, 0.8], atol=1e-6)
+    assert detections.class_id.tolist() == [0, 1]
+    assert detections.data["class_name"].tolist() == ["red", "blue"]
+    (nothing,) = model.predict(folder / "a.png", conf=0.99, **QUIET)
+    assert len(supervision.Detections.from_ultralytics(nothing)) == 0
+
+
+# ------------------------------------------------------------------------------------------------------- validating
+
+
+def test_val_measures_and_writes(model: Model, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    data = dataset(width=96, height=64, val=5).yaml
+    metrics = model.val(data=data, **{**QUIET, "verbose": True})
+    assert metrics.map == pytest.approx(1)
+    assert (metrics.images, metrics.truths) == (5, 8)
+    assert model.save_dir == Path("runs/val")
+    assert sorted(path.name for path in model.save_dir.iterdir()) == [
+        "confusion_matrix.png",
+        "metrics.json",
+        "precision_recall.png",
+        "predictions.json",
+        "thresholds.png",
+        "val_truth_and_detections.jpg",
+    ]
+    written = json.loads((model.save_dir / "metrics.json").read_text())
+    assert written == metrics.to_dict()
+    rows = json.loads((model.save_dir / "predictions.json").read_text())
+    assert {row["file_name"] for row in rows} == {f"{i:03d}.png" for i in range(6, 11)}
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "val: 5 images, 8 boxes, 2 classes; kept in memory"
+    assert out[1].split() == ["class", "images", "truths", "P", "R", "F1", "conf", "AP50", "AP50-95"]
+    assert out[2].split()[:3] == ["all", "5", "8"]
+    assert out[2].split()[-1] == "1.000"
+    model.val(data=data, split="train", plots=False, **QUIET)
+    assert model.save_dir == Path("runs/val2")
+    assert sorted(path.name for path in model.save_dir.iterdir()) == ["metrics.json", "predictions.json"]
+
+
+def test_val_of_other_classes(model: Model, dataset: Callable[..., Any]) -> None:
+    data = dataset().yaml
+    data.write_text(data.read_text().replace("red, blue", "red, green"))
+    told = r"its classes \['red', 'green'\] are not those of .*tiny\.yaml, \['red', 'blue'\]"
+    with pytest.raises(DataError, match=told):
+        model.val(data=data, **QUIET)
+    assert not Path("runs").exists()
+
+
+def test_val_of_a_split_that_is_not_there(model: Model, dataset: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match="has no split 'test'; it has: train, val"):
+        model.val(data=dataset().yaml, split="test", **QUIET)
+    assert not Path("runs").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ the rest of it
+
+
+def test_models_by_name() -> None:
+    named = Model("gfldet-n")
+    assert named.description.name == "gfldet-n"
+    assert len(named.names) == 80
+    with pytest.raises(ConfigError, match="gfldet"):
+        Model("gfldet-q")
+    with pytest.raises(CheckpointError, match=r"gone\.pt: no such file"):
+        Model("gone.pt")
+
+
+def test_the_package_offers_it() -> None:
+    assert gfldet.Model is Model
+    assert gfldet.Results is Results
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+def test_unknown_settings_are_an_error(model: Model, command: str) -> None:
+    arguments = ("x",) if command == "predict" else ()
+    with pytest.raises(ConfigError, match="imgs: no such setting; did you mean imgsz"):
+        getattr(model, command)(*arguments, imgs=640)
+    assert not Path("runs").exists()
