@@ -54,13 +54,28 @@ def same_padding(kernel: int, dilation: int = 1) -> int:
     return dilation * (kernel - 1) // 2
 
 
-def repeated(make: Any, repeats: int, first: int, rest: int) -> nn.Module:
-    """`repeats` blocks in a row, the first from `first` channels, the others from `rest`."""
-    blocks = [make(first if i == 0 else rest) for i in range(repeats)]
-    return blocks[0] if repeats == 1 else nn.Sequential(*blocks)
+class Stacked(nn.Module):
+    """A block made as Class(c_in, c_out, ...); a row's repeats are so many of them, one after the other."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> Built:
+        c_out, *rest = row.args
+        width = row.width(c_out)
+        blocks = [cls(row.channels[0] if i == 0 else width, width, *rest) for i in range(row.repeats)]
+        return Built(blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks), width)
 
 
-class Conv(nn.Module):
+class Deep(nn.Module):
+    """A block made as Class(c_in, c_out, repeats, ...): it repeats something inside."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> Built:
+        c_out, *rest = row.args
+        width = row.width(c_out)
+        return Built(cls(row.channels[0], width, row.repeats, *rest), width)
+
+
+class Conv(Stacked):
     """Convolution without bias, batch norm, SiLU: (B, c_in, H, W) -> (B, c_out, H / stride, W / stride)."""
 
     def __init__(
@@ -90,12 +105,6 @@ class Conv(nn.Module):
             self.conv = nn.utils.fusion.fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
             self.bn = nn.Identity()  # type: ignore[assignment]
 
-    @classmethod
-    def from_row(cls, row: Row) -> Built:
-        c_out, *rest = row.args
-        width = row.width(c_out)
-        return Built(repeated(lambda c: cls(c, width, *rest), row.repeats, row.channels[0], width), width)
-
 
 class DWConv(Conv):
     """Conv with as many groups as its channels share: one filter a channel where c_in = c_out."""
@@ -110,7 +119,7 @@ def _common_divisor(a: int, b: int) -> int:
     return a
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Stacked):
     """Two convolutions and, where channels match, a shortcut: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(
@@ -126,14 +135,8 @@ class Bottleneck(nn.Module):
         out: Tensor = self.cv2(self.cv1(x))
         return x + out if self.add else out
 
-    @classmethod
-    def from_row(cls, row: Row) -> Built:
-        c_out, *rest = row.args
-        width = row.width(c_out)
-        return Built(repeated(lambda c: cls(c, width, *rest), row.repeats, row.channels[0], width), width)
 
-
-class C2f(nn.Module):
+class C2f(Deep):
     """A chain of bottlenecks on one half of the channels, all steps joined: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int = 1, shortcut: bool = False, expansion: float = 0.5) -> None:
@@ -150,14 +153,8 @@ class C2f(nn.Module):
         out: Tensor = self.cv2(torch.cat(parts, dim=1))
         return out
 
-    @classmethod
-    def from_row(cls, row: Row) -> Built:
-        c_out, *rest = row.args
-        width = row.width(c_out)
-        return Built(cls(row.channels[0], width, row.repeats, *rest), width)
 
-
-class C3(nn.Module):
+class C3(Deep):
     """YOLOv5's cross-stage block: a chain of bottlenecks beside a plain branch: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int = 1, shortcut: bool = True, expansion: float = 0.5) -> None:
@@ -172,14 +169,8 @@ class C3(nn.Module):
         out: Tensor = self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), dim=1))
         return out
 
-    @classmethod
-    def from_row(cls, row: Row) -> Built:
-        c_out, *rest = row.args
-        width = row.width(c_out)
-        return Built(cls(row.channels[0], width, row.repeats, *rest), width)
 
-
-class SPPF(nn.Module):
+class SPPF(Stacked):
     """Three max-pools in a row, joined: wide context at the coarsest level: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 5) -> None:
@@ -195,12 +186,6 @@ class SPPF(nn.Module):
             parts.append(self.m(parts[-1]))
         out: Tensor = self.cv2(torch.cat(parts, dim=1))
         return out
-
-    @classmethod
-    def from_row(cls, row: Row) -> Built:
-        c_out, *rest = row.args
-        width = row.width(c_out)
-        return Built(repeated(lambda c: cls(c, width, *rest), row.repeats, row.channels[0], width), width)
 
 
 class Concat(nn.Module):
