@@ -22,14 +22,18 @@ from gfldet.errors import UserError
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser("tools/bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "tools/bench",
+        description=__doc__,
+        epilog="--python FILE, as the first argument, is the Python that runs gfldet (default: .venv of the checkout).",
+    )
     usual = [part for part in PARTS if part != "accuracy"]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: {' '.join(usual)}")
     parser.add_argument("--data", default="shapes", help="data YAML, as gfldet takes it (default: the built-in shapes)")
     parser.add_argument("--out", type=Path, action="append", default=[], help="write the table to a .md or .json too")
     parser.add_argument("--peer-python", type=Path, help=f"a Python with ultralytics {PEER} (default: .bench/peer)")
     parser.add_argument(
-        "--repeats", type=int, help="of every measurement (default: help 9, assigner and mosaic 3, train 1)"
+        "--repeats", type=int, help="of a measurement (default: help 9, assigner and mosaic 3, train 1)"
     )
     parser.add_argument(
         "--threads", type=int, default=_cores(), help="of the assigner, on both sides (default: every core)"

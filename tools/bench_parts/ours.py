@@ -58,7 +58,7 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 
 
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
-    """Images a second of the training batches, defaults on, made in this thread for `at_least` seconds."""
+    """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
     from gfldet.data.augment import Augmentation
     from gfldet.data.dataset import ImageStore, TrainSet
     from gfldet.data.spec import load_spec
@@ -70,12 +70,12 @@ def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]
     split = load_split(load_spec(data), "train", "skip", visit=store.keep)
     batches = TrainSet(split, store, (imgsz, imgsz), batch, seed=0, how=Augmentation())
     batches.load(next(batches.keys(0)))
-    done, epoch, began = 0, 1, time.perf_counter()
-    while time.perf_counter() - began < at_least:
+    done, epoch, began = 0, 1, time.process_time()
+    while time.process_time() - began < at_least:
         for key in batches.keys(epoch):
             done += len(batches.load(key).images)
         epoch += 1
-    return {"rate": done / (time.perf_counter() - began)}
+    return {"rate": done / (time.process_time() - began)}
 
 
 if __name__ == "__main__":

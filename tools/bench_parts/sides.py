@@ -47,7 +47,7 @@ class Side:
         return found
 
     def run(self, command: list[str]) -> str:
-        """Run a command in `work`; what it wrote, to both streams.  BenchError with the end of that if it fails."""
+        """Run a command in `work`; what it wrote, which a log keeps too.  BenchError with the end of it on failure."""
         environment = {**os.environ, **self.variables}
         done = subprocess.run(
             command,
@@ -59,6 +59,8 @@ class Side:
             stdin=subprocess.DEVNULL,
             check=False,
         )
+        with (self.work / f"{self.module}.log").open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout}\n")
         if done.returncode:
             tail = "\n".join(done.stdout.splitlines()[-20:])
             raise BenchError(f"exit code {done.returncode} of: {' '.join(command)}\n{tail}")

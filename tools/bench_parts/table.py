@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -33,12 +32,12 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better our median is than theirs; None without a peer's figure."""
+        """How many times better our median is than theirs; None where that says nothing."""
         if not self.theirs:
             return None
         ours, theirs = median(self.ours), median(self.theirs)
         above, below = (ours, theirs) if self.more_is_better else (theirs, ours)
-        return above / below if below else math.inf
+        return above / below if above and below else None
 
     @property
     def met(self) -> bool | None:
@@ -71,8 +70,12 @@ class Row:
         if not values:
             return ""
         best = max(values) if self.more_is_better else min(values)
-        several = f" ({best:.3g})" if len(values) > 1 else ""
-        return f"{median(values):.3g}{several} {self.unit}"
+        several = f" ({_short(best)})" if len(values) > 1 else ""
+        return f"{_short(median(values))}{several} {self.unit}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 HEADER = ("what", "gfldet", f"ultralytics {PEER}", "ratio", "at least", "met", "")

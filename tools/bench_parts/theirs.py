@@ -50,7 +50,7 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 
 
 def mosaic(data: str, imgsz: int, batch: int, at_least: float, cache: str) -> dict[str, Any]:
-    """Images a second of the training batches, defaults on, made in this thread for `at_least` seconds."""
+    """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
     import cv2
     import torch
     from torch.utils.data import DataLoader
@@ -65,11 +65,11 @@ def mosaic(data: str, imgsz: int, batch: int, at_least: float, cache: str) -> di
     dataset = build_yolo_dataset(settings, description["train"], batch, description, mode="train", stride=32)
     loader = DataLoader(dataset, batch, shuffle=True, num_workers=0, collate_fn=dataset.collate_fn)
     next(iter(loader))
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < at_least:
+    done, began = 0, time.process_time()
+    while time.process_time() - began < at_least:
         for made in loader:
             done += len(made["img"])
-    return {"rate": done / (time.perf_counter() - began)}
+    return {"rate": done / (time.process_time() - began)}
 
 
 if __name__ == "__main__":

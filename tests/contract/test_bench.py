@@ -1,0 +1,196 @@
+"""tools/bench: its arithmetic, its inputs and its walls; the peer itself is not here, so nothing is compared."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import gfldet
+from gfldet.data.spec import load_spec
+from gfldet.data.split import load_split, open_image
+from gfldet.ops.points import anchor_points, grids
+
+TOOLS = Path(gfldet.__file__).parents[1] / "tools"
+
+pytestmark = pytest.mark.skipif(not (TOOLS / "bench_parts").is_dir(), reason="not a checkout")
+
+
+@pytest.fixture(autouse=True)
+def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+
+
+@pytest.fixture
+def yolo_data(tmp_path: Path) -> Path:
+    """Two training images and one to validate on, with hand-written labels."""
+    rows = {"train/a": "0 0.5 0.5 0.5 0.25\n1 0.25 0.25 0.1 0.2\n", "train/b": "", "val/c": "1 0.5 0.5 0.2 0.2\n"}
+    for number, (name, text) in enumerate(rows.items()):
+        image, label = tmp_path / "images" / f"{name}.png", tmp_path / "labels" / f"{name}.txt"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        label.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(image), np.full((40 + 8 * number, 64, 3), 60 * number, np.uint8))
+        label.write_text(text)
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return path
+
+
+def test_ratio_is_of_the_medians_and_above_one_where_ours_is_better() -> None:
+    from bench_parts.table import Row
+
+    time = Row("t", "s", [2.0, 1.0, 9.0], [20.0, 30.0, 10.0], target=10)
+    assert time.ratio == 10
+    assert time.met
+    rate = Row("r", "images/s", [30.0], [20.0], more_is_better=True, target=2)
+    assert rate.ratio == 1.5
+    assert rate.met is False
+    assert Row("t", "s", [1.0], [20.0], target=10, broken="torch is loaded").met is False
+    assert Row("t", "s", [1.0], [], target=10).met is None
+    assert Row("t", "s", [1.0], [0.0], target=10).ratio is None
+
+
+def test_accuracy_is_held_to_a_figure_of_its_own() -> None:
+    from bench_parts.table import Row
+
+    assert Row("AP", "AP", [0.58], [0.9], more_is_better=True, at_least=0.57).met
+    assert Row("AP", "AP", [0.56], [0.1], more_is_better=True, at_least=0.57).met is False
+
+
+def test_table_shows_median_best_ratio_target_and_verdict() -> None:
+    from bench_parts.table import Row, markdown, plain
+
+    row = Row("help", "s", [0.2, 0.1, 0.4], [4.0], target=15, note="no torch")
+    table = markdown([row], {"machine": "abacus"}).splitlines()
+    assert table[0].startswith("machine: abacus")
+    assert "| help | 0.2 (0.1) s | 4 s | 20x | 15x | yes | no torch |" in table
+    data = json.loads(json.dumps(plain([row], {}), allow_nan=False))
+    assert data["rows"][0]["ours"] == [0.2, 0.1, 0.4]
+    assert data["rows"][0]["ratio"] == 20
+
+
+def test_problem_is_the_same_for_one_seed_and_like_what_a_head_predicts() -> None:
+    from bench_parts.problem import STRIDES, draw
+
+    one, two = draw(1, 20, 5, 320, seed=3), draw(1, 20, 5, 320, seed=3)
+    assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in one.__dataclass_fields__)
+    levels = grids([(320 // stride, 320 // stride) for stride in STRIDES], STRIDES)
+    assert np.array_equal(one.points, anchor_points(levels)[0].numpy())
+    assert one.truths.min() >= 0
+    assert one.truths.max() <= 320
+    assert (one.truths[..., 2:] - one.truths[..., :2]).min() > 2
+    inside = (one.boxes[..., 0] < one.points[:, 0]) & (one.boxes[..., 2] > one.points[:, 0])
+    assert inside.all()  # every predicted box holds its own point, as ltrb sides above 0 make it
+    overlap = _best_overlap(one.boxes[0], one.truths[0])
+    found = overlap > 0.4
+    assert 0.2 < found.mean() < 0.8  # some points lie in truths and know them, others see background
+    assert 0.6 < np.median(overlap[found]) < 0.9
+    known = np.sort(one.logits[0], axis=1)[:, -1]
+    assert known[found].mean() > known[~found].mean() + 1
+
+
+def _best_overlap(boxes: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(boxes[:, None, :2], truths[:, :2]), np.minimum(boxes[:, None, 2:], truths[:, 2:])
+    inter = np.clip(high - low, 0, None).prod(2)
+    areas = [(b[:, 2:] - b[:, :2]).prod(1) for b in (boxes, truths)]
+    return (inter / (areas[0][:, None] + areas[1] - inter)).max(1)
+
+
+def test_assigner_is_measured_on_a_saved_problem(tmp_path: Path) -> None:
+    from bench_parts.ours import assigner
+    from bench_parts.problem import draw
+
+    draw(2, 5, 3, 96, seed=0).save(tmp_path / "problem.npz")
+    found = assigner(str(tmp_path / "problem.npz"), threads=torch.get_num_threads(), repeats=2, size=96)
+    assert len(found["seconds"]) == 2
+    assert 2 * 5 <= found["positives"] <= 2 * 5 * 10  # each truth has a point, none has more than topk
+    json.dumps(found)
+
+
+def test_copy_for_the_peer_holds_the_same_images_and_truths(yolo_data: Path, tmp_path: Path) -> None:
+    from bench_parts.export import export
+
+    copy = load_spec(export(str(yolo_data), tmp_path / "copy"))
+    original = load_spec(yolo_data)
+    assert copy.names == original.names
+    for name in ("train", "val"):
+        pairs = zip(load_split(original, name).records, load_split(copy, name).records, strict=True)
+        for number, (mine, theirs) in enumerate(pairs):
+            assert theirs.path.name == f"{number:06d}.png"
+            assert np.array_equal(open_image(mine.path), open_image(theirs.path))
+            assert np.array_equal(mine.classes, theirs.classes)
+            np.testing.assert_allclose(mine.boxes, theirs.boxes, atol=1e-4)
+
+
+def test_score_is_one_for_the_truth_itself_and_nothing_for_the_wrong_class(yolo_data: Path) -> None:
+    from bench_parts.score import average_precision
+
+    split = load_split(load_spec(yolo_data), "train")
+    truth = [
+        {"image_id": r.image_id, "category_id": int(c), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.9}
+        for r in split.records
+        for (x1, y1, x2, y2), c in zip(r.boxes.tolist(), r.classes, strict=True)
+    ]
+    assert average_precision(split, truth) == pytest.approx(1)
+    assert average_precision(split, [{**one, "category_id": 1 - one["category_id"]} for one in truth]) == 0
+    assert average_precision(split, []) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_extra_memory_is_that_of_the_peak() -> None:
+    from bench_parts.probe import extra_memory
+
+    assert 60 < extra_memory(lambda: np.ones(8 * 2**20)) < 80  # 64 MB, gone again after the call
+
+
+def test_peer_runs_offline_with_a_home_of_its_own_and_without_our_checkout(tmp_path: Path) -> None:
+    from bench_parts.sides import peer_side
+
+    variables = peer_side(tmp_path, Path("/elsewhere/bin/python")).variables
+    assert variables["YOLO_OFFLINE"] == "true"
+    assert all(tmp_path in Path(variables[name]).parents for name in ("HOME", "YOLO_CONFIG_DIR", "MPLCONFIGDIR"))
+    assert variables["PYTHONPATH"] == str(TOOLS)
+
+
+def test_a_failed_command_is_told_with_what_it_said(tmp_path: Path) -> None:
+    from bench_parts.sides import BenchError, Side
+
+    side = Side("ours", Path(sys.executable), (sys.executable, "-c"), tmp_path)
+    with pytest.raises(BenchError, match=r"exit code 3 of: .*\nno luck"):
+        side.seconds("print('no luck'); raise SystemExit(3)")
+    assert side.seconds("pass") > 0
+
+
+def test_only_the_side_of_the_peer_imports_it() -> None:
+    importers = set()
+    for file in (TOOLS / "bench_parts").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None)]
+            if any(str(module).split(".")[0] == "ultralytics" for module in modules):
+                importers.add(file.name)
+    assert importers == {"theirs.py"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["tain"], "no such part: tain; there are help"), (["--out", "a.csv"], "ends in .md or .json")],
+)
+def test_wrong_arguments_are_told(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench_parts.__main__ import arguments
+
+    with pytest.raises(SystemExit, match="2"):
+        arguments(argv)
+    assert message in capsys.readouterr().err
+
+
+def test_accuracy_is_measured_when_asked_for_only() -> None:
+    from bench_parts.__main__ import arguments
+
+    assert arguments([]).parts == ["help", "train", "assigner", "mosaic"]
+    assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]
