@@ -84,14 +84,6 @@ def test_the_same_seed_gives_the_same_bits(run: Run) -> None:
     assert len(differing(expected, weights(other))) > 100
 
 
-def test_two_threads_repeat_to_the_bit_too(run: Run) -> None:
-    try:
-        first, again = (run(threads=2, epochs=1, val=False) for _ in range(2))
-    finally:
-        torch.set_num_threads(1)
-    assert differing(weights(first), weights(again)) == []
-
-
 def test_images_read_anew_give_the_same_bits(run: Run) -> None:
     kept, read = run(cache="ram"), run(cache="none", workers=1)
     assert [p for p in differing(weights(kept), weights(read)) if p != "/settings/cache"] == []

@@ -42,7 +42,7 @@ def work(tmp_path: Path) -> Path:
 def run(work: Path, home: Path, code: str, *arguments: object, **environment: str) -> None:
     """Run code in a process of its own, which has to end well and without a word on stderr."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "MPL"))}
-    own = {"HOME": str(home), "TMPDIR": str(work.parent / "temporary"), **environment}
+    own = {"HOME": str(home), "TMPDIR": str(work.parent / "temporary"), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-c", NO_NETWORK + code, *map(str, arguments)]
     done = subprocess.run(command, cwd=work, env={**kept, **own}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

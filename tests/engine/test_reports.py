@@ -36,8 +36,9 @@ def right(image_id: int) -> dict[str, Any]:
     return {**found(image_id), "bbox": [20.0, 20.0, 40.0, 60.0]}
 
 
-@pytest.mark.parametrize("plots", [True, False])
-@pytest.mark.parametrize("predictions", [[], [found(0)], [right(0), right(1), found(1, 0.1)]])
+@pytest.mark.parametrize(
+    ("plots", "predictions"), [(True, []), (True, [right(0), right(1), found(1, 0.1)]), (False, [found(0)])]
+)
 def test_files(tmp_path: Path, plots: bool, predictions: list[dict[str, Any]]) -> None:
     split, store = labelled(3)
     validation = Validation(evaluate(split, predictions), predictions)

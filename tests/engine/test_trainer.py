@@ -97,7 +97,21 @@ def test_a_step_that_is_not_finite_leaves_no_trace(prepared: Prepared, way: str)
     assert trainer.progress.bad_steps == 1
     assert trainer._step(batch) is not None
     assert trainer.progress.bad_steps == 0
-    assert len(differing(before, state_of(trainer))) > 100
+    assert len(differing(before, state_of(trainer))) > 50
+
+
+def test_threads_of_the_model_repeat_to_the_bit(prepared: Prepared) -> None:
+    states = []
+    for _ in range(2):
+        trainer = prepared()
+        trainer.model.train()
+        torch.set_num_threads(2)
+        try:
+            assert trainer._step(first_batch(trainer)) is not None
+        finally:
+            torch.set_num_threads(1)
+        states.append(state_of(trainer))
+    assert differing(*states) == set()
 
 
 def test_bad_steps_do_not_spoil_the_run(prepared: Prepared) -> None:
@@ -223,7 +237,7 @@ def test_frozen_layers_keep_weights_and_statistics(prepared: Prepared, layers: A
     before = state_of(trainer)
     trainer.run()
     moved = {name.split()[1].split(".")[2] for name in differing_models(before, state_of(trainer))}
-    assert moved == {str(n) for n in range(7)} - {str(n) for n in frozen}
+    assert moved == {str(n) for n in range(5)} - {str(n) for n in frozen}
 
 
 def differing_models(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
@@ -234,9 +248,9 @@ def differing_models(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize(
     ("layers", "told"),
     [
-        (8, r"freeze: layer 7 is not there; the model has layers 0 to 6"),
+        (6, r"freeze: layer 5 is not there; the model has layers 0 to 4"),
         ([99], "freeze: layer 99 is not there"),
-        (7, "freeze: nothing is left to train"),
+        (5, "freeze: nothing is left to train"),
     ],
 )
 def test_freezing_what_cannot_be(prepared: Prepared, layers: Any, told: str) -> None:
