@@ -27,11 +27,12 @@ def choose(project: str, name: str, command: str, exist_ok: bool) -> Path:
         while folder.exists():
             folder = root / f"{command}{number}"
             number += 1
-    _check_writable(folder)
+    check_writable(folder)
     return folder
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
+    """OutputError if the folder, which need not be there yet, could not be written to."""
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent

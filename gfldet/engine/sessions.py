@@ -90,9 +90,11 @@ def prepare_training(
     before the settings, the data and the model have all been found good.
     """
     say = sayer(settings.verbose)
-    folder = (
-        resume.parent.parent if resume else runs.choose(settings.project, settings.name, "train", settings.exist_ok)
-    )
+    if resume:
+        folder = resume.parent.parent
+        runs.check_writable(resume.parent)
+    else:
+        folder = runs.choose(settings.project, settings.name, "train", settings.exist_ok)
     device = choose(settings.device)
     set_threads(settings.threads)
     keep_freed_memory()
@@ -127,7 +129,12 @@ def load_training_images(settings: TrainSettings, spec: DataSpec, say: Say) -> t
         raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
     size, arguments = settings.height_width, (settings.on_bad, say, settings.verbose)
     train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
-    return train, load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None
+    if not settings.val:
+        return train, None
+    val = load_images(spec, "val", size, train.store.left, *arguments)
+    if not any(len(record.boxes) for record in val.split.records):
+        warn("val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best")
+    return train, val
 
 
 def check_size(size: tuple[int, int], model: DetectionModel, training: bool = False) -> None:

@@ -178,12 +178,13 @@ class Trainer:
         return validate(model, self.val, nms, self.workers, evaluator, detailed=False).metrics
 
     def _is_best(self, epoch: int, metrics: DetectionMetrics | None) -> bool:
-        """Whether this epoch is the best so far; without validation the last always is.  An AP of NaN counts as 0."""
-        value = 0.0 if metrics is None or metrics.map != metrics.map else metrics.map
-        better = metrics is None or value > self.progress.best
-        if better:
-            self.progress.best, self.progress.best_epoch = value, epoch
-        return better
+        """Whether this epoch is the best so far; without an AP (no validation, or no truths) the last always is."""
+        ap = math.nan if metrics is None else metrics.map
+        if ap <= self.progress.best:
+            return False
+        self.progress.best = self.progress.best if math.isnan(ap) else ap
+        self.progress.best_epoch = epoch
+        return True
 
     def _save(self, epoch: int, metrics: DetectionMetrics | None, best: bool) -> None:
         """last.pt with all that is needed to go on; best.pt and epochN.pt with the averaged weights alone.

@@ -21,7 +21,7 @@ from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine import sessions
 from gfldet.engine.checkpoint import Checkpoint
 from gfldet.engine.trainer import Trainer
-from gfldet.errors import CheckpointError, ConfigError, DataError
+from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 
@@ -142,6 +142,15 @@ def test_a_run_goes_on_with_its_own_classes_only(prepared: Prepared, dataset: Ca
         sessions.prepare_training(settings, trainer.model.description, checkpoints.load(last), last)
 
 
+def test_a_run_folder_that_cannot_be_written(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = prepared(epochs=1)
+    trainer.run()
+    last = trainer.weights / "last.pt"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"weights: no permission to write in .*weights"):
+        sessions.prepare_training(trainer.settings, trainer.model.description, checkpoints.load(last), last)
+
+
 def test_what_is_set_for_the_rest_of_a_run_counts(prepared: Prepared) -> None:
     trainer = prepared(weight_decay=0.1, momentum=0.9, bn_momentum=0.1)
     trainer.run()
@@ -219,6 +228,20 @@ def test_pretrained_weights_are_taken_over(prepared: Prepared, capsys: pytest.Ca
     best = checkpoints.load(first.weights / "best.pt").weights
     assert all(torch.equal(value, best[name]) for name, value in second.model.state_dict().items())
     assert f"weights: {len(best)} tensors taken over\n" in capsys.readouterr().out
+
+
+def test_validation_without_truths_is_told(
+    dataset: Callable[..., Any], quick: dict[str, Any], tiny: Description, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = dataset()
+    for label in (drawn.yaml.parent / "labels" / "val").iterdir():
+        label.write_text("")
+    settings = resolve("train", {**quick, "epochs": 3, "data": drawn.yaml})
+    trainer = sessions.prepare_training(settings, tiny, None, None)
+    assert capsys.readouterr().err == (
+        "warning: val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best\n"
+    )
+    assert trainer.run().best_epoch == 2
 
 
 def test_sizes_that_the_levels_do_not_divide(tiny: Description) -> None:

@@ -299,7 +299,7 @@ NAN = float("nan")
         (2, [0.1, 0.0, 0.2, 0.2, 0.2, 0.9], 5, 2),  # as good is not better
         (1, [0.1, 0.2, 0.1, 0.9, 0.9, 0.9], 3, 1),
         (0, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 6, 0),
-        (2, [NAN, NAN, 0.1, NAN, NAN, 0.9], 5, 2),
+        (2, [NAN, NAN, NAN, NAN, NAN, NAN], 6, 5),  # no truths, no AP: the last is the best
     ],
 )
 def test_patience(prepared: Prepared, patience: int, aps: list[float], epochs: int, best: int) -> None:
