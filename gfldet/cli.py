@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -15,7 +16,7 @@ import gfldet
 from gfldet.config.kinds import Flag
 from gfldet.config.schema import COMMANDS, Settings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
-from gfldet.errors import ConfigError, UserError, WorkError
+from gfldet.errors import ConfigError, Notice, UserError, WorkError
 
 _HELP_WORDS = ("-h", "--help", "help")
 _VERSION_WORDS = ("version", "--version", "-V")
@@ -146,11 +147,13 @@ def _work(command: str, settings: Settings) -> None:
         print(f"notice: {notice}", file=sys.stderr)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
     model = Model(settings.model)
-    if command == "predict":
-        given.setdefault("save", True)  # whoever predicts from a shell wants to see pictures
-        for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
-            pass
-    else:
-        getattr(model, command)(**given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # they have just been told
+        if command == "predict":
+            given.setdefault("save", True)  # whoever predicts from a shell wants to see pictures
+            for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
+                pass
+        else:
+            getattr(model, command)(**given)
     if model.save_dir is not None:
         print(f"Results are in {model.save_dir}")

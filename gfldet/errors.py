@@ -8,6 +8,8 @@
     |   +-- OutputError      a run folder or file that cannot be written
     +-- WorkError            the input was fine but the work failed: the CLI exits with 1
 
+    Notice                   no error: a warning of Python about settings that were changed or have no effect
+
 A message tells the value met, what is allowed and what to do next.  Errors that collect several problems list
 all of them, one a line, so that a person mends a data set in one round.
 """
@@ -43,6 +45,10 @@ class OutputError(UserError):
 
 class WorkError(GfldetError):
     """The work failed although the input was valid (for one: the loss stayed non-finite)."""
+
+
+class Notice(UserWarning):
+    """Something about the settings that the user should know; the command line prints it, Python warns of it."""
 
 
 def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> str:

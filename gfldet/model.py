@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 from gfldet.config.assets import resolve_model_yaml
 from gfldet.config.load import resolve
-from gfldet.config.schema import PredictSettings, ValSettings
+from gfldet.config.schema import PredictSettings, Settings, ValSettings
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
 from gfldet.engine import checkpoint as checkpoints
@@ -18,7 +19,7 @@ from gfldet.engine.device import choose, loader_workers, memory_budget, set_thre
 from gfldet.engine.predictor import Predictor, Saver
 from gfldet.engine.reports import write_validation
 from gfldet.engine.validator import NMS, Validation, for_inference, validate
-from gfldet.errors import ConfigError, DataError
+from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
@@ -28,6 +29,8 @@ from gfldet.viz.plots import plot_results
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
+
+S = TypeVar("S", bound=Settings)
 
 
 class Model:
@@ -65,7 +68,7 @@ class Model:
 
         Returns the metrics of these on the val split (None with val=False).  All settings: `gfldet train --help`.
         """
-        resolved = resolve("train", {"model": self.source, **settings})
+        resolved = _told(resolve("train", {**settings, **self._model(settings)}))
         resume = sessions.find_resume(resolved)
         description, start = self.description, self._checkpoint
         if resume is not None:
@@ -94,7 +97,7 @@ class Model:
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
-        resolved = resolve("val", {"model": self.source, **self._trained_with(*VALIDATED_WITH), **settings})
+        resolved = _told(resolve("val", {**self._trained_with(*VALIDATED_WITH), **settings, **self._model(settings)}))
         found = self._validate(resolved)
         sessions.sayer(resolved.verbose)(format_table(found.metrics))
         return found.metrics
@@ -132,9 +135,8 @@ class Model:
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
-        resolved = resolve(
-            "predict", {"model": self.source, **self._trained_with("imgsz"), **settings, "source": source}
-        )
+        given = {**self._trained_with("imgsz"), **settings, **self._model(settings), "source": source}
+        resolved = _told(resolve("predict", given))
         found = self._predict(resolved)
         return found if stream else list(found)
 
@@ -192,7 +194,22 @@ class Model:
             raise ConfigError(f"classes={unknown}: the model has {self.names}; give names or numbers of these")
         return [numbers[c] if c in numbers else int(c) for c in classes]
 
+    def _model(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The setting `model`, which is this object's to give."""
+        if "model" in settings:
+            raise ConfigError(
+                f"model={settings['model']}: this Model is {self.source} already; make another, Model(...)"
+            )
+        return {"model": self.source}
+
     def _trained_with(self, *names: str) -> dict[str, Any]:
         """Settings of the training run that later commands go by unless told otherwise."""
         saved = self._checkpoint.settings if self._checkpoint else {}
         return {name: saved[name] for name in names if name in saved}
+
+
+def _told(settings: S) -> S:
+    """The settings, after a warning of each change and of each value without effect."""
+    for notice in settings.notices:
+        warnings.warn(notice, Notice, stacklevel=3)
+    return settings

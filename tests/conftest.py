@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gfldet.engine import checkpoint as checkpoints
+from gfldet.engine.checkpoint import Checkpoint
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 
@@ -47,7 +49,7 @@ class Drawn:
 
 @pytest.fixture
 def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model YAML of two levels, 1/8 and 1/32: few tensors, for it is their number that takes time in so small a model."""
+    """A model YAML of two levels, 1/8 and 1/32: few tensors, as it is their number that takes time here."""
     path = tmp_path_factory.mktemp("model") / "tiny.yaml"
     path.write_text(TINY, encoding="utf-8")
     return path
@@ -123,6 +125,14 @@ def quick(tiny_yaml: Path, tmp_path: Path) -> dict[str, Any]:
         "device": "cpu",
         "project": str(tmp_path / "runs"),
     }
+
+
+@pytest.fixture
+def trained(tiny: Description, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the data sets' classes, though with fresh weights."""
+    path = tmp_path_factory.mktemp("weights") / "best.pt"
+    checkpoints.save(path, Checkpoint(tiny, NAMES, (0, 1), DetectionModel(tiny, NAMES).state_dict()))
+    return path
 
 
 class ColourFinder(DetectionModel):

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import gfldet
-from gfldet import Model
-from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
+from gfldet import Model, cli
+from gfldet.errors import CheckpointError, ConfigError, DataError, Notice, OutputError
 from gfldet.nn.tasks import DetectionModel
 from gfldet.results import Results
 
@@ -316,6 +316,30 @@ def test_models_by_name() -> None:
 def test_the_package_offers_it() -> None:
     assert gfldet.Model is Model
     assert gfldet.Results is Results
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+def test_a_model_is_given_once(model: Model, command: str) -> None:
+    arguments = ("x",) if command == "predict" else ()
+    with pytest.raises(ConfigError, match=r"model=gfldet-s: this Model is .*tiny\.yaml already; make another, Model"):
+        getattr(model, command)(*arguments, model="gfldet-s")
+
+
+def test_python_is_warned_of_what_was_changed(
+    model: Model, folder: Path, capsys: pytest.CaptureFixture[str], trained: Path
+) -> None:
+    with pytest.warns(Notice, match="imgsz=90 is not a multiple of 32: 96 is used") as caught:
+        model.predict(folder / "a.png", threads=1, verbose=False, imgsz=90)
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]
+    with pytest.warns(Notice, match="save_conf: without effect unless save_txt=true"):
+        model.predict(folder / "a.png", save_conf=True, **QUIET)
+    capsys.readouterr()
+    words = ["imgsz=90", "save_conf=true", "save=false", "threads=1", "verbose=false"]
+    assert cli.main(["predict", f"model={trained}", f"source={folder / 'a.png'}", *words]) == 0
+    assert capsys.readouterr().err.splitlines() == [  # each once
+        "notice: imgsz=90 is not a multiple of 32: 96 is used",
+        "notice: save_conf: without effect unless save_txt=true",
+    ]
 
 
 @pytest.mark.parametrize("command", ["train", "val", "predict"])

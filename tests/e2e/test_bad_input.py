@@ -12,18 +12,6 @@ import numpy as np
 import pytest
 
 from gfldet import Model, cli
-from gfldet.engine import checkpoint as checkpoints
-
-
-@pytest.fixture
-def trained(tiny_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the right classes, with fresh weights."""
-    model = Model(tiny_yaml)
-    path = tmp_path_factory.mktemp("weights") / "best.pt"
-    fresh = checkpoints.Checkpoint(model.description, ("red", "blue"), (0, 1), model.model.state_dict())
-    checkpoints.save(path, fresh)
-    return path
-
 
 Gfldet = Callable[..., str]
 
