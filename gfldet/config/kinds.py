@@ -128,7 +128,7 @@ class Choice:
 
 
 class Augment(Choice):
-    """One of a few words, or from Python a callable Sample -> Sample."""
+    """One of a few words, or from Python a callable (Sample, numpy Generator) -> Sample."""
 
     def describe(self) -> str:
         return f"{super().describe()}, from Python also a callable"

@@ -134,7 +134,11 @@ class Training:
     pretrained: str | None = _setting(
         None, Optional(Text("the path of a checkpoint")), "checkpoint whose fitting weights are taken over"
     )
-    resume: bool | str = _setting(False, Resume(), "go on with an interrupted run; true takes the newest in project")
+    resume: bool | str = _setting(
+        False,
+        Resume(),
+        "go on with an interrupted run, or with more epochs a finished one; true takes the newest in project",
+    )
     freeze: int | tuple[int, ...] | None = _setting(None, Optional(Freeze()), "layers that are not trained")
     save_period: int = _setting(
         0, Whole(0), "keep a checkpoint every so many epochs; 0 keeps last and best only", "epochs"
