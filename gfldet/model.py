@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -97,7 +97,9 @@ class Model:
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
-        resolved = _told(resolve("val", {**self._trained_with(*VALIDATED_WITH), **settings, **self._model(settings)}))
+        given = {**settings, **self._model(settings)}
+        trained = self._trained_with(VALIDATED_WITH, resolve("val", given))
+        resolved = _told(resolve("val", {**trained, **given}))
         found = self._validate(resolved)
         sessions.sayer(resolved.verbose)(format_table(found.metrics))
         return found.metrics
@@ -135,8 +137,9 @@ class Model:
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
-        given = {**self._trained_with("imgsz"), **settings, **self._model(settings), "source": source}
-        resolved = _told(resolve("predict", given))
+        given = {**settings, **self._model(settings), "source": source}
+        trained = self._trained_with(("imgsz",), resolve("predict", given))
+        resolved = _told(resolve("predict", {**trained, **given}))
         found = self._predict(resolved)
         return found if stream else list(found)
 
@@ -202,10 +205,10 @@ class Model:
             )
         return {"model": self.source}
 
-    def _trained_with(self, *names: str) -> dict[str, Any]:
-        """Settings of the training run that later commands go by unless told otherwise."""
+    def _trained_with(self, names: Iterable[str], given: Settings) -> dict[str, Any]:
+        """Settings of the training run that later commands go by where the user, also in a file, gave none."""
         saved = self._checkpoint.settings if self._checkpoint else {}
-        return {name: saved[name] for name in names if name in saved}
+        return {name: saved[name] for name in names if name in saved and name not in given.explicit}
 
 
 def _told(settings: S) -> S:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,11 @@ from PIL import Image
 
 import gfldet
 from gfldet import Model, cli
+from gfldet.config.load import dump, resolve
+from gfldet.engine import checkpoint as checkpoints
+from gfldet.engine.checkpoint import Checkpoint
 from gfldet.errors import CheckpointError, ConfigError, DataError, Notice, OutputError
+from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.results import Results
 
@@ -283,6 +288,34 @@ def test_val_measures_and_writes(model: Model, dataset: Callable[..., Any], caps
     model.val(data=data, split="train", plots=False, **QUIET)
     assert model.save_dir == Path("runs/val2")
     assert sorted(path.name for path in model.save_dir.iterdir()) == ["metrics.json", "predictions.json"]
+
+
+def test_later_commands_go_by_the_training_run(
+    tiny: Description, dataset: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained_on, other = dataset().yaml, dataset("other").yaml
+    run = resolve("train", {"data": trained_on, "imgsz": 64, "iou": 0.3, "batch": 3, "rect": False, "epochs": 9})
+    weights = DetectionModel(tiny, ("red", "blue")).state_dict()
+    checkpoints.save(tmp_path / "best.pt", Checkpoint(tiny, ("red", "blue"), (0, 1), weights, dump(run)))
+    model, seen = Model("best.pt"), []
+    monkeypatch.setattr(Model, "_validate", lambda self, settings: seen.append(settings))
+    monkeypatch.setattr("gfldet.model.format_table", str)
+    monkeypatch.setattr(Model, "_predict", lambda self, settings: seen.append(settings) or iter(()))
+    Path("mine.yaml").write_text(f"data: {other}\niou: 0.5\nimgsz: 96\n")
+
+    def settings_of(command: str, *source: str, **given: Any) -> Any:
+        with contextlib.suppress(AttributeError):  # there is no result to return
+            getattr(model, command)(*source, **given)
+        return seen.pop()
+
+    plain, filed = settings_of("val"), settings_of("val", cfg="mine.yaml", batch=5)
+    assert (plain.data, plain.imgsz, plain.iou, plain.batch, plain.rect) == (str(trained_on), 64, 0.3, 3, False)
+    assert (filed.data, filed.imgsz, filed.iou, filed.batch, filed.rect) == (str(other), 96, 0.5, 5, False)
+    assert settings_of("val", iou=0.7).iou == 0.7  # the default, but given
+    assert settings_of("predict", "x").imgsz == 64
+    assert settings_of("predict", "x").iou == 0.7
+    assert settings_of("predict", "x", cfg="mine.yaml").imgsz == 96
 
 
 def test_val_of_other_classes(model: Model, dataset: Callable[..., Any]) -> None:
