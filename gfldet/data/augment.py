@@ -1,7 +1,8 @@
 """Augmentation: samples in, one sample of the training frame out.  Pure functions of a sample and a random generator.
 
-Every source image goes onto the output canvas by one affine warp, straight into the part of the canvas that it fills:
-a mosaic writes each output pixel once, instead of pasting four full images on a double canvas and warping that.
+Every source image goes straight into the part of the output canvas that it fills, by a resize (where it is turned or
+sheared, by an affine warp): a mosaic writes each output pixel once, instead of pasting four full images on a double
+canvas and warping that.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def single(sample: Sample, frame: tuple[int, int], how: Augmentation, rng: np.ra
     """One image in the frame under a random affine map (centred, then shifted by up to `translate` of the frame)."""
     linear, extent = _random_linear(sample.image, frame, how, rng)
     shift = (np.array(frame[::-1]) - extent) / 2 + rng.uniform(-how.translate, how.translate, 2) * frame[::-1]
-    canvas = np.empty((*frame, 3), dtype=np.uint8)
+    canvas = np.full((*frame, 3), PAD_COLOUR, dtype=np.uint8)
     return _join(canvas, [_warp(sample, _positioned(linear, sample.image, shift), canvas, (0, 0))])
 
 
@@ -112,7 +113,7 @@ def mosaic(samples: Sequence[Sample], frame: tuple[int, int], how: Augmentation,
     """
     height, width = frame
     cx, cy = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
-    canvas = np.empty((height, width, 3), dtype=np.uint8)
+    canvas = np.full((height, width, 3), PAD_COLOUR, dtype=np.uint8)
     parts = []
     for sample, (x0, x1, inner_x), (y0, y1, inner_y) in (
         (samples[0], (0, cx, 1), (0, cy, 1)),
@@ -136,18 +137,24 @@ def mixup(a: Sample, b: Sample, rng: np.random.Generator) -> Sample:
 
 
 def jitter_colour(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
-    """Hue, saturation and value times 1 + U(-1, 1) * (hsv_h, hsv_s, hsv_v), by one table per channel."""
+    """Hue turned by U(-1, 1) * hsv_h of the circle, saturation and value times 1 + U(-1, 1) * (hsv_s, hsv_v).
+
+    Departure from a round trip through HSV: the three are linear maps of RGB (a rotation about the grey axis, a scaling
+    away from it, a scaling from black), so one matrix does them all, in an eighth of the time and without hue's steps.
+    """
     if not (how.hsv_h or how.hsv_s or how.hsv_v):
         return sample
-    gain = 1 + rng.uniform(-1, 1, 3) * (how.hsv_h, how.hsv_s, how.hsv_v)
-    levels = np.arange(256)
-    table = np.stack(
-        ((levels * gain[0]) % 180, np.clip(levels * gain[1], 0, 255), np.clip(levels * gain[2], 0, 255)), axis=-1
-    )
-    hsv = cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV)
-    hsv = cv2.LUT(hsv, table.astype(np.uint8)[None], dst=hsv)
-    image: Image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)  # type: ignore[assignment]
+    hue, saturation, value = rng.uniform(-1, 1, 3) * (2 * math.pi * how.hsv_h, how.hsv_s, how.hsv_v)
+    image: Image = cv2.transform(sample.image, colour_matrix(hue, 1 + saturation, 1 + value))  # type: ignore[assignment]
     return Sample(image, sample.boxes, sample.classes, sample.ignore)
+
+
+def colour_matrix(hue: float, saturation: float, value: float) -> Matrix:
+    """The map (3, 3) of RGB that turns hue by `hue` radians and multiplies saturation and value; greys stay grey."""
+    grey = np.full((3, 3), 1 / 3)
+    across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn = grey + math.cos(hue) * (np.eye(3) - grey) + math.sin(hue) * across  # Rodrigues' formula about (1, 1, 1)
+    return value * (grey + saturation * (np.eye(3) - grey)) @ turn
 
 
 def checked(sample: object, name: str, number_of_classes: int) -> Sample:
@@ -209,21 +216,80 @@ def _positioned(linear: Matrix, image: Image, shift: Matrix) -> Matrix:
 
 
 def _warp(sample: Sample, matrix: Matrix, view: Image, origin: tuple[int, int]) -> Sample:
-    """Warp the image into `view`, a part of the canvas that begins at `origin` (x, y); truths follow, in canvas pixels.
+    """Draw the image into `view`, a grey part of the canvas that begins at `origin` (x, y); truths follow.
 
     The sample returned has the view as its image.
     """
     height, width = view.shape[:2]
-    # Pixel centres sit at half pixels in our frame and at whole ones in opencv's: the same map, moved by half.
-    moved = matrix.copy()
-    moved[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5
-    grey = (PAD_COLOUR,) * 3
-    cv2.warpAffine(sample.image, moved, (width, height), dst=view, borderMode=cv2.BORDER_CONSTANT, borderValue=grey)
+    if matrix[0, 1] or matrix[1, 0]:
+        _warp_affine(sample.image, matrix, view)
+    else:
+        matrix = _resize_into(sample.image, matrix, view)
     moved_boxes, keep = _move(sample.boxes, matrix, width, height)
     moved_ignore, _ = _move(sample.ignore, matrix, width, height)
     keep_ignore = (moved_ignore[:, 2:] > moved_ignore[:, :2]).all(1)  # whatever is left of one hides unlabelled objects
     shift = np.array(origin * 2, dtype=np.float32)
     return Sample(view, moved_boxes[keep] + shift, sample.classes[keep], moved_ignore[keep_ignore] + shift)
+
+
+def _warp_affine(image: Image, matrix: Matrix, view: Image) -> None:
+    """The general map, which costs five times as much as a resize."""
+    # Pixel centres sit at half pixels in our frame and at whole ones in opencv's: the same map, moved by half.
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5
+    grey = (PAD_COLOUR,) * 3
+    size = (view.shape[1], view.shape[0])
+    cv2.warpAffine(image, moved, size, dst=view, borderMode=cv2.BORDER_CONSTANT, borderValue=grey)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Along one axis, pixels [source, source_end) of the image go to pixels [start, end) of the view; or the other way
+    round where the image is mirrored."""
+
+    source: int
+    source_end: int
+    start: int
+    end: int
+    mirrored: bool
+
+    def map(self) -> tuple[float, float]:
+        """Scale and shift: view = scale * image + shift."""
+        scale = (self.end - self.start) / (self.source_end - self.source)
+        if self.mirrored:
+            return -scale, self.end + scale * self.source
+        return scale, self.start - scale * self.source
+
+
+def _span(scale: float, shift: float, length: int, window: int) -> _Span | None:
+    """The map view = scale * image + shift, rounded to whole pixels on both sides; None if nothing of it is visible."""
+    begin, size = (shift, scale) if scale > 0 else (shift + scale * length, -scale)
+    start, end = max(0, round(begin)), min(window, round(begin + size * length))
+    if end <= start:
+        return None
+    first = min(max(round((start - begin) / size), 0), length - 1)
+    last = min(max(round((end - begin) / size), first + 1), length)
+    if scale > 0:
+        return _Span(first, last, start, end, False)
+    return _Span(length - last, length - first, start, end, True)
+
+
+def _resize_into(image: Image, matrix: Matrix, view: Image) -> Matrix:
+    """Draw an image under a map without rotation or shear: crop, resize, flip; the map as rounded to whole pixels.
+
+    The boxes go by the map returned, so that they fit the pixels exactly.
+    """
+    x = _span(matrix[0, 0], matrix[0, 2], image.shape[1], view.shape[1])
+    y = _span(matrix[1, 1], matrix[1, 2], image.shape[0], view.shape[0])
+    if x is None or y is None:
+        return matrix
+    crop = image[y.source : y.source_end, x.source : x.source_end]
+    drawn = cv2.resize(crop, (x.end - x.start, y.end - y.start), interpolation=cv2.INTER_LINEAR)
+    if x.mirrored or y.mirrored:
+        drawn = cv2.flip(drawn, -1 if x.mirrored and y.mirrored else int(x.mirrored))
+    view[y.start : y.end, x.start : x.end] = drawn
+    (scale_x, shift_x), (scale_y, shift_y) = x.map(), y.map()
+    return np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
 
 
 def _move(boxes: Boxes, matrix: Matrix, width: int, height: int) -> tuple[Boxes, NDArray[np.bool_]]:

@@ -238,7 +238,7 @@ def build(description: Description) -> Graph:
 
 def _measure_strides(graph: Graph, name: str) -> None:
     """Run a small blank image and compare sizes: each level's stride follows from the graph, not from a list."""
-    side = 256
+    side = 128
     head = graph.layers[-1]
     assert isinstance(head, GFLHead)
     training = graph.training

@@ -15,6 +15,7 @@ from gfldet.data.augment import (
     Sample,
     augmented,
     checked,
+    colour_matrix,
     jitter_colour,
     letterboxed,
     mixup,
@@ -186,7 +187,10 @@ def test_colour_gains_by_hand() -> None:
 
     how = Augmentation(hsv_h=0, hsv_s=1, hsv_v=0.5)  # at their lowest: no colour, half as bright
     out = jitter_colour(picture(), how, Most(np.random.PCG64(0)))
-    assert set(map(tuple, out.image.reshape(-1, 3).tolist())) == {(45, 45, 45), (127, 127, 127)}
+    assert set(map(tuple, out.image.reshape(-1, 3).tolist())) == {
+        (45, 45, 45),
+        (43, 43, 43),
+    }  # pure red is 85 on average
 
 
 def test_mixup_keeps_the_truths_of_both() -> None:
@@ -265,3 +269,12 @@ def changed(**fields: Any) -> Callable[[], Any]:
 def test_what_an_augmentation_of_ones_own_may_not_return(made: Callable[[], Any], told: str) -> None:
     with pytest.raises(DataError, match=f"augment mine: .*{told}"):
         checked(made(), "mine", 2)
+
+
+def test_colour_matrix_identities() -> None:
+    np.testing.assert_allclose(colour_matrix(0, 1, 1), np.eye(3), atol=1e-12)
+    grey = np.array([90.0, 90.0, 90.0])
+    np.testing.assert_allclose(colour_matrix(0.7, 1.3, 0.5) @ grey, grey / 2)  # greys have no hue and no saturation
+    third = colour_matrix(2 * np.pi / 3, 1, 1)  # a third of the circle: red to green to blue
+    np.testing.assert_allclose(third @ np.array([1.0, 0, 0]), [0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.matrix_power(third, 3), np.eye(3), atol=1e-12)
