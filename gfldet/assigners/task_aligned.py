@@ -84,7 +84,7 @@ class TaskAlignedAssigner:
     topk: int = 10
     alpha: float = 0.5
     beta: float = 6.0
-    max_pairs: int = 1 << 19
+    max_pairs: int = 1 << 17
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
@@ -99,7 +99,9 @@ class TaskAlignedAssigner:
         ]
         if not best:
             return _nobody(predictions.boxes)
-        pairs = _one_truth_per_point(_joined(best), truths.image, len(points))
+        pairs = _joined(best)
+        images, count = predictions.boxes.shape[:2]
+        pairs = _one_truth_per_point(pairs, truths.image[pairs.truth] * count + pairs.point, images * count)
         return Assignment(
             image=truths.image[pairs.truth],
             point=pairs.point,
@@ -190,27 +192,26 @@ def _expand(cells: Tensor, counts: Tensor, levels: Sequence[Grid], first_truth: 
 def _topk_per_truth(pairs: _Pairs, k: int) -> _Pairs:
     """The k best pairs of each truth by metric; pairs come grouped by truth and leave so, best first."""
     # One sort on truth and metric together; float64 keeps a metric's digits beside truth numbers in the millions.
-    key = pairs.truth.double() * 1e6 - pairs.metric.double()
-    pairs = pairs.take(key.argsort(stable=True))
+    order = (pairs.truth.double() * 1e6 - pairs.metric.double()).argsort(stable=True)
+    counts = pairs.truth.unique_consecutive(return_counts=True)[1]
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    near = (torch.arange(len(order), device=order.device) - first < k).nonzero().squeeze(1)
+    chosen, best = order[near], order[first[near]]
     # A truth reaches beyond the bins only when none of its points is within them: then it keeps those it has.
-    position = torch.arange(len(pairs.truth), device=key.device)
-    starts = torch.ones_like(pairs.reachable)
-    starts[1:] = pairs.truth[1:] != pairs.truth[:-1]
-    first = torch.where(starts, position, 0).cummax(0).values
-    wanted = (position - first < k) & (pairs.reachable == pairs.reachable[first])
-    return pairs.take(wanted.nonzero().squeeze(1))
+    return pairs.take(chosen[pairs.reachable[chosen] == pairs.reachable[best]])
 
 
-def _one_truth_per_point(pairs: _Pairs, image: Tensor, points: int) -> _Pairs:
-    """Each point of each image kept once, for the truth of highest IoU (then of higher metric)."""
-    place = image[pairs.truth] * points + pairs.point
-    order = pairs.metric.argsort(descending=True, stable=True)
-    order = order[pairs.iou[order].argsort(descending=True, stable=True)]
-    order = order[place[order].argsort(stable=True)]
-    place = place[order]
-    first = torch.ones_like(place, dtype=torch.bool)
-    first[1:] = place[1:] != place[:-1]
-    return pairs.take(order[first])
+def _one_truth_per_point(pairs: _Pairs, place: Tensor, places: int) -> _Pairs:
+    """Each of the `places` (points of all images) kept once, for the truth of highest IoU, then of higher metric.
+
+    `place` (P,) is where each pair belongs.
+    """
+    left = torch.arange(len(place), device=place.device)
+    for value in (pairs.iou, pairs.metric):
+        best = value.new_full((places,), -torch.inf).scatter_reduce(0, place[left], value[left], "amax")
+        left = left[value[left] == best[place[left]]]
+    first = left.new_full((places,), len(place)).scatter_reduce(0, place[left], left, "amin")
+    return pairs.take(first[first < len(place)])
 
 
 def _normalised(pairs: _Pairs, truths: int) -> Tensor:
