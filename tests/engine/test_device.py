@@ -45,7 +45,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cores", lambda: 6)
-    assert device.loader_workers(-1, torch.device("cpu")) == 1
+    assert device.loader_workers(-1, torch.device("cpu")) == 0
     assert device.loader_workers(-1, torch.device("cuda")) == 6
     assert device.loader_workers(0, torch.device("cuda")) == 0
     assert device.loader_workers(4, torch.device("cpu")) == 4
