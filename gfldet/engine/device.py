@@ -8,6 +8,7 @@ import os
 import cv2
 import torch
 
+from gfldet.data.split import cores
 from gfldet.errors import ConfigError
 
 
@@ -22,11 +23,6 @@ def choose(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device=mps: not available on this machine; use device=cpu or device=auto")
     return device
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(threads: int) -> None:
