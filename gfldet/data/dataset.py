@@ -71,6 +71,11 @@ def _key(record: Record) -> tuple[str, int | str]:
     return str(record.path), record.image_id
 
 
+def to_input(images: Tensor, device: torch.device) -> Tensor:
+    """Images (B, H, W, 3) uint8 -> (B, 3, H, W) float in [0, 1], channels last."""
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainBatch:
     """A training batch on the CPU: images (B, H, W, 3) uint8; truths and ignore regions flat over the batch, boxes xywh
@@ -86,7 +91,7 @@ class TrainBatch:
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
         """The batch dict that `DetectionModel` takes; images become float in [0, 1], (B, 3, H, W), channels last."""
-        images = self.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        images = to_input(self.images, device)
         rest = {name: getattr(self, name) for name in ("batch_idx", "cls", "bboxes", "ignore_idx", "ignore_bboxes")}
         return {"img": images, **{name: value.to(device, non_blocking=True) for name, value in rest.items()}}
 

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import torch
 
+from gfldet.data.dataset import to_input
 from gfldet.data.sources import Frame
 from gfldet.engine import runs
-from gfldet.engine.validator import NMS, coco_results, to_input
+from gfldet.engine.validator import NMS, coco_results
 from gfldet.errors import DataError, OutputError
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox

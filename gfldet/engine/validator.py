@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gfldet.config.schema import Detections as DetectionSettings
-from gfldet.data.dataset import EvalBatch, EvalSet
+from gfldet.data.dataset import EvalBatch, EvalSet, to_input
 from gfldet.data.loader import in_order
 from gfldet.metrics.coco import DetectionMetrics, evaluate
 from gfldet.nn.tasks import DetectionModel
@@ -47,11 +47,6 @@ def for_inference(model: DetectionModel, device: torch.device) -> DetectionModel
     fused.fuse()
     fused.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return fused
-
-
-def to_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Images (B, H, W, 3) uint8 -> (B, 3, H, W) float in [0, 1], channels last."""
-    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
 
 def validate(

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from gfldet.config.load import resolve
-from gfldet.data.dataset import EvalSet, ImageStore
+from gfldet.data.dataset import EvalSet, ImageStore, to_input
 from gfldet.data.records import Record, Split
-from gfldet.engine.validator import NMS, coco_results, for_inference, to_input, validate
+from gfldet.engine.validator import NMS, coco_results, for_inference, validate
 from gfldet.metrics.coco import evaluate
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
