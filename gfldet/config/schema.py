@@ -129,7 +129,7 @@ class Training:
     amp: str = _setting(
         "auto",
         Choice("auto", "on", "off", true="on", false="off"),
-        "mixed precision; auto uses it on a GPU that gains from it",
+        "mixed precision; auto uses it on a GPU, and on a CPU that computes in bfloat16 itself",
     )
     pretrained: str | None = _setting(
         None, Optional(Text("the path of a checkpoint")), "checkpoint whose fitting weights are taken over"

