@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from gfldet.config.assets import resolve_model_yaml
-from gfldet.config.load import resolve
+from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
@@ -19,7 +19,7 @@ from gfldet.engine.device import choose, loader_workers, memory_budget, set_thre
 from gfldet.engine.predictor import Predictor, Saver
 from gfldet.engine.reports import write_validation
 from gfldet.engine.validator import NMS, Validation, for_inference, validate
-from gfldet.errors import ConfigError, DataError, Notice
+from gfldet.errors import ConfigError, DataError, Notice, listed
 from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
@@ -53,7 +53,11 @@ class Model:
             self.model, self._checkpoint = checkpoints.load_model(self.source)
         else:
             path, scale = resolve_model_yaml(self.source)
-            self.model = DetectionModel(read_description(path, scale))
+            description = read_description(path, scale)
+            _, problems = check("train", description.choices)
+            if problems:
+                raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
+            self.model = DetectionModel(description)
 
     @property
     def names(self) -> dict[int, str]:
@@ -68,8 +72,13 @@ class Model:
 
         Returns the metrics of these on the val split (None with val=False).  All settings: `gfldet train --help`.
         """
-        resolved = _told(resolve("train", {**settings, **self._model(settings)}))
+        given = {**settings, **self._model(settings)}
+        resolved = resolve("train", given)
         resume = sessions.find_resume(resolved)
+        if resume is None:  # what the model YAML prefers, where the user, also in a file, says nothing
+            preferred = {n: value for n, value in self.description.choices.items() if n not in resolved.explicit}
+            resolved = resolve("train", {**preferred, **given})
+        _told(resolved)
         description, start = self.description, self._checkpoint
         if resume is not None:
             start = checkpoints.load(resume)

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from gfldet.assigners.task_aligned import Assignment, Predictions, TaskAlignedAssigner, Truths
+from gfldet.assigners.assignment import Assigner, Assignment, Predictions, Truths
+from gfldet.assigners.static import ATSSAssigner, FCOSAssigner
+from gfldet.assigners.task_aligned import TaskAlignedAssigner
 
-__all__ = ["Assignment", "Predictions", "TaskAlignedAssigner", "Truths"]
+__all__ = [
+    "ATSSAssigner",
+    "Assigner",
+    "Assignment",
+    "FCOSAssigner",
+    "Predictions",
+    "TaskAlignedAssigner",
+    "Truths",
+]

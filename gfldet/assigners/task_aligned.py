@@ -14,42 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gfldet.assigners.assignment import Assignment, Predictions, Truths, nobody, one_truth_per_point
 from gfldet.ops.boxes import aligned_iou, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What the head says now: class logits (B, A, C) and decoded boxes (B, A, 4) xyxy in pixels; no gradients."""
-
-    logits: Tensor
-    boxes: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Truths:
-    """All truths of a batch: boxes (N, 4) xyxy in pixels, classes (N,) int64 and the image of each (N,) int64."""
-
-    boxes: Tensor
-    classes: Tensor
-    image: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """The P positive points of a batch, one row each.
-
-    `image`, `point`, `truth` (P,) int64 index B, A and N; a point occurs once at most.  `iou` (P,) is the plain IoU of
-    its predicted box with its truth; `alignment` (P,) the normalised task alignment in [0, 1] (per truth: m / max m *
-    max IoU); `reachable` (P,) whether the bins can express the truth's four sides from that point.
-    """
-
-    image: Tensor
-    point: Tensor
-    truth: Tensor
-    iou: Tensor
-    alignment: Tensor
-    reachable: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +55,18 @@ class TaskAlignedAssigner:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
-        """Assign points to truths.
-
-        `levels` are the feature maps behind the A points; `reach` is the longest side the bins express, in strides.
-        """
+        """See `assignment.Assigner`."""
         points, strides = anchor_points(levels, predictions.boxes.device)
         best = [
             _topk_per_truth(self._measure(predictions, truths, truth, point, points, strides, reach), self.topk)
             for truth, point in _candidates(truths.boxes, levels, self.max_pairs)
         ]
         if not best:
-            return _nobody(predictions.boxes)
+            return nobody(predictions.boxes)
         pairs = _joined(best)
         images, count = predictions.boxes.shape[:2]
-        pairs = _one_truth_per_point(pairs, truths.image[pairs.truth] * count + pairs.point, images * count)
+        place = truths.image[pairs.truth] * count + pairs.point
+        pairs = pairs.take(one_truth_per_point(place, images * count, (pairs.iou, pairs.metric)))
         return Assignment(
             image=truths.image[pairs.truth],
             point=pairs.point,
@@ -143,12 +108,6 @@ def _joined(parts: Sequence[_Pairs]) -> _Pairs:
         iou=torch.cat([part.iou for part in parts]),
         reachable=torch.cat([part.reachable for part in parts]),
     )
-
-
-def _nobody(like: Tensor) -> Assignment:
-    index = torch.zeros(0, dtype=torch.int64, device=like.device)
-    value = torch.zeros(0, device=like.device)
-    return Assignment(index, index, index, value, value, index.bool())
 
 
 def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -199,19 +158,6 @@ def _topk_per_truth(pairs: _Pairs, k: int) -> _Pairs:
     chosen, best = order[near], order[first[near]]
     # A truth reaches beyond the bins only when none of its points is within them: then it keeps those it has.
     return pairs.take(chosen[pairs.reachable[chosen] == pairs.reachable[best]])
-
-
-def _one_truth_per_point(pairs: _Pairs, place: Tensor, places: int) -> _Pairs:
-    """Each of the `places` (points of all images) kept once, for the truth of highest IoU, then of higher metric.
-
-    `place` (P,) is where each pair belongs.
-    """
-    left = torch.arange(len(place), device=place.device)
-    for value in (pairs.iou, pairs.metric):
-        best = value.new_full((places,), -torch.inf).scatter_reduce(0, place[left], value[left], "amax")
-        left = left[value[left] == best[place[left]]]
-    first = left.new_full((places,), len(place)).scatter_reduce(0, place[left], left, "amin")
-    return pairs.take(first[first < len(place)])
 
 
 def _normalised(pairs: _Pairs, truths: int) -> Tensor:

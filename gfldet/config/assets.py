@@ -38,7 +38,7 @@ def resolve_model_yaml(name: str) -> tuple[Path, str | None]:
         if base is not None and scale in scales:
             return base, scale
         own += [f"{stem}{dash}{letter}" for letter in scales]
-    shipped = sorted((cfg_folder() / "models").glob("*.yaml"))
+    shipped = sorted((cfg_folder() / "models").glob("*.yaml"), key=lambda path: path.stem)
     scaled = [f"{path.stem}-{letter}" for path in shipped for letter in scales_of(path)]
     names = list(dict.fromkeys([*own, *scaled, *(path.stem for path in shipped)]))
     close = get_close_matches(Path(whole).name, names, n=1)

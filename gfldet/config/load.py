@@ -208,6 +208,9 @@ def _idle(settings: Settings) -> list[str]:
             lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:
             lines.append("patience: without effect beside val=false")
+        ranking = sorted(n for n in settings.explicit if n.startswith("tal_"))
+        if ranking and "tal" not in settings.assigner:
+            lines.append(f"{', '.join(ranking)}: without effect beside assigner={settings.assigner}")
     if isinstance(settings, PredictSettings) and settings.save_conf and not settings.save_txt:
         lines.append("save_conf: without effect unless save_txt=true")
     return lines

@@ -132,7 +132,9 @@ class Training:
         "mixed precision; auto uses it on a GPU, and on a CPU that computes in bfloat16 itself",
     )
     pretrained: str | None = _setting(
-        None, Optional(Text("the path of a checkpoint")), "checkpoint whose fitting weights are taken over"
+        None,
+        Optional(Text("the path of a checkpoint; for a model on a ResNet also torchvision's .pth, or imagenet")),
+        "checkpoint whose fitting weights are taken over; imagenet is torchvision's file in torch's cache",
     )
     resume: bool | str = _setting(
         False,
@@ -200,8 +202,33 @@ class Augmentation:
 class Loss:
     """Loss and assigner"""
 
-    box: float = _setting(7.5, Real(0), "gain of the CIoU loss of the boxes")
-    cls: float = _setting(3.0, Real(0), "gain of the quality focal loss of the scores")
+    cls_loss: str = _setting(
+        "qfl", Choice("qfl", "vfl", "bce", "focal", "ohem"), "loss of the scores: quality focal, varifocal, ..."
+    )
+    iou_loss: str = _setting(
+        "ciou", Choice("iou", "giou", "diou", "ciou"), "overlap that the loss of the boxes goes by"
+    )
+    assigner: str = _setting(
+        "tal",
+        Choice("tal", "atss", "fcos", "tal-after-atss"),
+        "who decides which points answer for a truth; tal-after-atss changes after a third of the run",
+    )
+    reg_max: int | None = _setting(
+        None,
+        Optional(Whole(1, 256)),
+        "bins of a box side, in strides; 1 predicts the side itself, without DFL; none is the model's own",
+        "bins",
+    )
+    dgqp: bool | None = _setting(
+        None, Optional(Flag()), "let the sharpness of the bins bear on the scores (GFLv2); none is as the model has it"
+    )
+    end2end: bool | None = _setting(
+        None, Optional(Flag()), "train a second head that needs no NMS, and use that; none is as the model has it"
+    )
+    box: float = _setting(7.5, Real(0), "gain of the loss of the boxes")
+    cls: float | None = _setting(
+        None, Optional(Real(0)), "gain of the loss of the scores; none goes by cls_loss, and is 3 for qfl"
+    )
     dfl: float = _setting(1.5, Real(0), "gain of the distribution focal loss of the bins")
     prior: float = _setting(0.01, Real(0, 0.5, above=True), "score of every class at the start", "probability")
     tal_topk: int = _setting(10, Whole(1), "most points that answer for a truth", "points")

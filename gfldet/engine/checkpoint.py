@@ -15,6 +15,7 @@ from torch import Tensor
 import gfldet
 from gfldet.engine import runs
 from gfldet.errors import CheckpointError, ConfigError, OutputError
+from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 
@@ -117,12 +118,17 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     if not whole:  # torch would take it for one of its formats of old
         raise CheckpointError(f"{path}: no checkpoint, or one that was cut short; copy it again or use another")
+    return _unpickled(path)
+
+
+def _unpickled(path: Path) -> Any:
+    """Tensors and plain data of any torch file, without running what it may hold."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: it holds more than tensors and plain data, and loading such a file could run code. "
-            f"gfldet reads only checkpoints that gfldet wrote. ({_first_line(error)})"
+            f"Use a checkpoint that gfldet wrote. ({_first_line(error)})"
         ) from error
     except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
         raise CheckpointError(
@@ -137,6 +143,36 @@ def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
         return checkpoint.model(), checkpoint
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path}: the weights do not fit the model they name ({_first_line(error)})") from error
+
+
+def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
+    """Put torchvision's weights of its ResNet into `body`, in place; the file they came from.
+
+    `pretrained` is the path of such a file, or "imagenet" for the one in torch's cache, where it is if other programs
+    fetched it; nothing is fetched here.  Raises CheckpointError for a file that is missing, unsafe or of another model.
+    """
+    path = Path(pretrained)
+    if pretrained == "imagenet":
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        found = sorted(cache.glob(f"{body.name}-*.pth"))
+        if not found:
+            raise CheckpointError(
+                f"pretrained=imagenet: no {body.name}-*.pth in {cache}, and gfldet fetches nothing; put "
+                "torchvision's file there, or give its path"
+            )
+        path = found[0]
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected torchvision's weights of {body.name}")
+    weights = _unpickled(path)
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(
+            f"{path}: no weights of {body.name}: expected names and tensors, as torchvision keeps them"
+        )
+    try:
+        body.load_body(weights)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}; give the file that belongs to {body.name}") from error
+    return path
 
 
 def _first_line(error: BaseException) -> str:
@@ -168,9 +204,8 @@ def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
     Raises CheckpointError when nothing at all fits.
     """
     own = model.state_dict()
-    last = {
-        f"graph.layers.{len(model.graph.layers) - 1}.cls.{i}.2.{kind}" for i in range(8) for kind in ("weight", "bias")
-    }
+    head = len(model.graph.layers) - 1
+    last = {f"graph.layers.{head}.{row}" for row in model.head.class_rows()}
     pairs = [(i, source.names.index(n)) for i, n in model.names.items() if n in source.names]
     same_names = tuple(model.names.values()) == source.names
     loaded: list[str] = []

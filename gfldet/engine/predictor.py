@@ -20,7 +20,7 @@ from gfldet.errors import DataError, OutputError
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import Letterbox
-from gfldet.ops.nms import Detections, non_max_suppression
+from gfldet.ops.nms import Detections
 from gfldet.results import Results
 
 VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
@@ -39,8 +39,8 @@ class Prediction:
 class Predictor:
     """A model made by `validator.for_inference`, and how its detections are chosen.
 
-    `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of the largest
-    stride only.  `classes` (numbers) keeps those classes alone.
+    `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of
+    `model.multiple` only.  `classes` (numbers) keeps those classes alone.
     """
 
     model: DetectionModel
@@ -78,7 +78,7 @@ class Predictor:
         device = next(self.model.parameters()).device
         started = time.perf_counter()
         height, width = frames[0].image.shape[:2]
-        shape = letterbox.rectangle(height, width, self.size, max(self.model.strides)) if self.rect else self.size
+        shape = letterbox.rectangle(height, width, self.size, self.model.multiple) if self.rect else self.size
         box = letterbox.fit(height, width, shape)
         images = to_input(torch.from_numpy(np.stack([letterbox.apply(f.image, box) for f in frames])), device)
         prepared = time.perf_counter()
@@ -86,8 +86,7 @@ class Predictor:
             decoded, _ = self.model.predict(images)
         inferred = time.perf_counter()
         keep = None if self.classes is None else torch.tensor(self.classes, dtype=torch.int64, device=device)
-        n = self.nms
-        found = non_max_suppression(decoded, n.conf, n.iou, n.max_det, n.agnostic, keep)
+        found = self.nms(decoded, self.model.end2end, keep)
         done = time.perf_counter()
         steps = {"preprocess": prepared - started, "inference": inferred - prepared, "postprocess": done - inferred}
         speed = {step: 1000 * seconds / len(frames) for step, seconds in steps.items()}

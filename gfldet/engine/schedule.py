@@ -14,6 +14,7 @@ from gfldet.data.records import Split
 DEFAULT_LR = {"adamw": 1.5e-3, "sgd": 1e-2}
 DEFAULT_DECAY = {"adamw": 2e-2, "sgd": 5e-4}
 WARMUP_STEPS = 100
+ATSS_SHARE = 1 / 3  # of a run with assigner=tal-after-atss: as in TOOD and PicoDet, near PP-YOLOE's 30 of 80 epochs
 LONGEST_WARMUP = 0.2  # share of the run: a warm-up as long as the run would never let it train
 
 
@@ -22,7 +23,8 @@ class Plan:
     """The numbers of one run, none left open.
 
     `half_side` is the median half side of the training boxes in pixels of the training frame (None without boxes).
-    `close_epoch` is the first epoch without mosaic and mixup.
+    `close_epoch` is the first epoch without mosaic and mixup, `tal_epoch` the first with the assigner that is chosen
+    (before it, ATSS assigns).
     """
 
     epochs: int
@@ -34,6 +36,7 @@ class Plan:
     warmup_steps: int
     close_epoch: int
     half_side: float | None
+    tal_epoch: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -64,6 +67,7 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
         warmup_steps=warmup,
         close_epoch=settings.epochs - round(closed),
         half_side=median_half_side(split, settings.height_width),
+        tal_epoch=round(ATSS_SHARE * settings.epochs) if settings.assigner == "tal-after-atss" else 0,
     )
 
 

@@ -29,11 +29,15 @@ from gfldet.engine.device import choose, keep_freed_memory, memory_budget, mixed
 from gfldet.engine.observers import BatchPictures, ResultsCsv, Terminal
 from gfldet.engine.schedule import Plan, plan
 from gfldet.engine.trainer import Observer, Progress, Trainer, out_of_patience
-from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
+from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError, listed
+from gfldet.losses.detection import CLASS_LOSSES, reach_of
+from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
+from gfldet.nn.heads import DGQP_TOP
 from gfldet.nn.tasks import DetectionModel
 
 Say = Callable[[str], None]
+IMAGENET = "imagenet"  # as a value of `pretrained`: the file in torch's cache
 
 
 def sayer(verbose: bool) -> Say:
@@ -103,7 +107,7 @@ def prepare_training(
         raise DataError(f"resume: the run has the classes {list(source.names)}, {spec.source} has {list(spec.names)}")
     train, val = load_training_images(settings, spec, say)
     torch.manual_seed(settings.seed)
-    model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
+    model = DetectionModel(dataclasses.replace(chosen_head(description, settings), nc=len(spec.names)), spec.names)
     check_size(settings.height_width, model, training=True)
     train_set = make_train_set(settings, train)
     numbers = plan(settings, train.split, len(train_set))
@@ -123,6 +127,37 @@ def prepare_training(
     return trainer
 
 
+def chosen_head(description: Description, settings: TrainSettings) -> Description:
+    """The description with the head that the settings choose; ConfigError for choices that make no sense together."""
+    picked = {
+        name: getattr(settings, name) for name in ("reg_max", "dgqp", "end2end") if getattr(settings, name) is not None
+    }
+    chosen = dataclasses.replace(description, **picked)
+    problems = []
+    if chosen.dgqp and chosen.reg_max < DGQP_TOP:
+        problems.append(
+            f"dgqp=true with reg_max={chosen.reg_max}: it looks at the {DGQP_TOP} largest probabilities of a side; "
+            f"set reg_max to {DGQP_TOP} or more, or dgqp=false"
+        )
+    if chosen.dgqp and CLASS_LOSSES[settings.cls_loss].target == "one":
+        problems.append(
+            f"dgqp=true with cls_loss={settings.cls_loss}: that loss wants a score of 1 of every positive, so there is "
+            "no quality to learn; set cls_loss to qfl, vfl or bce, or dgqp=false"
+        )
+    if chosen.end2end and settings.assigner != "tal":
+        problems.append(
+            f"end2end=true with assigner={settings.assigner}: the head without NMS needs a ranking of points, of which "
+            "it takes the first; set assigner=tal, or end2end=false"
+        )
+    if chosen.reg_max == 1 and settings.dfl > 0 and "dfl" in settings.explicit:
+        problems.append(
+            f"dfl={settings.dfl:g} with reg_max=1: a side without bins has no DFL; leave dfl out, or set reg_max=16"
+        )
+    if problems:
+        raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
+    return chosen
+
+
 def load_training_images(settings: TrainSettings, spec: DataSpec, say: Say) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left."""
     if settings.val and spec.val is None:
@@ -138,13 +173,16 @@ def load_training_images(settings: TrainSettings, spec: DataSpec, say: Say) -> t
 
 
 def check_size(size: tuple[int, int], model: DetectionModel, training: bool = False) -> None:
-    """ConfigError for an image size (height, width) that the model's levels do not divide, or cannot train on."""
-    stride = max(model.strides)
-    if any(side % stride for side in size):
-        raise ConfigError(f"imgsz: {size[0]} x {size[1]} px; the sides must be multiples of {stride} for this model")
-    if training and max(size) == stride:
+    """ConfigError for an image size (height, width) that the model cannot take, or cannot train on."""
+    if any(side % model.multiple for side in size):
+        raise ConfigError(
+            f"imgsz: {size[0]} x {size[1]} px; the sides must be multiples of {model.multiple} for this model"
+        )
+    if training and max(size) <= max(model.strides) and model.multiple == max(model.strides):
         # A batch of one image would leave batch norm a single value on the coarsest level.
-        raise ConfigError(f"imgsz: {size[0]} x {size[1]} px is too small to train on; give at least {2 * stride}")
+        raise ConfigError(
+            f"imgsz: {size[0]} x {size[1]} px is too small to train on; give at least {2 * model.multiple}"
+        )
 
 
 def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
@@ -158,15 +196,25 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
 
 def make_eval_set(settings: TrainSettings | ValSettings, loaded: LoadedSplit, model: DetectionModel) -> EvalSet:
     """The validation batches."""
-    stride = max(model.strides)
     if not settings.rect:
         check_size(settings.height_width, model)
-    return EvalSet(loaded.split, loaded.store, settings.height_width, settings.batch, stride, settings.rect)
+    return EvalSet(loaded.split, loaded.store, settings.height_width, settings.batch, model.multiple, settings.rect)
 
 
 def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, say: Say) -> None:
-    """Start from the weights of the model given as a checkpoint, or of `pretrained`."""
+    """Start from the weights of the model given as a checkpoint, or of `pretrained`: a checkpoint too, or for a ResNet
+    torchvision's file of weights."""
     if settings.pretrained is not None:
+        if settings.pretrained == IMAGENET or settings.pretrained.endswith(".pth"):
+            body = model.graph.layers[0]
+            if not isinstance(body, ResNetFPN):
+                raise ConfigError(
+                    f"pretrained={settings.pretrained}: torchvision's weights fit models on a ResNet alone, such as "
+                    "gfl-r50; give a .pt that gfldet wrote"
+                )
+            file = checkpoints.load_backbone(body, settings.pretrained)
+            say(f"weights: {body.name} from {file}, the rest at its start")
+            return
         source = checkpoints.load(settings.pretrained)
     if source is not None:
         say(f"weights: {checkpoints.transfer(model, source)}")
@@ -174,7 +222,9 @@ def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpo
 
 def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:
     """Say so when boxes are larger than the bins can express: such boxes come out too small, whatever the training."""
-    reach = 2 * (model.reg_max - 1) * max(model.strides)
+    coarsest = max(model.strides)
+    # From the point nearest to a truth's centre, half a stride away at worst, the farther side has to be in reach.
+    reach = (2 * reach_of(model.reg_max) - 1) * coarsest
     total = beyond = 0
     largest = 0.0
     for record in split.records:
@@ -183,10 +233,11 @@ def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -
         total, beyond = total + len(sides), beyond + int((sides > reach).sum())
         largest = max(largest, float(sides.max(initial=0)))
     if beyond:
-        bins = int(np.ceil(largest / 2 / max(model.strides))) + 2
+        bins = int(np.ceil((largest / coarsest + 1) / 2)) + 1
         warn(
-            f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach} px that reg_max="
-            f"{model.reg_max} can express at this imgsz; set reg_max: {bins} in the model YAML, or a smaller imgsz"
+            f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach:.0f} px that reg_max="
+            f"{model.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
+            "smaller imgsz"
         )
 
 
@@ -288,7 +339,7 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     if str(saved.get("augment", "")).startswith("<") and "augment" not in new:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
     settings = config.resolve("train", {**saved, **new, "resume": False})
-    for name in ("optimizer", "freeze"):
+    for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
         was, now = saved.get(name), config.dump(settings)[name]
         if was != now:
             raise ConfigError(f"resume: {name}={now}, but the run has {name}={was}; start another with model={path}")

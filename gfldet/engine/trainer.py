@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gfldet.assigners import TaskAlignedAssigner
+from gfldet.assigners import Assigner, ATSSAssigner, FCOSAssigner, TaskAlignedAssigner
 from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
 from gfldet.data.dataset import EvalSet, TrainBatch, TrainSet
@@ -81,9 +81,7 @@ class Trainer:
     def __post_init__(self) -> None:
         s = self.settings
         self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.criterion = self.model.init_criterion(
-            gains=Gains(s.box, s.cls, s.dfl), assigner=TaskAlignedAssigner(s.tal_topk, s.tal_alpha, s.tal_beta)
-        )
+        self._choose_losses(self.progress.epoch)
         freeze(self.model, s.freeze)
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -115,6 +113,8 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training images; the mean of each loss over its steps."""
+        if 0 < epoch == self.plan.tal_epoch:
+            self._choose_losses(epoch)
         self.model.train()
         keep_frozen_statistics(self.model)
         total, counted = torch.zeros(3, device=self.device), 0
@@ -126,6 +126,16 @@ class Trainer:
                     observer.batch(epoch, number, batch, total / counted)
         means = (total / counted).tolist() if counted else [math.nan] * len(ITEMS)
         return dict(zip(ITEMS, means, strict=True))
+
+    def _choose_losses(self, epoch: int) -> None:
+        """The criterion of an epoch, which differs from that before it where a run has two assigners."""
+        s = self.settings
+        self.model.criterion = self.model.init_criterion(
+            gains=Gains(s.box, s.cls, s.dfl),
+            assigner=make_assigner(s, early=epoch < self.plan.tal_epoch),
+            cls_loss=s.cls_loss,
+            iou_loss=s.iou_loss,
+        )
 
     def _batches(self, epoch: int) -> Iterator[TrainBatch]:
         how = self.train.how.without_mosaic() if epoch >= self.plan.close_epoch else self.train.how
@@ -235,6 +245,7 @@ class Trainer:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        self._choose_losses(self.progress.epoch)
         torch.set_rng_state(state["random"])
 
 
@@ -269,6 +280,15 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, plan: Plan) -> tor
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=plan.lr0, betas=(settings.momentum, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=plan.lr0, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def make_assigner(settings: TrainSettings, early: bool) -> Assigner:
+    """The assigner that the settings choose; `early` says that a run of two assigners is still in its first part."""
+    if settings.assigner == "atss" or (settings.assigner == "tal-after-atss" and early):
+        return ATSSAssigner()
+    if settings.assigner == "fcos":
+        return FCOSAssigner()
+    return TaskAlignedAssigner(settings.tal_topk, settings.tal_alpha, settings.tal_beta)
 
 
 def freeze(model: DetectionModel, layers: int | tuple[int, ...] | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gfldet.config.schema import Detections as DetectionSettings
 from gfldet.data.dataset import EvalBatch, EvalSet, to_input
@@ -19,7 +20,7 @@ from gfldet.ops.nms import Detections, non_max_suppression
 
 @dataclass(frozen=True, slots=True)
 class NMS:
-    """How detections are chosen; see `ops.nms`."""
+    """How detections are chosen; see `ops.nms`.  Those of an end-to-end head are chosen by score alone."""
 
     conf: float = 0.001
     iou: float = 0.7
@@ -31,6 +32,11 @@ class NMS:
         """What the settings say; `conf` where they leave it open."""
         chosen = conf if settings.conf is None else settings.conf
         return cls(chosen, settings.iou, settings.max_det, settings.agnostic_nms)
+
+    def __call__(self, decoded: Tensor, end2end: bool, classes: Tensor | None = None) -> list[Detections]:
+        """The detections of each image in decoded head output (B, 4 + C, A)."""
+        iou = None if end2end else self.iou
+        return non_max_suppression(decoded, self.conf, iou, self.max_det, self.agnostic, classes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +78,7 @@ def validate(
     with torch.inference_mode():
         for batch in batches:
             decoded, _ = model.predict(to_input(batch.images, device))
-            found = non_max_suppression(decoded, nms.conf, nms.iou, nms.max_det, nms.agnostic)
+            found = nms(decoded, model.end2end)
             for record, box, detections in zip(batch.records, batch.boxes, found, strict=True):
                 predictions += coco_results(detections, box, record.image_id, record.file_name, data.split.category_ids)
     return Validation(evaluate(data.split, predictions, evaluator, detailed), predictions)

@@ -1,34 +1,59 @@
-"""The criterion of the GFL detector: head outputs and a batch's truths -> one number to step on.
+"""The criteria of the detectors: head outputs and a batch's truths -> one number to step on.
 
     maps (B, 4R + C, H, W) per level -> bins (B, A, 4, R) and class logits (B, A, C)
-    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU
+    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or the losses chosen in their place)
 
 It knows no module of `nn`: the number of classes, the bins, the strides and the gains arrive as arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gfldet.assigners import Assignment, Predictions, TaskAlignedAssigner, Truths
-from gfldet.losses.distribution import distribution_focal_loss, integral
-from gfldet.losses.focal import quality_focal_loss
+from gfldet.assigners import Assigner, Assignment, Predictions, TaskAlignedAssigner, Truths
+from gfldet.losses import focal
+from gfldet.losses.distribution import distribution_focal_loss, sides_in_strides
 from gfldet.losses.iou import iou_loss
-from gfldet.ops.boxes import ltrb_to_xyxy, xywh_to_xyxy, xyxy_to_ltrb
+from gfldet.ops.boxes import IoUKind, ltrb_to_xyxy, xywh_to_xyxy, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points, grids
 
 
 @dataclass(frozen=True, slots=True)
+class ClassLoss:
+    """A classification loss as the criterion uses it.
+
+    `loss` of logits (B, A, C) and targets (B, A, C) is element-wise.  `target` is what a positive point learns at its
+    truth's class: the IoU of its box, its alignment, or 1; all else learns 0.  `gain` is its usual weight beside 7.5 of
+    the box loss.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    target: Literal["iou", "alignment", "one"]
+    gain: float
+
+
+CLASS_LOSSES: dict[str, ClassLoss] = {
+    # QFL's sum is small, its gradient fades as the score nears the IoU: 3 beside YOLOv8's 7.5 and 1.5.
+    "qfl": ClassLoss(focal.quality_focal_loss, "iou", 3.0),
+    "vfl": ClassLoss(focal.varifocal_loss, "iou", 3.0),  # PP-YOLOE's 1 : 2.5, times three
+    "bce": ClassLoss(focal.cross_entropy, "alignment", 0.5),  # as YOLOv8 has it
+    "focal": ClassLoss(focal.sigmoid_focal_loss, "one", 3.75),  # ATSS's 1 : 2
+    "ohem": ClassLoss(focal.ohem, "one", 0.5),  # BCE, of fewer examples
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Gains:
-    """Weights of the three parts.  QFL's sum is small (its gradient fades as the score nears the IoU), hence cls = 3
-    beside YOLOv8's 7.5 and 1.5, which go with BCE at .5."""
+    """Weights of the three parts: box, cls (None: the usual one of the class loss) and dfl."""
 
     box: float = 7.5
-    cls: float = 3.0
+    cls: float | None = None
     dfl: float = 1.5
 
 
@@ -52,7 +77,7 @@ class HeadOutput:
 
     def boxes(self) -> Tensor:
         """Decoded boxes (B, A, 4) xyxy in pixels."""
-        return ltrb_to_xyxy(self.points, integral(self.bins) * self.strides)
+        return ltrb_to_xyxy(self.points, sides_in_strides(self.bins) * self.strides)
 
 
 def split_maps(maps: Sequence[Tensor], reg_max: int, strides: Sequence[int]) -> HeadOutput:
@@ -72,13 +97,19 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
     elsewhere.  CIoU and DFL are weighted by the normalised alignment.  All three are divided by the alignment's sum
     over the batch (at least 1), as in TOOD.  Points inside ignore regions that answer for no truth carry no loss, and
     points that cannot reach their truth's sides with R bins carry no DFL (a clipped target would teach a wrong side).
+
+    `cls_loss` names another of CLASS_LOSSES, with its own target; where that is 1, its sum is divided by the number of
+    positives, which is the sum of such targets.  `iou_loss` is another overlap, `assigner` another rule for positives.
+    With `reg_max` 1 a side is one number, and there is no DFL.
     """
 
     nc: int
     reg_max: int
     strides: tuple[int, ...]
     gains: Gains = Gains()
-    assigner: TaskAlignedAssigner = TaskAlignedAssigner()
+    assigner: Assigner = TaskAlignedAssigner()
+    cls_loss: str = "qfl"
+    iou_loss: IoUKind = "ciou"
 
     def __call__(self, maps: Sequence[Tensor], batch: Mapping[str, Tensor]) -> LossItems:
         """The loss of per-level maps (B, 4R + C, H, W) on a batch dict.
@@ -91,39 +122,82 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         truths = truths_of(batch, size, head.points.device)
         boxes = head.boxes()
         predictions = Predictions(head.logits.detach(), boxes.detach())
-        positive = self.assigner(predictions, truths, head.levels, reach=self.reg_max - 1)
-        normaliser = positive.alignment.sum().clamp(min=1)
-        cls = self._classification(head, positive, truths, _ignored(batch, size, head.points)) / normaliser
+        positive = self.assigner(predictions, truths, head.levels, reach=reach_of(self.reg_max))
+        cls = self._classification(head, positive, truths, _ignored(batch, size, head.points))
         box, dfl = self._regression(head, boxes, positive, truths)
-        parts = torch.stack(
-            (self.gains.box * box / normaliser, self.gains.cls * cls, self.gains.dfl * dfl / normaliser)
-        )
+        gain = CLASS_LOSSES[self.cls_loss].gain if self.gains.cls is None else self.gains.cls
+        parts = torch.stack((self.gains.box * box, gain * cls, self.gains.dfl * dfl))
         return LossItems(parts.sum(), parts.detach())
 
     def _classification(
         self, head: HeadOutput, positive: Assignment, truths: Truths, ignored: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Summed QFL () over all points and classes."""
+        """The classification loss () over all points and classes, normalised."""
+        chosen = CLASS_LOSSES[self.cls_loss]
+        value = {"iou": positive.iou, "alignment": positive.alignment, "one": torch.ones_like(positive.iou)}
         target = torch.zeros_like(head.logits)
-        target[positive.image, positive.point, truths.classes[positive.truth]] = positive.iou
-        loss = quality_focal_loss(head.logits, target)
+        target[positive.image, positive.point, truths.classes[positive.truth]] = value[chosen.target]
+        loss = chosen.loss(head.logits, target)
         if len(ignored[0]):
             weight = torch.ones_like(loss[..., 0])
             weight[ignored] = 0
             weight[positive.image, positive.point] = 1
             loss = loss * weight.unsqueeze(-1)
-        return loss.sum()
+        share = value["one"] if chosen.target == "one" else positive.alignment
+        return loss.sum() / share.sum().clamp(min=1)
 
     def _regression(
         self, head: HeadOutput, boxes: Tensor, positive: Assignment, truths: Truths
     ) -> tuple[Tensor, Tensor]:
-        """Summed CIoU loss () and DFL () over the positives, weighted by alignment."""
+        """The overlap loss () and DFL () over the positives, weighted by alignment, normalised."""
         at = (positive.image, positive.point)
         truth = truths.boxes[positive.truth]
-        box = (iou_loss(boxes[at], truth, "ciou") * positive.alignment).sum()
+        normaliser = positive.alignment.sum().clamp(min=1)
+        box = (iou_loss(boxes[at], truth, self.iou_loss) * positive.alignment).sum() / normaliser
+        if self.reg_max == 1:
+            return box, torch.zeros_like(box)
         sides = xyxy_to_ltrb(head.points[positive.point], truth) / head.strides[positive.point]
         dfl = distribution_focal_loss(head.bins[at], sides.clamp(0, self.reg_max - 1)).mean(-1)
-        return box, (dfl * positive.alignment * positive.reachable).sum()
+        return box, (dfl * positive.alignment * positive.reachable).sum() / normaliser
+
+
+@dataclass(frozen=True, slots=True)
+class E2EDetectLoss:
+    """The criterion of an end-to-end head: the same loss on its two sets of maps, added one to one.
+
+    `one_to_many` assigns many points to a truth, which is what teaches the features; `one_to_one` assigns one by the
+    same metric, which is what does without NMS (Wang et al., YOLOv10, NeurIPS 2024, section 3.1).
+    """
+
+    one_to_many: v8DetectionLoss
+    one_to_one: v8DetectionLoss
+
+    @classmethod
+    def of(cls, one_to_many: v8DetectionLoss) -> E2EDetectLoss:
+        """Both from the first: the second takes one point.  ValueError for an assigner that does not rank."""
+        assigner = one_to_many.assigner
+        if not isinstance(assigner, TaskAlignedAssigner):
+            raise ValueError(
+                "an end-to-end head needs an assigner that ranks points for both branches: TaskAlignedAssigner"
+            )
+        return cls(one_to_many, replace(one_to_many, assigner=replace(assigner, topk=1)))
+
+    def __call__(
+        self, maps: Mapping[str, Sequence[Tensor]] | Sequence[Tensor], batch: Mapping[str, Tensor]
+    ) -> LossItems:
+        """The loss of the maps under `one2many` and `one2one`.
+
+        A list, as the head gives it in eval mode, holds the maps of the one-to-one branch: the loss is its alone.
+        """
+        if not isinstance(maps, Mapping):
+            return self.one_to_one(maps, batch)
+        many, one = self.one_to_many(maps["one2many"], batch), self.one_to_one(maps["one2one"], batch)
+        return LossItems(many.total + one.total, many.items + one.items)
+
+
+def reach_of(reg_max: int) -> float:
+    """The longest side that `reg_max` bins express, in strides; without end for a side that is one number."""
+    return reg_max - 1 if reg_max > 1 else math.inf
 
 
 def truths_of(batch: Mapping[str, Tensor], size: tuple[int, int], device: torch.device) -> Truths:

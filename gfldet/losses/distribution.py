@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from gfldet.losses.focal import Reduction, reduced
+from gfldet.losses.focal import Reduction, full, reduced
 
 
 def integral(logits: Tensor) -> Tensor:
@@ -13,8 +14,17 @@ def integral(logits: Tensor) -> Tensor:
 
     Source: Li et al., Generalized Focal Loss, NeurIPS 2020, eq. 4.
     """
+    logits = full(logits)
     bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
     return (logits.softmax(-1) * bins).sum(-1)
+
+
+def sides_in_strides(logits: Tensor) -> Tensor:
+    """What a head's box outputs (..., R) say of a side (...), in strides: the integral, or for R = 1 a softplus.
+
+    With one number a side the head has a Dirac distribution, which no DFL shapes and whose reach has no end.
+    """
+    return F.softplus(full(logits)).squeeze(-1) if logits.shape[-1] == 1 else integral(logits)
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor, reduction: Reduction = "none") -> Tensor:
@@ -24,6 +34,7 @@ def distribution_focal_loss(logits: Tensor, target: Tensor, reduction: Reduction
     those points out rather than clip them (a clipped target teaches a wrong side).  The minimum puts the weights
     i + 1 - y and y - i on the two neighbours, whose mean is y.  Source: Li et al., NeurIPS 2020, eq. 6.
     """
+    logits, target = full(logits), full(target)
     left = target.detach().floor().clamp(0, logits.shape[-1] - 2)
     weight = (target - left).unsqueeze(-1)
     index = left.long().unsqueeze(-1)

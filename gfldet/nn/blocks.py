@@ -36,10 +36,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A block made from a row, and the channels that it gives out."""
+    """A block made from a row, and the channels that it gives out (of each map, where it gives several)."""
 
     module: nn.Module
-    channels: int
+    channels: int | tuple[int, ...]
 
 
 class Block(Protocol):

@@ -2,12 +2,15 @@
 
 A row's `from` is a layer number, -1 for the row above, or a list of them.  Names inside args that are keys of the YAML
 (`nc`, `reg_max`) stand for their values.  To add a block: write it in `blocks` (or elsewhere) and enter it in BLOCKS.
+
+Beside its layers a YAML may say how it is best trained: settings by their names (CHOICES), which the user's own
+settings override.  They are read here and judged where settings are (`config`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,9 @@ from torch import Tensor, nn
 
 from gfldet.errors import ConfigError
 from gfldet.nn import blocks
+from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.blocks import Block, Row
-from gfldet.nn.heads import GFLHead
+from gfldet.nn.heads import EndToEnd, GFLHead, SharedHead
 
 BLOCKS: dict[str, type[Block]] = {
     "Conv": blocks.Conv,
@@ -31,12 +35,16 @@ BLOCKS: dict[str, type[Block]] = {
     "Concat": blocks.Concat,
     "Upsample": blocks.Upsample,
     "nn.Upsample": blocks.Upsample,
+    "ResNetFPN": ResNetFPN,
 }
-HEADS: dict[str, type[GFLHead]] = {
+HEADS: dict[str, type[GFLHead | SharedHead]] = {
     "GFLHead": GFLHead,
     "Detect": GFLHead,  # the name in YAMLs that users of this family already have
+    "SharedHead": SharedHead,
 }
-KEYS = ("nc", "reg_max", "scales", "scale", "depth_multiple", "width_multiple", "max_channels", "backbone", "head")
+SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
+CHOICES = ("cls_loss", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
+KEYS = ("nc", "reg_max", "dgqp", "end2end", *CHOICES, *SCALING, "backbone", "head")
 MAX_REG_MAX = 256
 
 
@@ -44,7 +52,9 @@ MAX_REG_MAX = 256
 class Description:
     """A model YAML, read and checked: plain data, kept in checkpoints, enough to build the model again.
 
-    `depth` multiplies repeats, `width` channels, `max_channels` bounds channels before that.
+    `depth` multiplies repeats, `width` channels, `max_channels` bounds channels before that.  `dgqp` adds GFLv2's
+    quality predictor to the head, `end2end` makes it an end-to-end one.  `choices` are the settings that the
+    YAML prefers.
     """
 
     name: str
@@ -54,6 +64,9 @@ class Description:
     width: float
     max_channels: float
     rows: tuple[tuple[Any, ...], ...] = field(repr=False)
+    dgqp: bool = False
+    end2end: bool = False
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -64,6 +77,9 @@ class Description:
             "width": self.width,
             "max_channels": self.max_channels,
             "rows": [list(row) for row in self.rows],
+            "dgqp": self.dgqp,
+            "end2end": self.end2end,
+            "choices": dict(self.choices),
         }
 
     @classmethod
@@ -98,7 +114,16 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
     values = {**data, "nc": data.get("nc", 80) if nc is None else nc, "reg_max": data.get("reg_max", 16)}
     resolved = tuple((row[0], row[1], row[2], [_value(a, values) for a in row[3]]) for row in rows)
     return Description(
-        named, values["nc"], values["reg_max"], chosen.depth, chosen.width, chosen.max_channels, resolved
+        named,
+        values["nc"],
+        values["reg_max"],
+        chosen.depth,
+        chosen.width,
+        chosen.max_channels,
+        resolved,
+        data.get("dgqp", False),
+        data.get("end2end", False),
+        {key: data[key] for key in CHOICES if key in data},
     )
 
 
@@ -119,10 +144,13 @@ def _key_problems(data: Mapping[str, Any]) -> list[str]:
         elif key not in KEYS:
             close = difflib.get_close_matches(str(key), KEYS, 1)
             problems.append(f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known: {KEYS}"))
-    for key, low, high in (("nc", 1, 100_000), ("reg_max", 2, MAX_REG_MAX)):
+    for key, low, high in (("nc", 1, 100_000), ("reg_max", 1, MAX_REG_MAX)):
         value = data.get(key, low)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             problems.append(f"{key}: {value!r}; a whole number from {low} to {high} is expected")
+    for key in ("dgqp", "end2end"):
+        if not isinstance(data.get(key, False), bool):
+            problems.append(f"{key}: {data[key]!r}; true or false is expected")
     for key in ("backbone", "head"):
         if not isinstance(data.get(key), list) or not data[key]:
             problems.append(f"{key}: a list of rows [from, repeats, module, args] is expected")
@@ -192,13 +220,28 @@ class Graph(nn.Module):
         self.sources = tuple(sources)
         self._needed = frozenset(s for i, row in enumerate(sources) for s in row if s != i - 1)
 
+    @property
+    def head(self) -> GFLHead | SharedHead | EndToEnd:
+        head = self.layers[-1]
+        assert isinstance(head, (GFLHead, SharedHead, EndToEnd))
+        return head
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return int(getattr(self.layers[0], "multiple", max(self.head.strides)))
+
     def forward(self, x: Tensor) -> Any:
         """Images (B, 3, H, W) -> what the last layer returns."""
         kept: dict[int, Any] = {-1: x}
         out: Any = x
         for number, (layer, sources) in enumerate(zip(self.layers, self.sources, strict=True)):
             inputs = [out if s == number - 1 else kept[s] for s in sources]
-            out = layer(inputs[0] if len(inputs) == 1 and not isinstance(layer, GFLHead) else inputs)
+            if number == len(self.layers) - 1:  # the head takes levels, however they are grouped
+                inputs = [x for given in inputs for x in (given if isinstance(given, list) else [given])]
+                out = layer(inputs)
+            else:
+                out = layer(inputs[0] if len(inputs) == 1 else inputs)
             if number in self._needed:
                 kept[number] = out
         return out
@@ -211,16 +254,16 @@ def build(description: Description) -> Graph:
     """
     layers: list[nn.Module] = []
     sources: list[tuple[int, ...]] = []
-    channels: list[int] = []
+    channels: list[int | tuple[int, ...]] = []
     for number, (origin, repeats, name, args) in enumerate(description.rows):
         given = origin if isinstance(origin, list) else [origin]
         absolute = tuple(s if s >= 0 else number + s for s in given)
-        inputs = tuple(3 if s < 0 else channels[s] for s in absolute)
+        inputs = _flat(3 if s < 0 else channels[s] for s in absolute)
         scaled = max(round(repeats * description.depth), 1) if repeats > 1 else repeats
         row = Row(inputs, scaled, tuple(args), description.width, description.max_channels)
         try:
             if name in HEADS:
-                layers.append(HEADS[name](description.nc, description.reg_max, inputs))
+                layers.append(_head(description, name, inputs))
                 channels.append(0)
             else:
                 made = BLOCKS[name].from_row(row)
@@ -236,11 +279,20 @@ def build(description: Description) -> Graph:
     return graph
 
 
+def _flat(channels: Iterable[int | tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(c for given in channels for c in (given if isinstance(given, tuple) else (given,)))
+
+
+def _head(description: Description, name: str, channels: tuple[int, ...]) -> nn.Module:
+    """The head of a description, for levels of `channels`."""
+    d = description
+    one = HEADS[name](d.nc, d.reg_max, channels, d.dgqp)
+    return EndToEnd(one, HEADS[name](d.nc, d.reg_max, channels, d.dgqp)) if d.end2end else one
+
+
 def _measure_strides(graph: Graph, name: str) -> None:
     """Run a small blank image and compare sizes: each level's stride follows from the graph, not from a list."""
     side = 128
-    head = graph.layers[-1]
-    assert isinstance(head, GFLHead)
     training = graph.training
     graph.eval()
     try:
@@ -249,5 +301,5 @@ def _measure_strides(graph: Graph, name: str) -> None:
     except RuntimeError as error:
         raise ConfigError(f"model {name}: the layers do not fit together: {error}") from error
     graph.train(training)
-    head.strides = tuple(side // m.shape[-1] for m in maps)
-    head.init_biases()
+    graph.head.strides = tuple(side // m.shape[-1] for m in maps)
+    graph.head.init_biases()

@@ -1,47 +1,66 @@
-"""Detection heads: feature maps of several levels -> box bins and class logits -> decoded boxes and scores."""
+"""Detection heads: feature maps of several levels -> box bins and class logits -> decoded boxes and scores.
+
+GFLHead      a branch a level, as YOLOv8 has it
+SharedHead   one pair of four-convolution subnets for all levels, as RetinaNet, FCOS, ATSS and GFL have it
+EndToEnd     two heads of one kind on the same features, of which inference runs the one that needs no NMS
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gfldet.nn.blocks import Conv
 from gfldet.ops.boxes import ltrb_to_xyxy, xyxy_to_xywh
 from gfldet.ops.points import anchor_points, grids
 
+DGQP_TOP = 4  # probabilities of a side that the quality predictor looks at
 
-class GFLHead(nn.Module):
-    """Anchor-free, decoupled: one branch gives R bins for each box side, the other C class-and-quality logits.
 
-    Feature maps (B, c_l, H / s, W / s) -> maps (B, 4R + C, H / s, W / s), bins first.  `strides` is set by the builder.
+class Head(nn.Module):
+    """What the heads share: maps joined bins first, decoding, prior biases.
+
+    Feature maps (B, c_l, H / s, W / s) -> maps (B, 4R + C, H / s, W / s).  `strides` is set by the builder.  With R = 1
+    a side is one number (its softplus, in strides) instead of a distribution.
     """
 
-    def __init__(self, nc: int, reg_max: int, channels: Sequence[int]) -> None:
+    end2end = False
+
+    def __init__(self, nc: int, reg_max: int, dgqp: bool) -> None:
         super().__init__()
         self.nc = nc
         self.reg_max = reg_max
         self.strides: tuple[int, ...] = ()
-        box_width = max(16, channels[0] // 4, 4 * reg_max)
-        cls_width = max(channels[0], min(nc, 100))
-        self.box = nn.ModuleList(_branch(c, box_width, 4 * reg_max) for c in channels)
-        self.cls = nn.ModuleList(_branch(c, cls_width, nc) for c in channels)
-        # The bin values, a fixed parameter: the published parameter counts of this graph include them.
+        # The bin values, a fixed parameter: the published parameter counts of the YOLOv8 graph include them.
         self.bins = nn.Parameter(torch.arange(reg_max, dtype=torch.float32), requires_grad=False)
+        self.quality = QualityPredictor(reg_max) if dgqp else None
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        return [torch.cat((box(x), cls(x)), dim=1) for x, box, cls in zip(features, self.box, self.cls, strict=True)]
+    def join(self, box: Tensor, cls: Tensor) -> Tensor:
+        """One level's bins (B, 4R, H, W) and class logits (B, C, H, W) -> its map."""
+        if self.quality is not None:
+            cls = joint_logit(cls.float(), self.quality(box).float()).to(cls.dtype)
+        return torch.cat((box, cls), dim=1)
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps -> (B, 4 + C, A): boxes xywh in input pixels, then scores in [0, 1]."""
         points, strides = anchor_points(grids([(m.shape[2], m.shape[3]) for m in maps], self.strides), maps[0].device)
         flat = torch.cat([m.flatten(2) for m in maps], dim=2).float()
         bins, logits = flat.split((4 * self.reg_max, self.nc), dim=1)
-        sides = torch.einsum("bsra,r->bas", bins.unflatten(1, (4, self.reg_max)).softmax(2), self.bins.float())
+        if self.reg_max == 1:
+            sides = F.softplus(bins).transpose(1, 2)
+        else:
+            sides = torch.einsum("bsra,r->bas", bins.unflatten(1, (4, self.reg_max)).softmax(2), self.bins.float())
         boxes = xyxy_to_xywh(ltrb_to_xyxy(points, sides * strides))
         return torch.cat((boxes.transpose(1, 2), logits.sigmoid()), dim=1)
+
+    def class_rows(self) -> tuple[str, ...]:
+        """Names of the parameters that have a row for each class, relative to the head."""
+        raise NotImplementedError
 
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
         """Start from low scores and, if the data's half side is known, from boxes of about its size.
@@ -50,16 +69,176 @@ class GFLHead(nn.Module):
         (RetinaNet, section 4.1).  `half_side` is the median half side of the data set's boxes in input pixels: the bins
         start as a bell around it, in strides, so that IoU with the truths is not near zero when assignment begins.
         """
+        raise NotImplementedError
+
+    def bins_around(self, half_side: float, stride: int) -> Tensor:
+        """Box biases (4R,) of a level whose sides shall start around `half_side` pixels."""
+        if self.reg_max == 1:
+            return torch.full((4,), math.log(math.expm1(max(half_side / stride, 0.5))))
+        mean = min(max(half_side / stride, 0.5), max(self.reg_max - 2, 0.5))
         steps = torch.arange(self.reg_max, dtype=torch.float32)
-        with torch.no_grad():
-            for box, cls, stride in zip(self.box, self.cls, self.strides, strict=True):
-                cls[-1].bias.fill_(-math.log((1 - prior) / prior))  # type: ignore[index]
-                if half_side is not None:
-                    mean = min(max(half_side / stride, 0.5), self.reg_max - 2)
-                    bell = -0.5 * ((steps - mean) / (0.5 + mean / 4)).square()
-                    box[-1].bias.copy_(bell.clamp(min=-7).repeat(4))  # type: ignore[index]
+        bell = -0.5 * ((steps - mean) / (0.5 + mean / 4)).square()
+        return bell.clamp(min=-7).repeat(4)
+
+
+class GFLHead(Head):
+    """Anchor-free, decoupled: one branch gives R bins for each box side, the other C class-and-quality logits."""
+
+    def __init__(self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False) -> None:
+        super().__init__(nc, reg_max, dgqp)
+        box_width = max(16, channels[0] // 4, 4 * reg_max)
+        cls_width = max(channels[0], min(nc, 100))
+        self.box = nn.ModuleList(_branch(c, box_width, 4 * reg_max) for c in channels)
+        self.cls = nn.ModuleList(_branch(c, cls_width, nc) for c in channels)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        return [self.join(box(x), cls(x)) for x, box, cls in zip(features, self.box, self.cls, strict=True)]
+
+    def class_rows(self) -> tuple[str, ...]:
+        return tuple(f"cls.{i}.2.{kind}" for i in range(len(self.cls)) for kind in ("weight", "bias"))
+
+    @torch.no_grad()
+    def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
+        for box, cls, stride in zip(self.box, self.cls, self.strides, strict=True):
+            cls[-1].bias.fill_(_prior_bias(prior, self.quality))  # type: ignore[index]
+            if half_side is not None:
+                box[-1].bias.copy_(self.bins_around(half_side, stride))  # type: ignore[index]
+
+
+class SharedHead(Head):
+    """Two subnets of four 3x3 convolutions, for boxes and for classes, that serve every level with the same weights.
+
+    RetinaNet's subnets (Lin et al., ICCV 2017, section 4) with group norm, as in ATSS and GFL.  Departure: where these
+    let each level scale the shared box output, here each level adds a bias, which can start at the data's box size.
+    """
+
+    def __init__(
+        self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False, convolutions: int = 4
+    ) -> None:
+        super().__init__(nc, reg_max, dgqp)
+        width = channels[0]
+        if set(channels) != {width} or width % GROUPS:
+            raise ValueError(
+                f"levels of {list(channels)} channels; expected one number for all, a multiple of {GROUPS}"
+            )
+        self.box = nn.Sequential(*(_grouped(width) for _ in range(convolutions)))
+        self.cls = nn.Sequential(*(_grouped(width) for _ in range(convolutions)))
+        self.box_out = nn.Conv2d(width, 4 * reg_max, 3, padding=1, bias=False)
+        self.cls_out = nn.Conv2d(width, nc, 3, padding=1)
+        self.level_bias = nn.Parameter(torch.zeros(len(channels), 4 * reg_max))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        maps = []
+        for x, bias in zip(features, self.level_bias, strict=True):
+            box = self.box_out(self.box(x)) + bias[:, None, None]
+            maps.append(self.join(box, self.cls_out(self.cls(x))))
+        return maps
+
+    def class_rows(self) -> tuple[str, ...]:
+        return ("cls_out.weight", "cls_out.bias")
+
+    @torch.no_grad()
+    def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
+        assert self.cls_out.bias is not None
+        self.cls_out.bias.fill_(_prior_bias(prior, self.quality))
+        if half_side is not None:
+            for bias, stride in zip(self.level_bias, self.strides, strict=True):
+                bias.copy_(self.bins_around(half_side, stride))
+
+
+class EndToEnd(nn.Module):
+    """Two heads of one kind: many points answer for a truth in one, a single point in the other.
+
+    Train mode: maps of both, as {"one2many": ..., "one2one": ...}; the one-to-one head sees detached features, so that
+    the features are taught by the many (Wang et al., YOLOv10, NeurIPS 2024, section 3.1).  Eval mode: the maps of the
+    one-to-one head alone, which is all that inference needs: its detections want no NMS.
+    """
+
+    end2end = True
+
+    def __init__(self, one_to_many: Head, one_to_one: Head) -> None:
+        super().__init__()
+        self.one_to_many = one_to_many
+        self.one_to_one = one_to_one
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.one_to_one.strides
+
+    @strides.setter
+    def strides(self, strides: tuple[int, ...]) -> None:
+        self.one_to_many.strides = self.one_to_one.strides = strides
+
+    def forward(self, features: Sequence[Tensor]) -> Any:
+        if not self.training:
+            return self.one_to_one(features)
+        return {"one2many": self.one_to_many(features), "one2one": self.one_to_one([x.detach() for x in features])}
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """See `Head.decode`."""
+        return self.one_to_one.decode(maps)
+
+    def class_rows(self) -> tuple[str, ...]:
+        return tuple(
+            f"{name}.{row}"
+            for name, head in (("one_to_many", self.one_to_many), ("one_to_one", self.one_to_one))
+            for row in head.class_rows()
+        )
+
+    def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
+        """See `Head.init_biases`."""
+        self.one_to_many.init_biases(prior, half_side)
+        self.one_to_one.init_biases(prior, half_side)
+
+
+class QualityPredictor(nn.Module):
+    """GFLv2's distribution-guided quality predictor: how sharp the four distributions are -> a logit of quality.
+
+    Bins (B, 4R, H, W) -> (B, 1, H, W).  For each side the four largest probabilities and their mean, 20 numbers, go
+    through 64 units; about 1,400 weights, shared by all levels (Li et al., GFLv2, CVPR 2021, section 3.2).
+    """
+
+    def __init__(self, reg_max: int) -> None:
+        super().__init__()
+        if reg_max < DGQP_TOP:
+            raise ValueError(f"dgqp takes the {DGQP_TOP} largest of the bins; reg_max={reg_max} has fewer")
+        self.reg_max = reg_max
+        self.hidden = nn.Conv2d(4 * (DGQP_TOP + 1), 64, 1)
+        self.out = nn.Conv2d(64, 1, 1)
+
+    def forward(self, bins: Tensor) -> Tensor:
+        top = bins.unflatten(1, (4, self.reg_max)).softmax(2).topk(DGQP_TOP, dim=2).values
+        sharpness = torch.cat((top, top.mean(2, keepdim=True)), dim=2).flatten(1, 2)
+        out: Tensor = self.out(self.hidden(sharpness).relu())
+        return out
+
+
+def joint_logit(cls: Tensor, quality: Tensor) -> Tensor:
+    """The logit of sigmoid(cls) * sigmoid(quality), without leaving the logits: -log(e^-a + e^-b + e^-(a+b)).
+
+    `cls` (B, C, H, W), `quality` (B, 1, H, W).  What follows (losses, assigner, decoding, export) sees one score.
+    """
+    a, b = -cls, -quality.expand_as(cls)
+    return -torch.logaddexp(torch.logaddexp(a, b), a + b)
+
+
+GROUPS = 32  # of the group norm
+
+
+def _prior_bias(prior: float, quality: QualityPredictor | None) -> float:
+    """The class logit at which the score starts at `prior`; a quality of about one half, as it starts, halves it."""
+    start = prior if quality is None else min(2 * prior, 0.99)
+    return -math.log((1 - start) / start)
 
 
 def _branch(c_in: int, width: int, c_out: int) -> nn.Sequential:
     """Two 3x3 convolutions and the 1x1 that predicts."""
     return nn.Sequential(Conv(c_in, width, 3), Conv(width, width, 3), nn.Conv2d(width, c_out, 1))
+
+
+def _grouped(width: int) -> nn.Sequential:
+    """A 3x3 convolution, group norm, ReLU."""
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, width), nn.ReLU())

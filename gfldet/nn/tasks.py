@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfldet.losses.detection import LossItems, v8DetectionLoss
+from gfldet.losses.detection import E2EDetectLoss, LossItems, v8DetectionLoss
 from gfldet.nn.build import Description, Graph, build
-from gfldet.nn.heads import GFLHead
+from gfldet.nn.heads import EndToEnd, GFLHead, SharedHead
 
 Batch = Mapping[str, Tensor]
 
@@ -55,9 +55,10 @@ class BaseModel(nn.Module):
 class DetectionModel(BaseModel):
     """A detector made from a description.
 
-    Train mode: images (B, 3, H, W) -> list of per-level maps (B, 4 * reg_max + nc, H / s, W / s).
+    Train mode: images (B, 3, H, W) -> list of per-level maps (B, 4 * reg_max + nc, H / s, W / s); with an end-to-end
+    head two such lists, {"one2many": ..., "one2one": ...}.
     Eval mode: -> (decoded (B, 4 + nc, A): boxes xywh in input pixels and scores, the raw maps).
-    H and W must be multiples of the largest stride.
+    H and W must be multiples of `multiple`.
     """
 
     def __init__(self, description: Description, names: Sequence[str] | None = None) -> None:
@@ -69,10 +70,8 @@ class DetectionModel(BaseModel):
         self.graph: Graph = build(description)
 
     @property
-    def head(self) -> GFLHead:
-        head = self.graph.layers[-1]
-        assert isinstance(head, GFLHead)
-        return head
+    def head(self) -> GFLHead | SharedHead | EndToEnd:
+        return self.graph.head
 
     @property
     def nc(self) -> int:
@@ -86,19 +85,29 @@ class DetectionModel(BaseModel):
     def strides(self) -> tuple[int, ...]:
         return self.head.strides
 
+    @property
+    def multiple(self) -> int:
+        """What the sides of an input must be multiples of."""
+        return self.graph.multiple
+
+    @property
+    def end2end(self) -> bool:
+        """Whether its detections want no NMS."""
+        return self.head.end2end
+
     def predict(self, x: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        coarsest = max(self.strides)
-        if x.shape[-1] % coarsest or x.shape[-2] % coarsest:
+        if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(
-                f"input of {x.shape[-2]} x {x.shape[-1]} px; both sides must be multiples of {coarsest}, the "
-                "largest stride"
+                f"input of {x.shape[-2]} x {x.shape[-1]} px; both sides must be multiples of {self.multiple} for this "
+                "model"
             )
-        maps: list[Tensor] = self.graph(x)
+        maps = self.graph(x)
         return maps if self.training else (self.head.decode(maps), maps)
 
-    def init_criterion(self, **settings: Any) -> v8DetectionLoss:
-        """The criterion for this model; keyword arguments (`gains`, `assigner`) pass through to it."""
-        return v8DetectionLoss(self.nc, self.reg_max, self.strides, **settings)
+    def init_criterion(self, **settings: Any) -> v8DetectionLoss | E2EDetectLoss:
+        """The criterion for this model; keyword arguments (`gains`, `assigner`, `cls_loss`, ...) pass through to it."""
+        one = v8DetectionLoss(self.nc, self.reg_max, self.strides, **settings)
+        return E2EDetectLoss.of(one) if self.end2end else one
 
     def loss(self, batch: Batch, preds: Any = None) -> tuple[Tensor, Tensor]:
         """As in BaseModel; `preds` may be what either mode of `predict` returned."""
@@ -108,5 +117,5 @@ class DetectionModel(BaseModel):
 
     @torch.no_grad()
     def init_biases(self, prior: float, half_side: float | None) -> None:
-        """See `GFLHead.init_biases`."""
+        """See `heads.Head.init_biases`."""
         self.head.init_biases(prior, half_side)

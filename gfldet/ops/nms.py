@@ -22,7 +22,7 @@ class Detections:
 def non_max_suppression(
     decoded: Tensor,
     conf: float = 0.25,
-    iou: float = 0.7,
+    iou: float | None = 0.7,
     max_det: int = 300,
     agnostic: bool = False,
     classes: Tensor | None = None,
@@ -31,17 +31,16 @@ def non_max_suppression(
 
     Every (point, class) score above `conf` is a candidate of its own, so one point may give several classes.  A
     candidate falls when one with a higher score, of its class (of any class if `agnostic`), overlaps it by more than
-    `iou`.  The best `max_det` survivors are returned.  `classes` (K,) int64 keeps those classes alone.
+    `iou`; with `iou` None none falls (for heads that give each object once).  The best `max_det` survivors are
+    returned.  `classes` (K,) int64 keeps those classes alone.
     """
     return [_one_image(image, conf, iou, max_det, agnostic, classes) for image in decoded.float().transpose(1, 2)]
 
 
 def _one_image(
-    image: Tensor, conf: float, iou: float, max_det: int, agnostic: bool, classes: Tensor | None
+    image: Tensor, conf: float, iou: float | None, max_det: int, agnostic: bool, classes: Tensor | None
 ) -> Detections:
     """One image (A, 4 + C) -> its detections."""
-    from torchvision.ops import batched_nms  # here, because torchvision takes seconds to import
-
     scores = image[:, 4:]
     wanted = scores > conf
     if classes is not None:
@@ -51,6 +50,11 @@ def _one_image(
     point, label = wanted.nonzero(as_tuple=True)
     score, order = scores[point, label].sort(descending=True, stable=True)
     point, label = point[order], label[order]
+    if iou is None:
+        point, score, label = point[:max_det], score[:max_det], label[:max_det]
+        return Detections(xywh_to_xyxy(image[point, :4]), score, label)
+    from torchvision.ops import batched_nms  # here, because torchvision takes seconds to import
+
     group = torch.zeros_like(label) if agnostic else label
     # Greedy NMS decides from the top down, so the best few candidates settle the best `max_det`; more are looked at
     # only when too few survive.  The result is that of looking at all of them.

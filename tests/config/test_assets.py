@@ -23,7 +23,14 @@ def test_cfg_folder_holds_what_ships() -> None:
 @pytest.mark.parametrize("scale", "nsmlx")
 @pytest.mark.parametrize("suffix", ["", ".yaml"])
 def test_shipped_scales(scale: str, suffix: str) -> None:
-    assert resolve_model_yaml(f"gfldet-{scale}{suffix}") == (cfg_folder() / "models" / "gfldet.yaml", scale)
+    for stem in ("gfldet", "gfldet-e2e"):
+        assert resolve_model_yaml(f"{stem}-{scale}{suffix}") == (cfg_folder() / "models" / f"{stem}.yaml", scale)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("name", ["retinanet", "atss", "gfl", "gflv2"])
+def test_shipped_models_without_scales(name: str, depth: int) -> None:
+    assert resolve_model_yaml(f"{name}-r{depth}") == (cfg_folder() / "models" / f"{name}-r{depth}.yaml", None)
 
 
 def test_a_users_file_comes_first(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_sizes_that_the_levels_do_not_divide(tiny: Description) -> None:
 
 
 def test_boxes_beyond_the_bins_are_told(tiny: Description, capsys: pytest.CaptureFixture[str]) -> None:
-    model = DetectionModel(tiny)  # 8 bins at stride 32: 2 x 7 x 32 = 448 px
+    model = DetectionModel(tiny)  # 8 bins at stride 32: (2 x 7 - 1) x 32 = 416 px
     nothing = np.zeros((0, 4), np.float32)
 
     def split(*boxes: tuple[float, ...]) -> Split:
@@ -263,11 +263,11 @@ def test_boxes_beyond_the_bins_are_told(tiny: Description, capsys: pytest.Captur
         classes = np.zeros(len(boxes), np.int64)
         return Split("train", (Record(Path("x"), 0, "x", 500, 400, truths, classes, nothing),), ("a", "b"), (0, 1))
 
-    sessions.warn_of_reach(model, split((0, 0, 448, 10)), (400, 500))
+    sessions.warn_of_reach(model, split((0, 0, 416, 10)), (400, 500))
     sessions.warn_of_reach(model, split(), (400, 500))
     assert capsys.readouterr().err == ""
-    sessions.warn_of_reach(model, split((0, 0, 448, 10), (0, 0, 10, 225), (0, 0, 9, 9), (0, 0, 5, 5)), (800, 1000))
+    sessions.warn_of_reach(model, split((0, 0, 448, 10), (0, 0, 10, 209), (0, 0, 9, 9), (0, 0, 5, 5)), (800, 1000))
     assert capsys.readouterr().err == (
-        "warning: 2 of 4 boxes (50.0%) are larger than the 448 px that reg_max=8 can express at this imgsz; "
-        "set reg_max: 16 in the model YAML, or a smaller imgsz\n"
+        "warning: 2 of 4 boxes (50.0%) are larger than the 416 px that reg_max=8 can express at this imgsz; "
+        "set reg_max=16 (or 1, for sides without bins), or a smaller imgsz\n"
     )

@@ -1,0 +1,78 @@
+"""What every assigner is given and gives: predictions and truths in, positive points out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gfldet.ops.points import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the head says now: class logits (B, A, C) and decoded boxes (B, A, 4) xyxy in pixels; no gradients."""
+
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """All truths of a batch: boxes (N, 4) xyxy in pixels, classes (N,) int64 and the image of each (N,) int64."""
+
+    boxes: Tensor
+    classes: Tensor
+    image: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The P positive points of a batch, one row each.
+
+    `image`, `point`, `truth` (P,) int64 index B, A and N; a point occurs once at most.  `iou` (P,) is the plain IoU of
+    its predicted box with its truth; `alignment` (P,) in [0, 1] is how much the point counts (TAL: the normalised
+    alignment, per truth m / max m * max IoU; assigners that do not rank give 1); `reachable` (P,) whether the bins can
+    express the truth's four sides from that point.
+    """
+
+    image: Tensor
+    point: Tensor
+    truth: Tensor
+    iou: Tensor
+    alignment: Tensor
+    reachable: Tensor
+
+
+class Assigner(Protocol):
+    """Who decides which points answer for which truth."""
+
+    def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
+        """Assign points to truths.
+
+        `levels` are the feature maps behind the A points; `reach` is the longest side the bins express, in strides.
+        """
+
+
+def nobody(like: Tensor) -> Assignment:
+    """No positive point, on the device of `like`."""
+    index = torch.zeros(0, dtype=torch.int64, device=like.device)
+    value = torch.zeros(0, device=like.device)
+    return Assignment(index, index, index, value, value, index.bool())
+
+
+def one_truth_per_point(place: Tensor, places: int, claims: Sequence[Tensor]) -> Tensor:
+    """Which of P pairs stay when each of `places` (points of all images) serves one truth: their numbers.
+
+    `place` (P,) is where each pair belongs.  The pair with the highest first claim (P,) stays, of equals that with the
+    highest second, and so on; of equals in all the first.
+    """
+    left = torch.arange(len(place), device=place.device)
+    for claim in claims:
+        best = claim.new_full((places,), -torch.inf).scatter_reduce(0, place[left], claim[left], "amax")
+        left = left[claim[left] == best[place[left]]]
+    first = left.new_full((places,), len(place)).scatter_reduce(0, place[left], left, "amin")
+    return first[first < len(place)]
