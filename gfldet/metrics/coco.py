@@ -24,6 +24,7 @@ from gfldet.errors import ConfigError
 from gfldet.metrics.confusion import confusion_matrix
 from gfldet.metrics.curves import Curve, Point, best_mean, class_curves
 from gfldet.metrics.matching import Detections, Floats, Ints, Truths, detection_columns, match, truth_columns
+from gfldet.metrics.quality import score_iou_correlation
 
 if TYPE_CHECKING:
     from gfldet.data.records import Split
@@ -57,6 +58,7 @@ class DetectionMetrics:
 
     map, map50, map75   mean AP over classes with truths: IoU .50:.95, .50, .75;  map_small, ...: truths by area
     precision, recall, f1  means over classes with truths, at `best_conf`: the one threshold where their mean F1 is best
+    score_iou           rank correlation of score with IoU (see `quality`): whether a score says how well a box fits
     truths, images      of the whole split, images without truths included
     curves, confusion   the curve of each class and the (C+1, C+1) matrix at `best_conf` (at .25 where that is NaN);
                         empty and None without `detailed`
@@ -72,6 +74,7 @@ class DetectionMetrics:
     recall: float
     f1: float
     best_conf: float
+    score_iou: float
     truths: int
     images: int
     per_class: tuple[ClassMetrics, ...]
@@ -127,6 +130,7 @@ def evaluate(
         recall=overall.recall,
         f1=overall.f1,
         best_conf=overall.conf,
+        score_iou=score_iou_correlation(truths, columns),
         truths=len(truths.classes),
         images=len(split.records),
         per_class=_per_class(split, truths, precision[..., 0], curves),

@@ -1,0 +1,48 @@
+"""Does the score mean how well a box is placed?  The rank correlation of score with IoU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gfldet.metrics.matching import Detections, Floats, Truths, pairwise_iou
+
+PER_TRUTH = 2.0
+
+
+def score_iou_correlation(truths: Truths, detections: Detections, per_truth: float = PER_TRUTH) -> float:
+    """Spearman's correlation of score with IoU over the best `per_truth` x T detections of a split of T truths.
+
+    The IoU of a detection is the highest with a truth of its class in its image, 0 without one.  A number of
+    detections, and not a threshold, so that nobody gains by scoring low.  NaN where there are fewer than two detections,
+    or all have one score or one IoU.
+    """
+    best = np.argsort(-detections.scores, kind="stable")[: int(per_truth * len(truths.classes))]
+    return _spearman(detections.scores[best], _best_iou(truths, detections, best))
+
+
+def _best_iou(truths: Truths, detections: Detections, rows: np.ndarray) -> Floats:
+    """IoU of the given detections with the truth of their class that they overlap most."""
+    found = np.zeros(len(rows))
+    boxes = detections.boxes[rows]
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    for image in np.unique(detections.image[rows]):
+        mine = np.flatnonzero(detections.image[rows] == image)
+        here = slice(truths.start[image], truths.start[image + 1])
+        overlap = pairwise_iou(corners[mine], truths.boxes[here])
+        overlap *= detections.classes[rows[mine]][:, None] == truths.classes[None, here]
+        found[mine] = overlap.max(axis=1, initial=0.0)
+    return found
+
+
+def _spearman(a: Floats, b: Floats) -> float:
+    ranks = [_ranks(values) for values in (a, b)]
+    if len(a) < 2 or any(rank.std() == 0 for rank in ranks):
+        return float("nan")
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    """Rank of each value; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean = np.asarray(counts.cumsum() - (counts - 1) / 2, np.float64)
+    return mean[inverse]
