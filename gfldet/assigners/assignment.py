@@ -48,7 +48,10 @@ class Assignment:
 
 
 class Assigner(Protocol):
-    """Who decides which points answer for which truth."""
+    """Who decides which points answer for which truth.  One that `ranks` says by `alignment` how well each does."""
+
+    @property
+    def ranks(self) -> bool: ...
 
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
         """Assign points to truths.

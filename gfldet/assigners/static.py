@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class ATSSAssigner:
 
     nearest: int = 9
     prior: float = 8.0
+    ranks: ClassVar[bool] = False
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
@@ -56,6 +58,7 @@ class FCOSAssigner:
 
     radius: float = 1.5
     range: tuple[float, float] = (4.0, 8.0)
+    ranks: ClassVar[bool] = False
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:

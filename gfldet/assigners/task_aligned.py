@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class TaskAlignedAssigner:
     alpha: float = 0.5
     beta: float = 6.0
     max_pairs: int = 1 << 17
+    ranks: ClassVar[bool] = True
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:

@@ -151,20 +151,24 @@ class Training:
 class Optimiser:
     """Optimiser and schedule"""
 
-    optimizer: str = _setting("adamw", Choice("adamw", "sgd"), "who turns gradients into steps")
+    optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd"), "who turns gradients into steps")
     lr0: float | None = _setting(
-        None, Optional(Real(0, 1, above=True)), "full learning rate; none is 0.0015 for adamw and 0.01 for sgd"
+        None, Optional(Real(0, 1, above=True)), "full learning rate; none is 0.0015, for sgd 0.01"
     )
     lrf: float = _setting(0.01, _SHARE, "last learning rate as a share of lr0")
     flat: float = _setting(0.5, _SHARE, "share of the run at full rate, before the cosine down to lrf")
-    momentum: float = _setting(0.9, Real(0, 0.9999), "momentum of sgd, first beta of adamw")
+    momentum: float | None = _setting(
+        None,
+        Optional(Real(0, 0.9999)),
+        "momentum of muon and sgd, first beta of adamw; none is 0.95 for muon and 0.9 for the others",
+    )
     weight_decay: float | None = _setting(
-        None, Optional(_SHARE), "decay of weight matrices; none is 0.02 for adamw and 0.0005 for sgd"
+        None, Optional(_SHARE), "decay of weight matrices; none is 0.02, for sgd 0.0005"
     )
     warmup_steps: int | None = _setting(
         None,
         Optional(Whole(0)),
-        "optimiser steps over which the rate rises from zero; none is 100, at most a fifth of the run",
+        "optimiser steps over which the rate rises from zero; none is 25 for muon, else 100, or a fifth of the run",
         "steps",
     )
     ema_decay: float = _setting(0.998, Real(0, 0.999999), "decay of the averaged weights; 0 does without the average")
@@ -205,6 +209,11 @@ class Loss:
     cls_loss: str = _setting(
         "qfl", Choice("qfl", "vfl", "bce", "focal", "ohem"), "loss of the scores: quality focal, varifocal, ..."
     )
+    cls_target: str | None = _setting(
+        None,
+        Optional(Choice("iou", "alignment", "one")),
+        "what the score of a positive point learns; none is 1 for focal and ohem, else alignment, or iou without tal",
+    )
     iou_loss: str = _setting(
         "ciou", Choice("iou", "giou", "diou", "ciou"), "overlap that the loss of the boxes goes by"
     )
@@ -227,7 +236,7 @@ class Loss:
     )
     box: float = _setting(7.5, Real(0), "gain of the loss of the boxes")
     cls: float | None = _setting(
-        None, Optional(Real(0)), "gain of the loss of the scores; none goes by cls_loss, and is 3 for qfl"
+        None, Optional(Real(0)), "gain of the loss of the scores; none goes by cls_loss, and is 1.5 for qfl"
     )
     dfl: float = _setting(1.5, Real(0), "gain of the distribution focal loss of the bins")
     prior: float = _setting(0.01, Real(0, 0.5, above=True), "score of every class at the start", "probability")

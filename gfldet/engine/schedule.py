@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from gfldet.config.schema import TrainSettings
 from gfldet.data.records import Split
 
-DEFAULT_LR = {"adamw": 1.5e-3, "sgd": 1e-2}
-DEFAULT_DECAY = {"adamw": 2e-2, "sgd": 5e-4}
-WARMUP_STEPS = 100
+DEFAULT_LR = {"muon": 1.5e-3, "adamw": 1.5e-3, "sgd": 1e-2}
+DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}
+DEFAULT_MOMENTUM = {"muon": 0.95, "adamw": 0.9, "sgd": 0.9}
+WARMUP_STEPS = {"muon": 25, "adamw": 100, "sgd": 100}  # Muon's steps have one size from the first
 ATSS_SHARE = 1 / 3  # of a run with assigner=tal-after-atss: as in TOOD and PicoDet, near PP-YOLOE's 30 of 80 epochs
 LONGEST_WARMUP = 0.2  # share of the run: a warm-up as long as the run would never let it train
 
@@ -32,6 +33,7 @@ class Plan:
     lr0: float
     lrf: float
     flat: float
+    momentum: float
     weight_decay: float
     warmup_steps: int
     close_epoch: int
@@ -55,7 +57,7 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
     total = settings.epochs * steps_per_epoch
     warmup = settings.warmup_steps
     if warmup is None:
-        warmup = min(WARMUP_STEPS, int(LONGEST_WARMUP * total))
+        warmup = min(WARMUP_STEPS[settings.optimizer], int(LONGEST_WARMUP * total))
     closed = settings.close_mosaic if settings.close_mosaic >= 1 else settings.close_mosaic * settings.epochs
     return Plan(
         epochs=settings.epochs,
@@ -63,6 +65,7 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
         lr0=DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0,
         lrf=settings.lrf,
         flat=settings.flat,
+        momentum=DEFAULT_MOMENTUM[settings.optimizer] if settings.momentum is None else settings.momentum,
         weight_decay=DEFAULT_DECAY[settings.optimizer] if settings.weight_decay is None else settings.weight_decay,
         warmup_steps=warmup,
         close_epoch=settings.epochs - round(closed),

@@ -140,10 +140,10 @@ def chosen_head(description: Description, settings: TrainSettings) -> Descriptio
             f"dgqp=true with reg_max={chosen.reg_max}: it looks at the {DGQP_TOP} largest probabilities of a side; "
             f"set reg_max to {DGQP_TOP} or more, or dgqp=false"
         )
-    if chosen.dgqp and CLASS_LOSSES[settings.cls_loss].target == "one":
+    if chosen.dgqp and (settings.cls_target or CLASS_LOSSES[settings.cls_loss].target) == "one":
         problems.append(
-            f"dgqp=true with cls_loss={settings.cls_loss}: that loss wants a score of 1 of every positive, so there is "
-            "no quality to learn; set cls_loss to qfl, vfl or bce, or dgqp=false"
+            f"dgqp=true with cls_loss={settings.cls_loss}: every positive is to score 1, so there is no quality to "
+            "learn; set cls_loss to qfl, vfl or bce, or dgqp=false"
         )
     if chosen.end2end and settings.assigner != "tal":
         problems.append(

@@ -21,6 +21,7 @@ from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine.checkpoint import Checkpoint
 from gfldet.engine.device import loader_workers, mixed_precision
 from gfldet.engine.ema import WeightAverage
+from gfldet.engine.muon import Muon
 from gfldet.engine.schedule import Plan
 from gfldet.engine.validator import NMS, for_inference, validate
 from gfldet.errors import CheckpointError, ConfigError, WorkError
@@ -86,9 +87,9 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = s.bn_momentum
-        self.optimizer = make_optimizer(self.model, s, self.plan)
-        self.average = WeightAverage(self.model, s.ema_decay)
         self.precision = mixed_precision(s.amp, self.device)
+        self.optimizer = make_optimizer(self.model, s, self.plan, self.precision)
+        self.average = WeightAverage(self.model, s.ema_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.guard = BufferGuard(self.model)
         self.workers = loader_workers(s.workers, self.device)
@@ -135,6 +136,7 @@ class Trainer:
             assigner=make_assigner(s, early=epoch < self.plan.tal_epoch),
             cls_loss=s.cls_loss,
             iou_loss=s.iou_loss,
+            cls_target=s.cls_target,
         )
 
     def _batches(self, epoch: int) -> Iterator[TrainBatch]:
@@ -270,16 +272,31 @@ class BufferGuard:
         torch._foreach_copy_(self._buffers, self._kept)
 
 
-def make_optimizer(model: nn.Module, settings: TrainSettings, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum; weight decay on matrices and filters alone, not on biases and norms."""
+def make_optimizer(
+    model: DetectionModel, settings: TrainSettings, plan: Plan, precision: torch.dtype | None
+) -> torch.optim.Optimizer:
+    """Muon, AdamW, or SGD with Nesterov momentum; weight decay on filters alone, not on biases and norms.
+
+    Muon's matrices are all filters but those of the predicting layers, whose rows (bins, classes) are no directions of
+    one space, as its authors leave out embeddings and classifiers.
+    """
     wanted = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    filters, rest = [p for p in wanted if p.ndim > 1], [p for p in wanted if p.ndim <= 1]
+    decay = plan.weight_decay
+    if settings.optimizer == "muon":
+        predicting = {id(weight) for weight in model.predicting()}
+        matrices, others = ([p for p in filters if (id(p) in predicting) == outside] for outside in (False, True))
+        kinds = ((matrices, decay, True), (others, decay, False), (rest, 0.0, False))
+        return Muon(
+            [{"params": params, "weight_decay": d, "matrices": m} for params, d, m in kinds],
+            lr=plan.lr0,
+            momentum=plan.momentum,
+            dtype=torch.float32 if precision is None else torch.bfloat16,
+        )
+    groups = [{"params": filters, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=plan.lr0, betas=(settings.momentum, 0.999), fused=True)
-    return torch.optim.SGD(groups, lr=plan.lr0, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        return torch.optim.AdamW(groups, lr=plan.lr0, betas=(plan.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, lr=plan.lr0, momentum=plan.momentum, nesterov=plan.momentum > 0)
 
 
 def make_assigner(settings: TrainSettings, early: bool) -> Assigner:

@@ -23,25 +23,35 @@ from gfldet.losses.iou import iou_loss
 from gfldet.ops.boxes import IoUKind, ltrb_to_xyxy, xywh_to_xyxy, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points, grids
 
+ClassTarget = Literal["iou", "alignment", "one"]
+
 
 @dataclass(frozen=True, slots=True)
 class ClassLoss:
     """A classification loss as the criterion uses it.
 
-    `loss` of logits (B, A, C) and targets (B, A, C) is element-wise.  `target` is what a positive point learns at its
-    truth's class: the IoU of its box, its alignment, or 1; all else learns 0.  `gain` is its usual weight beside 7.5 of
-    the box loss.
+    `loss` of logits (B, A, C) and targets (B, A, C) is element-wise.  `target` is what a positive point usually learns
+    at its truth's class: the IoU of its box, its alignment, or 1; all else learns 0.  `gain` is its usual weight beside
+    7.5 of the box loss.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
-    target: Literal["iou", "alignment", "one"]
+    target: ClassTarget
     gain: float
 
 
+def _quality(logits: Tensor, target: Tensor) -> Tensor:
+    """QFL with beta 1 and a floor of .1 instead of the paper's 2 and 0.
+
+    With beta 2 the gradient goes with the cube of the distance: a few hundred steps leave the background at .05 to .1
+    and the scores of positives .1 beside their target.  Measured in README, "Losses, heads and models".
+    """
+    return focal.quality_focal_loss(logits, target, beta=1.0, floor=0.1)
+
+
 CLASS_LOSSES: dict[str, ClassLoss] = {
-    # QFL's sum is small, its gradient fades as the score nears the IoU: 3 beside YOLOv8's 7.5 and 1.5.
-    "qfl": ClassLoss(focal.quality_focal_loss, "iou", 3.0),
-    "vfl": ClassLoss(focal.varifocal_loss, "iou", 3.0),  # PP-YOLOE's 1 : 2.5, times three
+    "qfl": ClassLoss(_quality, "alignment", 1.5),
+    "vfl": ClassLoss(focal.varifocal_loss, "alignment", 3.0),  # PP-YOLOE's 1 : 2.5, times three
     "bce": ClassLoss(focal.cross_entropy, "alignment", 0.5),  # as YOLOv8 has it
     "focal": ClassLoss(focal.sigmoid_focal_loss, "one", 3.75),  # ATSS's 1 : 2
     "ohem": ClassLoss(focal.ohem, "one", 0.5),  # BCE, of fewer examples
@@ -93,13 +103,16 @@ def split_maps(maps: Sequence[Tensor], reg_max: int, strides: Sequence[int]) -> 
 class v8DetectionLoss:  # noqa: N801 - the name under which this family knows its criterion
     """QFL with IoU-quality targets, DFL on the bins, CIoU on the integrated boxes, over task-aligned positives.
 
-    QFL's target is the plain IoU of a positive point's (detached) box with its truth, at the truth's class, and 0
-    elsewhere.  CIoU and DFL are weighted by the normalised alignment.  All three are divided by the alignment's sum
+    QFL's target is the normalised alignment of a positive point, at the truth's class, and 0 elsewhere: the IoU of the
+    best box that a truth has, less for points whose box or score is worse (TOOD; the plain IoU of each box, as in GFL,
+    was measured too and found worse).  Assigners that do not rank points have no alignment: there it is the plain IoU
+    of the (detached) box.  CIoU and DFL are weighted by the alignment.  All three are divided by the alignment's sum
     over the batch (at least 1), as in TOOD.  Points inside ignore regions that answer for no truth carry no loss, and
     points that cannot reach their truth's sides with R bins carry no DFL (a clipped target would teach a wrong side).
 
-    `cls_loss` names another of CLASS_LOSSES, with its own target; where that is 1, its sum is divided by the number of
-    positives, which is the sum of such targets.  `iou_loss` is another overlap, `assigner` another rule for positives.
+    `cls_loss` names another of CLASS_LOSSES, `cls_target` another target than its own; where that is 1, the sum is
+    divided by the number of positives, which is the sum of such targets.  `iou_loss` is another overlap, `assigner`
+    another rule for positives.
     With `reg_max` 1 a side is one number, and there is no DFL.
     """
 
@@ -110,6 +123,7 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
     assigner: Assigner = TaskAlignedAssigner()
     cls_loss: str = "qfl"
     iou_loss: IoUKind = "ciou"
+    cls_target: ClassTarget | None = None
 
     def __call__(self, maps: Sequence[Tensor], batch: Mapping[str, Tensor]) -> LossItems:
         """The loss of per-level maps (B, 4R + C, H, W) on a batch dict.
@@ -129,21 +143,28 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         parts = torch.stack((self.gains.box * box, gain * cls, self.gains.dfl * dfl))
         return LossItems(parts.sum(), parts.detach())
 
+    @property
+    def target(self) -> ClassTarget:
+        """What the score of a positive point learns."""
+        usual = CLASS_LOSSES[self.cls_loss].target
+        return self.cls_target or ("iou" if usual == "alignment" and not self.assigner.ranks else usual)
+
     def _classification(
         self, head: HeadOutput, positive: Assignment, truths: Truths, ignored: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The classification loss () over all points and classes, normalised."""
         chosen = CLASS_LOSSES[self.cls_loss]
+        kind = self.target
         value = {"iou": positive.iou, "alignment": positive.alignment, "one": torch.ones_like(positive.iou)}
         target = torch.zeros_like(head.logits)
-        target[positive.image, positive.point, truths.classes[positive.truth]] = value[chosen.target]
+        target[positive.image, positive.point, truths.classes[positive.truth]] = value[kind]
         loss = chosen.loss(head.logits, target)
         if len(ignored[0]):
             weight = torch.ones_like(loss[..., 0])
             weight[ignored] = 0
             weight[positive.image, positive.point] = 1
             loss = loss * weight.unsqueeze(-1)
-        share = value["one"] if chosen.target == "one" else positive.alignment
+        share = value["one"] if kind == "one" else positive.alignment
         return loss.sum() / share.sum().clamp(min=1)
 
     def _regression(

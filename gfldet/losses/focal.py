@@ -85,16 +85,21 @@ def softmax_focal_loss(
     return reduced(loss, reduction)
 
 
-def quality_focal_loss(logits: Tensor, target: Tensor, beta: float = 2.0, reduction: Reduction = "none") -> Tensor:
+def quality_focal_loss(
+    logits: Tensor, target: Tensor, beta: float = 2.0, floor: float = 0.0, reduction: Reduction = "none"
+) -> Tensor:
     """QFL(sigma, y) = |y - sigma|^beta * BCE(sigma, y), sigma = sigmoid(logits); its minimum over sigma is at y.
 
     Args: `logits` (...), `target` (...) in [0, 1]: the IoU of the predicted box with its truth at the truth's class, 0
     elsewhere, so that one score says both "what" and "how well placed".  With beta = 0 it is the
     cross-entropy, with a target of 0 or 1 the focal loss without alpha.  |y - sigma|, the modulating factor, carries
-    gradient, as in the paper.  Source: Li et al., Generalized Focal Loss, NeurIPS 2020, eq. 5.
+    gradient, as in the paper.  `floor` (ours, off by default) is added to that factor: the gradient, which otherwise
+    goes with the distance to the power of beta + 1, is then never less than `floor` of cross-entropy's.
+    Source: Li et al., Generalized Focal Loss, NeurIPS 2020, eq. 5.
     """
     logits, target = full(logits), full(target)
-    return reduced(_power((target - logits.sigmoid()).abs(), beta) * cross_entropy(logits, target), reduction)
+    factor = floor + _power((target - logits.sigmoid()).abs(), beta)
+    return reduced(factor * cross_entropy(logits, target), reduction)
 
 
 def varifocal_loss(

@@ -13,8 +13,8 @@ def score_iou_correlation(truths: Truths, detections: Detections, per_truth: flo
     """Spearman's correlation of score with IoU over the best `per_truth` x T detections of a split of T truths.
 
     The IoU of a detection is the highest with a truth of its class in its image, 0 without one.  A number of
-    detections, and not a threshold, so that nobody gains by scoring low.  NaN where there are fewer than two detections,
-    or all have one score or one IoU.
+    detections, and not a threshold, so that nobody gains by scoring low.  NaN where there are fewer than two
+    detections, or all have one score or one IoU.
     """
     best = np.argsort(-detections.scores, kind="stable")[: int(per_truth * len(truths.classes))]
     return _spearman(detections.scores[best], _best_iou(truths, detections, best))
@@ -38,11 +38,12 @@ def _spearman(a: Floats, b: Floats) -> float:
     ranks = [_ranks(values) for values in (a, b)]
     if len(a) < 2 or any(rank.std() == 0 for rank in ranks):
         return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
+    first, second = ((rank - rank.mean()) / rank.std() for rank in ranks)
+    return float((first * second).mean())
 
 
 def _ranks(values: Floats) -> Floats:
     """Rank of each value; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean = np.asarray(counts.cumsum() - (counts - 1) / 2, np.float64)
+    mean: Floats = np.cumsum(counts) - (counts - 1) / 2
     return mean[inverse]

@@ -43,7 +43,7 @@ HEADS: dict[str, type[GFLHead | SharedHead]] = {
     "SharedHead": SharedHead,
 }
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
-CHOICES = ("cls_loss", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
+CHOICES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
 KEYS = ("nc", "reg_max", "dgqp", "end2end", *CHOICES, *SCALING, "backbone", "head")
 MAX_REG_MAX = 256
 

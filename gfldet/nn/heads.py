@@ -62,6 +62,10 @@ class Head(nn.Module):
         """Names of the parameters that have a row for each class, relative to the head."""
         raise NotImplementedError
 
+    def predicting(self) -> list[Tensor]:
+        """The weights of the layers whose outputs are the predictions."""
+        raise NotImplementedError
+
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
         """Start from low scores and, if the data's half side is known, from boxes of about its size.
 
@@ -96,6 +100,9 @@ class GFLHead(Head):
 
     def class_rows(self) -> tuple[str, ...]:
         return tuple(f"cls.{i}.2.{kind}" for i in range(len(self.cls)) for kind in ("weight", "bias"))
+
+    def predicting(self) -> list[Tensor]:
+        return [branch[-1].weight for part in (self.box, self.cls) for branch in part]  # type: ignore[index]
 
     @torch.no_grad()
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
@@ -139,6 +146,9 @@ class SharedHead(Head):
 
     def class_rows(self) -> tuple[str, ...]:
         return ("cls_out.weight", "cls_out.bias")
+
+    def predicting(self) -> list[Tensor]:
+        return [self.box_out.weight, self.cls_out.weight, self.level_bias]
 
     @torch.no_grad()
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
@@ -187,6 +197,10 @@ class EndToEnd(nn.Module):
             for name, head in (("one_to_many", self.one_to_many), ("one_to_one", self.one_to_one))
             for row in head.class_rows()
         )
+
+    def predicting(self) -> list[Tensor]:
+        """See `Head.predicting`."""
+        return self.one_to_many.predicting() + self.one_to_one.predicting()
 
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
         """See `Head.init_biases`."""

@@ -95,6 +95,10 @@ class DetectionModel(BaseModel):
         """Whether its detections want no NMS."""
         return self.head.end2end
 
+    def predicting(self) -> list[Tensor]:
+        """The weights of the layers whose outputs are the predictions."""
+        return self.head.predicting()
+
     def predict(self, x: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(

@@ -52,7 +52,7 @@ def test_every_mistake_at_once_each_with_what_is_right() -> None:
         "  epoch: no such setting; did you mean epochs?",
         "  batch=0: expected a whole number from 1 up",
         "  lr0=fast: expected a number above 0, up to 1, or none",
-        "  optimizer=adam: expected adamw or sgd; did you mean adamw?",
+        "  optimizer=adam: expected muon, adamw or sgd; did you mean adamw?",
         "  val=Flase: expected true or false",
         "  weights: no such setting; did you mean model?",
         "  zzz: no such setting",

@@ -17,6 +17,7 @@ from gfldet import cli
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine.checkpoint import TRAINING_PARTS, Checkpoint
 from gfldet.errors import CheckpointError, OutputError
+from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 
@@ -278,3 +279,61 @@ def test_transfer_keeps_other_classes_apart(tiny: Description, whole: Checkpoint
 def test_transfer_of_nothing_is_an_error(tiny: Description, whole: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match=r"pretrained: nothing in the checkpoint .* fits tiny"):
         checkpoints.transfer(DetectionModel(tiny, NAMES), replace(whole, weights={"other": torch.zeros(1)}))
+
+
+# ------------------------------------------------------------------------------------------ weights of torchvision
+
+
+@pytest.fixture
+def body() -> ResNetFPN:
+    return ResNetFPN("resnet18", 32)
+
+
+def test_backbone_from_a_file(body: ResNetFPN, tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    weights = resnet18(weights=None).state_dict()
+    torch.save(weights, tmp_path / "mine.pth")
+    assert checkpoints.load_backbone(body, str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"
+    assert torch.equal(body.body.conv1.weight, weights["conv1.weight"])
+
+
+def test_backbone_from_torch_s_cache_and_never_from_the_network(
+    body: ResNetFPN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import resnet18
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"no resnet18-\*.pth in .*, and gfldet fetches nothing"):
+        checkpoints.load_backbone(body, "imagenet")
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(resnet18(weights=None).state_dict(), folder / "resnet18-0123.pth")
+    assert checkpoints.load_backbone(body, "imagenet") == folder / "resnet18-0123.pth"
+
+
+def test_backbones_that_are_none(body: ResNetFPN, tmp_path: Path) -> None:
+    from torchvision.models import resnet34
+
+    with pytest.raises(CheckpointError, match=r"none.pth: no such file; expected torchvision's weights of resnet18"):
+        checkpoints.load_backbone(body, str(tmp_path / "none.pth"))
+    torch.save(resnet34(weights=None).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="not weights of resnet18"):
+        checkpoints.load_backbone(body, str(tmp_path / "other.pth"))
+    torch.save({"a": 1}, tmp_path / "plain.pth")
+    with pytest.raises(CheckpointError, match="expected names and tensors"):
+        checkpoints.load_backbone(body, str(tmp_path / "plain.pth"))
+    (tmp_path / "noise.pth").write_bytes(b"no torch file")
+    with pytest.raises(CheckpointError, match=r"noise\.pth"):
+        checkpoints.load_backbone(body, str(tmp_path / "noise.pth"))
+
+
+def test_transfer_between_end_to_end_heads_goes_by_name(tiny: Description) -> None:
+    both = replace(tiny, end2end=True)
+    source, model = DetectionModel(both, ("red", "blue")), DetectionModel(both, ("blue", "green"))
+    checkpoint = Checkpoint(both, ("red", "blue"), (0, 1), source.state_dict())
+    told = checkpoints.transfer(model, checkpoint)
+    assert told.classes == ("blue",)
+    for name in model.head.class_rows():
+        key = f"graph.layers.4.{name}"
+        assert torch.equal(model.state_dict()[key][0], source.state_dict()[key][1])

@@ -152,7 +152,7 @@ def test_a_run_folder_that_cannot_be_written(prepared: Prepared, monkeypatch: py
 
 
 def test_what_is_set_for_the_rest_of_a_run_counts(prepared: Prepared) -> None:
-    trainer = prepared(weight_decay=0.1, momentum=0.9, bn_momentum=0.1)
+    trainer = prepared(optimizer="adamw", weight_decay=0.1, momentum=0.9, bn_momentum=0.1)
     trainer.run()
     last = trainer.weights / "last.pt"
     changed = {"epochs": 3, "weight_decay": 0.2, "momentum": 0.7, "bn_momentum": 0.4, "ema_decay": 0.5, "lr0": 0.01}
@@ -183,7 +183,7 @@ def test_a_run_is_ready(prepared: Prepared, capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "train: 6 images, 9 boxes, 2 classes; kept in memory"
     assert out[2].startswith(f"tiny: {trainer.model.parameter_count():,} parameters, strides (8, 32), reg_max 8; 64x")
-    assert out[3].startswith("plan: 7 epochs x 2 steps; adamw lr0 0.004, weight decay 0.02, warm-up 2 steps; no mosaic")
+    assert out[3].startswith("plan: 7 epochs x 2 steps; muon lr0 0.004, weight decay 0.02, warm-up 2 steps; no mosaic")
     assert out[4] == f"writing to {folder}"
     assert len(out) == 5  # the table begins when there is something in it
 
@@ -271,3 +271,103 @@ def test_boxes_beyond_the_bins_are_told(tiny: Description, capsys: pytest.Captur
         "warning: 2 of 4 boxes (50.0%) are larger than the 416 px that reg_max=8 can express at this imgsz; "
         "set reg_max=16 (or 1, for sides without bins), or a smaller imgsz\n"
     )
+
+
+# ------------------------------------------------------------------------------------- heads, losses and assigners
+
+
+def test_settings_choose_the_head(prepared: Prepared) -> None:
+    trainer = prepared(reg_max=6, dgqp=True, end2end=True)
+    assert trainer.model.reg_max == 6
+    assert trainer.model.end2end
+    assert trainer.model.head.one_to_one.quality is not None  # type: ignore[union-attr]
+    assert trainer.model.description.to_dict()["end2end"] is True
+    assert prepared().model.reg_max == 8  # the model's own
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"dgqp": True, "reg_max": 3}, ["dgqp=true with reg_max=3", "set reg_max to 4 or more"]),
+        ({"dgqp": True, "cls_loss": "focal"}, ["dgqp=true with cls_loss=focal", "no quality to learn"]),
+        ({"end2end": True, "assigner": "atss"}, ["end2end=true with assigner=atss", "set assigner=tal"]),
+        ({"end2end": True, "assigner": "tal-after-atss"}, ["end2end=true with assigner=tal-after-atss"]),
+        ({"reg_max": 1, "dfl": 1.5}, ["dfl=1.5 with reg_max=1", "has no DFL"]),
+        (
+            {"dgqp": True, "reg_max": 1, "cls_loss": "ohem", "end2end": True, "assigner": "fcos"},
+            ["dgqp=true with reg_max=1", "dgqp=true with cls_loss=ohem", "end2end=true with assigner=fcos"],
+        ),
+    ],
+)
+def test_choices_without_sense_are_refused_all_at_once(
+    prepared: Prepared, settings: dict[str, Any], told: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        prepared(**settings)
+    assert all(part in str(caught.value) for part in told)
+
+
+def test_a_run_of_two_assigners_changes_after_a_third(prepared: Prepared) -> None:
+    from gfldet.assigners import ATSSAssigner, TaskAlignedAssigner
+
+    trainer = prepared(assigner="tal-after-atss", epochs=3, val=False)
+    seen = []
+
+    class Watch:
+        def batch(self, *args: Any) -> None:
+            seen.append(type(trainer.model.criterion.assigner))
+
+        def epoch(self, *args: Any) -> None:
+            pass
+
+        def warn(self, message: str) -> None:
+            raise AssertionError(message)
+
+    trainer.observers = (Watch(),)
+    assert trainer.plan.tal_epoch == 1
+    trainer.run()
+    assert seen == [ATSSAssigner] * 2 + [TaskAlignedAssigner] * 4
+
+
+def test_a_resumed_run_takes_up_its_second_assigner(prepared: Prepared) -> None:
+    from gfldet.assigners import TaskAlignedAssigner
+
+    trainer = prepared(assigner="tal-after-atss", epochs=3, val=False)
+    trainer.progress.epoch = 2
+    saved = trainer._state()
+    again = prepared(assigner="tal-after-atss", epochs=3, val=False)
+    again.restore(
+        Checkpoint(again.model.description, ("red", "blue"), (0, 1), again.average.model.state_dict(), training=saved)
+    )
+    assert isinstance(again.model.criterion.assigner, TaskAlignedAssigner)
+
+
+@pytest.mark.parametrize("name", ["reg_max", "dgqp", "end2end"])
+def test_a_run_cannot_go_on_with_another_head(prepared: Prepared, name: str, tmp_path: Path) -> None:
+    trainer = prepared(epochs=1, val=False)
+    trainer.run()
+    path = trainer.weights / "last.pt"
+    value = {"reg_max": 4, "dgqp": True, "end2end": True}[name]
+    given = resolve("train", {"epochs": 2, name: value})
+    with pytest.raises(ConfigError, match=f"resume: {name}={value}, but the run has {name}=None"):
+        sessions.resumed_settings(checkpoints.load(path), path, given)
+
+
+def test_a_single_full_frame_box_is_told_and_then_reached(
+    tiny: Description, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the warning suggests is enough: with it there is no warning any more, and not one bin less."""
+    nothing = np.zeros((0, 4), np.float32)
+    full = np.array([[0, 0, 1280, 1280]], np.float32)
+    split = Split(
+        "train", (Record(Path("x"), 0, "x", 1280, 1280, full, np.zeros(1, np.int64), nothing),), ("a", "b"), (0, 1)
+    )
+    sessions.warn_of_reach(DetectionModel(replace(tiny, reg_max=16)), split, (1280, 1280))
+    told = capsys.readouterr().err
+    assert "1 of 1 boxes (100.0%) are larger than the 928 px" in told
+    assert "set reg_max=22" in told
+    sessions.warn_of_reach(DetectionModel(replace(tiny, reg_max=22)), split, (1280, 1280))
+    sessions.warn_of_reach(DetectionModel(replace(tiny, reg_max=1)), split, (1280, 1280))
+    assert capsys.readouterr().err == ""
+    sessions.warn_of_reach(DetectionModel(replace(tiny, reg_max=21)), split, (1280, 1280))
+    assert "reg_max=22" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from gfldet import cli
 from gfldet.data.dataset import TrainSet
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine import trainer as trainers
+from gfldet.engine.muon import Muon
 from gfldet.engine.trainer import ITEMS, Trainer
 from gfldet.errors import ConfigError, WorkError
 from gfldet.losses.detection import LossItems, v8DetectionLoss
@@ -182,13 +183,16 @@ def test_bfloat16_on_a_cpu_trains(prepared: Prepared) -> None:
 # ------------------------------------------------------------------------------------------------- the optimiser
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(("name", "kind"), [("muon", Muon), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
 def test_decay_on_filters_alone(prepared: Prepared, name: str, kind: type) -> None:
     trainer = prepared(optimizer=name, weight_decay=0.3, momentum=0.8)
     assert isinstance(trainer.optimizer, kind)
     owner = {id(parameter): n for n, parameter in trainer.model.named_parameters()}
-    decayed, plain = ({owner[id(p)] for p in group["params"]} for group in trainer.optimizer.param_groups)
-    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.3, 0.0]
+    groups = [
+        ({owner[id(p)] for p in group["params"]}, group["weight_decay"]) for group in trainer.optimizer.param_groups
+    ]
+    assert {decay for _, decay in groups} == {0.3, 0.0}
+    decayed, plain = (set().union(*(n for n, decay in groups if (decay > 0) == wanted)) for wanted in (True, False))
     assert {n for n in decayed if not n.endswith("weight") or ".bn." in n} == set()
     assert {n for n in plain if not n.endswith("bias") and ".bn." not in n} == set()
     trained = {n for n, parameter in trainer.model.named_parameters() if parameter.requires_grad}
@@ -208,9 +212,19 @@ def test_rate_of_each_step_is_the_plans(prepared: Prepared) -> None:
     assert rates[0] == pytest.approx(trainer.plan.lr0 / 3)
 
 
+def test_muon_s_matrices_are_the_filters_that_predict_nothing(prepared: Prepared) -> None:
+    trainer = prepared(optimizer="muon")
+    owner = {id(parameter): n for n, parameter in trainer.model.named_parameters()}
+    by_kind = [{owner[id(p)] for p in group["params"]} for group in trainer.optimizer.param_groups]
+    assert [group["matrices"] for group in trainer.optimizer.param_groups] == [True, False, False]
+    head = "graph.layers.4"
+    assert by_kind[1] == {f"{head}.{part}.{level}.2.weight" for part in ("box", "cls") for level in (0, 1)}
+    assert all(name.endswith("conv.weight") for name in by_kind[0])
+
+
 @pytest.mark.parametrize("clip", [0.01, 0.0])
 def test_gradient_is_clipped_to_the_norm(prepared: Prepared, clip: float) -> None:
-    trainer = prepared(optimizer="sgd", momentum=0, weight_decay=0, lr0=0.5, warmup_steps=0, grad_clip=clip)
+    trainer = prepared(optimizer="sgd", momentum=0, weight_decay=0, lr0=0.5, warmup_steps=0, grad_clip=clip, amp="off")
     trainer.model.train()
     before = [p.clone() for p in trainer.model.parameters() if p.requires_grad]
     total, _ = trainer.model(first_batch(trainer).to(trainer.device))

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from gfldet.losses.detection import Gains, split_maps, v8DetectionLoss
 from gfldet.losses.distribution import integral
-from gfldet.losses.focal import quality_focal_loss
 from gfldet.ops.boxes import aligned_iou
 
 NC, R, STRIDES = 3, 16, (8, 16, 32)
@@ -45,25 +44,6 @@ def test_decoding_by_hand() -> None:
     maps = [torch.zeros(1, 4 * R + NC, 128 // s, 128 // s) for s in STRIDES]
     boxes = split_maps(maps, R, STRIDES).boxes()  # even bins: 7.5 strides to every side
     assert boxes[0, 0].tolist() == [4 - 60, 4 - 60, 4 + 60, 4 + 60]
-
-
-def test_classification_target_is_the_iou() -> None:
-    """The cls item equals QFL written out: IoU at the truth's class of positive points, 0 everywhere else."""
-    maps, batch = random_maps(), some_truths()
-    criterion = v8DetectionLoss(NC, R, STRIDES)
-    found = criterion(maps, batch)
-    head = split_maps(maps, R, STRIDES)
-    from gfldet.assigners import Predictions
-    from gfldet.losses.detection import truths_of
-
-    truths = truths_of(batch, (128, 128), torch.device("cpu"))
-    positive = criterion.assigner(Predictions(head.logits, head.boxes()), truths, head.levels, R - 1)
-    target = torch.zeros_like(head.logits)
-    for b, a, t in zip(positive.image, positive.point, positive.truth, strict=True):
-        target[b, a, truths.classes[t]] = aligned_iou(head.boxes()[b, a][None], truths.boxes[t][None])[0]
-    expected = quality_focal_loss(head.logits, target.detach()).sum() / positive.alignment.sum().clamp(min=1)
-    assert found.items[1].item() == pytest.approx(3 * expected.item(), rel=1e-5)
-    assert found.total.item() == pytest.approx(found.items.sum().item(), rel=1e-6)
 
 
 def test_background_alone_has_a_finite_loss_and_gradient() -> None:

@@ -124,6 +124,12 @@ def test_generalized_focal_loss_holds_qfl(beta: float) -> None:
     torch.testing.assert_close(found, quality_focal_loss(x, y, beta))
 
 
+def test_a_floor_adds_cross_entropy() -> None:
+    x, y = torch.randn(60, dtype=torch.float64), torch.rand(60, dtype=torch.float64)
+    expected = quality_focal_loss(x, y, 1.0) + 0.1 * cross_entropy(x, y)
+    torch.testing.assert_close(quality_focal_loss(x, y, 1.0, 0.1), expected)
+
+
 def test_generalized_focal_loss_holds_focal_loss() -> None:
     x, y = torch.randn(60, dtype=torch.float64), torch.randint(2, (60,)).double()
     found = generalized_focal_loss(F.logsigmoid(-x), F.logsigmoid(x), y, beta=2.0)

@@ -59,6 +59,15 @@ def test_nms_class_choices() -> None:
     assert one(classes=torch.tensor([1])).classes.tolist() == [1]
 
 
+def test_without_suppression_the_best_are_kept_however_they_overlap() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.5], [0.0, 0.0, 10.0, 11.0]])
+    scores = torch.tensor([[0.7], [0.9], [0.8]])
+    (found,) = non_max_suppression(decoded(boxes, scores), conf=0.5, iou=None, max_det=2)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8])
+    torch.testing.assert_close(found.boxes, boxes[[1, 2]])
+    assert len(non_max_suppression(decoded(boxes, scores), conf=0.5, iou=0.5)[0].scores) == 1
+
+
 def test_nms_of_nothing() -> None:
     (found,) = non_max_suppression(torch.zeros(1, 4 + 2, 8), conf=0.5)
     assert found.boxes.shape == (0, 4)

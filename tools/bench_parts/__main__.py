@@ -32,9 +32,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", default="shapes", help="data YAML, as gfldet takes it (default: the built-in shapes)")
     parser.add_argument("--out", type=Path, action="append", default=[], help="write the table to a .md or .json too")
     parser.add_argument("--peer-python", type=Path, help=f"a Python with ultralytics {PEER} (default: .bench/peer)")
-    parser.add_argument(
-        "--repeats", type=int, help="of a measurement (default: help 9, assigner and mosaic 3, train 1)"
-    )
+    parser.add_argument("--repeats", type=int, help="of a measurement (default: help 9, train 1, others 3)")
     parser.add_argument(
         "--threads", type=int, default=_cores(), help="of the assigner, on both sides (default: every core)"
     )

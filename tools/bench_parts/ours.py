@@ -78,5 +78,33 @@ def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]
     return {"rate": done / (time.process_time() - began)}
 
 
+def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
+    """Seconds of whole training steps of gfldet-n, and of what loss and assigner take in them, gradient included."""
+    import torch
+
+    from gfldet.config.load import resolve
+    from gfldet.engine import sessions
+    from gfldet.model import Model
+
+    settings = resolve("train", {"data": data, "imgsz": imgsz, "batch": batch, "val": False, "verbose": False})
+    trainer = sessions.prepare_training(settings, Model("gfldet-n").description, None, None)
+    trainer.model.train()
+    made = trainer.train.load(next(trainer.train.keys(0)))
+    on_device = made.to(trainer.device)
+    with torch.autocast(trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None):
+        maps = [m.detach().requires_grad_() for m in trainer.model.graph(on_device["img"])]
+
+    def step() -> None:
+        trainer._step(made)
+
+    def criterion() -> None:
+        with torch.autocast(trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None):
+            trainer.model.criterion(maps, on_device).total.backward()
+
+    step()
+    criterion()
+    return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
+
+
 if __name__ == "__main__":
-    probe.serve({"warm": warm, "assigner": assigner, "mosaic": mosaic})
+    probe.serve({"warm": warm, "assigner": assigner, "mosaic": mosaic, "loss": loss})

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from bench_parts.export import images_in
 from bench_parts.problem import draw
@@ -127,6 +128,16 @@ def train_rows(bench: Bench) -> Iterator[Row]:
     yield Row(f"{what}: throughput", "images/s", rates, peer_rates, more_is_better=True, target=2.5, note=note)
 
 
+def loss_rows(bench: Bench) -> Iterator[Row]:
+    """How many times longer a training step of gfldet-n takes than the loss and the assigner in it."""
+    shares = []
+    for _ in bench.times(3):
+        answer = bench.ours.ask("loss", data=bench.data, imgsz=bench.imgsz, batch=bench.batch, repeats=5)
+        shares.append(median(answer["step"]) / median(answer["loss"]))
+    what = f"training step over its loss and assigner, {bench.imgsz} px, batch {bench.batch}"
+    yield Row(what, "x", shares, more_is_better=True, at_least=10, note="gradient of the loss included")
+
+
 def _rates(images: int, short: int, wall: dict[int, list[float]]) -> list[float]:
     """Training images a second, start and end of the command taken out."""
     return [images * short / (b - a) for a, b in zip(wall[short], wall[2 * short], strict=True)]
@@ -187,6 +198,7 @@ PARTS = {
     "help": help_rows,
     "train": train_rows,
     "assigner": assigner_rows,
+    "loss": loss_rows,
     "mosaic": mosaic_rows,
     "accuracy": accuracy_rows,
 }

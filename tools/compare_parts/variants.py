@@ -18,6 +18,7 @@ class Variant:
 VARIANTS = (
     Variant("QFL + DFL", {}),
     Variant("BCE + DFL", {"cls_loss": "bce"}),
+    Variant("BCE (target 1) + DFL", {"cls_loss": "bce", "cls_target": "one"}),
     Variant("focal + DFL", {"cls_loss": "focal"}),
     Variant("varifocal + DFL", {"cls_loss": "vfl"}),
     Variant("OHEM + DFL", {"cls_loss": "ohem"}),

@@ -1,0 +1,86 @@
+"""tools/compare: its variants, its table, and a whole small comparison that is not trained twice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gfldet
+from gfldet.config.load import resolve
+
+TOOLS = Path(gfldet.__file__).parents[1] / "tools"
+
+pytestmark = pytest.mark.skipif(not (TOOLS / "compare_parts").is_dir(), reason="not a checkout")
+
+
+@pytest.fixture(autouse=True)
+def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+
+
+def test_variants_are_settings_that_exist() -> None:
+    from compare_parts.variants import VARIANTS
+
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) >= 8
+    for variant in VARIANTS:
+        resolve("train", variant.settings)
+
+
+def test_a_variant_of_one_s_own() -> None:
+    from compare_parts.variants import parse
+
+    assert parse("BCE + DFL").settings == {"cls_loss": "bce"}
+    assert parse("mine:cls=2,dgqp=true").settings == {"cls": "2", "dgqp": "true"}
+    for wrong in ("BCE", "mine:cls", ":cls=2", "mine:=2"):
+        with pytest.raises(ValueError, match=r"no such variant|is written NAME:key=value"):
+            parse(wrong)
+
+
+def test_the_table_has_means_and_ranges_best_first() -> None:
+    from compare_parts.report import Result, markdown
+
+    def result(name: str, seed: int, ap: float) -> Result:
+        return Result(name, seed, {"map": ap, "map50": 0.8, "map75": 0.5, "score_iou": 0.6}, 10.0 + seed)
+
+    runs = [result("a", 0, 0.3), result("b", 0, 0.5), result("a", 1, 0.4), result("b", 1, 0.5)]
+    rows = markdown(runs, ["data: x"]).splitlines()
+    assert rows[0].startswith("data: x")
+    assert rows[4] == "| b | 0.500 ± 0.000 | 0.800 ± 0.000 | 0.500 ± 0.000 | 0.600 ± 0.000 | 10 | 0, 1 |"
+    assert rows[5].startswith("| a | 0.350 ± 0.050 |")
+
+
+def test_a_whole_comparison(
+    dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compare_parts import __main__ as compare
+
+    out = tmp_path / "out"
+    words = ["QFL + DFL", "mine:end2end=true", "--data", str(dataset().yaml), "--model", str(tiny_yaml)]
+    words += ["--epochs", "1", "--seeds", "0", "1", "--imgsz", "64", "--batch", "3", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["tools/compare", *words])
+    assert compare.main() == 0
+    table = capsys.readouterr().out
+    assert "| QFL + DFL |" in table
+    assert "| mine |" in table
+    assert (out / "table.md").read_text(encoding="utf-8") == table.removesuffix("\n")
+    assert (out / "chart.png").stat().st_size > 1000
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*/weights/last.pt")}
+    assert len(before) == 4
+    assert compare.main() == 0  # what is there is not trained again
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*/weights/last.pt")} == before
+
+
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compare_parts import __main__ as compare
+
+    words = ["QFL", "--data", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["tools/compare", *words])
+    assert compare.main() == 2
+    assert "none.yaml" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit, match="2"):
+        compare.arguments(["GFL"])

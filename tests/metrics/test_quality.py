@@ -1,0 +1,68 @@
+"""The correlation of score with IoU: by hand, against scipy, and where it has no meaning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from gfldet.metrics.matching import detection_columns, truth_columns
+from gfldet.metrics.quality import score_iou_correlation
+
+Make = Callable[..., Any]
+
+
+def found(image: int, category: int, box: tuple[float, ...], score: float) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "bbox": list(box), "score": score}
+
+
+def correlation(split: Any, detections: list[dict[str, Any]], per_truth: float = 2.0) -> float:
+    return score_iou_correlation(truth_columns(split), detection_columns(split, detections), per_truth)
+
+
+def test_in_order_and_in_reverse(make_split: Make) -> None:
+    split = make_split([[(0, (0, 0, 10, 10)), (1, (20, 20, 40, 40))]])
+    better_is_higher = [
+        found(0, 0, (0, 0, 10, 10), 0.9),
+        found(0, 0, (0, 0, 10, 5), 0.5),
+        found(0, 1, (0, 0, 10, 10), 0.1),  # right box, wrong class: IoU 0
+    ]
+    assert correlation(split, better_is_higher) == pytest.approx(1)
+    reverse = [{**d, "score": 1 - d["score"]} for d in better_is_higher]
+    assert correlation(split, reverse) == pytest.approx(-1)
+
+
+def test_only_the_best_count(make_split: Make) -> None:
+    split = make_split([[(0, (0, 0, 10, 10))]])
+    two = [found(0, 0, (0, 0, 10, 10), 0.9), found(0, 0, (0, 0, 10, 5), 0.8)]
+    spoiler = found(0, 0, (0, 0, 10, 9), 0.1)
+    assert correlation(split, [*two, spoiler]) == pytest.approx(1)
+    assert correlation(split, [*two, spoiler], per_truth=3.0) == pytest.approx(0.5)
+
+
+def test_equals_scipy_with_ties(make_split: Make) -> None:
+    rng = np.random.default_rng(0)
+    images = [[(int(rng.integers(2)), (x, x, x + 20, x + 30)) for x in (0, 50, 100)] for _ in range(6)]
+    split = make_split(images)
+    detections, iou = [], []
+    for image, truths in enumerate(images):
+        for c, (x, y, _, _) in truths:
+            shift = float(rng.integers(0, 12))
+            detections.append(found(image, c, (x + shift, y, 20, 30), float(rng.integers(1, 6)) / 10))
+            inside = max(0.0, 20 - shift) * 30
+            iou.append(inside / (2 * 600 - inside))
+    expected = spearmanr([d["score"] for d in detections], iou).statistic
+    assert correlation(split, detections) == pytest.approx(expected)
+
+
+def test_without_meaning(make_split: Make) -> None:
+    split = make_split([[(0, (0, 0, 10, 10))]])
+    assert math.isnan(correlation(split, []))
+    assert math.isnan(correlation(split, [found(0, 0, (0, 0, 10, 10), 0.5)]))
+    same = [found(0, 0, (0, 0, 10, 10), 0.5), found(0, 0, (0, 0, 10, 5), 0.5)]
+    assert math.isnan(correlation(split, same))
+    assert math.isnan(correlation(make_split([[]]), []))

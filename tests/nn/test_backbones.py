@@ -1,0 +1,69 @@
+"""ResNet + FPN as a row of a model YAML, and the models of the papers built on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gfldet.config.assets import resolve_model_yaml
+from gfldet.nn.backbones import ResNetFPN
+from gfldet.nn.build import read_description
+from gfldet.nn.tasks import DetectionModel
+
+PAPERS = ("retinanet", "atss", "gfl", "gflv2")
+
+
+def model_of(name: str, nc: int = 3) -> DetectionModel:
+    path, scale = resolve_model_yaml(name)
+    return DetectionModel(read_description(path, scale, nc))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_models_of_the_papers(name: str) -> None:
+    model = model_of(f"{name}-r18")
+    assert model.strides == (8, 16, 32, 64, 128)
+    assert model.multiple == 32
+    maps = model.train()(torch.rand(2, 3, 96, 160))
+    channels = 4 * model.reg_max + 3
+    assert [tuple(m.shape) for m in maps] == [
+        (2, channels, h, w) for h, w in ((12, 20), (6, 10), (3, 5), (2, 3), (1, 2))
+    ]
+    decoded, _ = model.eval()(torch.rand(1, 3, 96, 160))
+    assert decoded.shape == (1, 7, 240 + 60 + 15 + 6 + 2)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        model(torch.rand(1, 3, 96, 100))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_deeper_ones_are_described_alike(name: str) -> None:
+    small, large = (read_description(*resolve_model_yaml(f"{name}-r{depth}")) for depth in (18, 50))
+    assert large.rows[0][3] == ["resnet50", 256]
+    assert (small.reg_max, small.dgqp, small.choices) == (large.reg_max, large.dgqp, large.choices)
+
+
+def test_fused_outputs_are_the_same() -> None:
+    model = model_of("gflv2-r18").eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)  # type: ignore[operator, union-attr]
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[operator, union-attr]
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model(x)[0]
+        model.fuse()
+        after = model(x)[0]
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+
+def test_takes_torchvision_s_weights() -> None:
+    from torchvision.models import resnet18, resnet34
+
+    body = ResNetFPN("resnet18", 32)
+    weights = resnet18(weights=None).state_dict()
+    body.load_body(weights)
+    assert torch.equal(body.body.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])
+    with pytest.raises(ValueError, match="not weights of resnet18"):
+        body.load_body(resnet34(weights=None).state_dict())
+    with pytest.raises(ValueError, match="resnet19"):
+        ResNetFPN("resnet19")
