@@ -107,7 +107,7 @@ class Model:
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
         given = {**settings, **self._model(settings)}
-        trained = self._trained_with(VALIDATED_WITH, resolve("val", given))
+        trained = self._trained_with(VALIDATED_WITH, self._suppressing(resolve("val", given)))
         resolved = _told(resolve("val", {**trained, **given}))
         found = self._validate(resolved)
         sessions.sayer(resolved.verbose)(format_table(found.metrics))
@@ -147,7 +147,7 @@ class Model:
         folders.  All settings: `gfldet predict --help`.
         """
         given = {**settings, **self._model(settings), "source": source}
-        trained = self._trained_with(("imgsz",), resolve("predict", given))
+        trained = self._trained_with(("imgsz",), self._suppressing(resolve("predict", given)))
         resolved = _told(resolve("predict", {**trained, **given}))
         found = self._predict(resolved)
         return found if stream else list(found)
@@ -213,6 +213,16 @@ class Model:
                 f"model={settings['model']}: this Model is {self.source} already; make another, Model(...)"
             )
         return {"model": self.source}
+
+    def _suppressing(self, given: S) -> S:
+        """The settings as the user gives them, after a warning if they are about an NMS that this model does
+        without."""
+        idle = sorted({"iou", "agnostic_nms"} & given.explicit) if self.model.end2end else []
+        if idle:
+            warnings.warn(
+                f"{', '.join(idle)}: without effect; this end-to-end model needs no NMS", Notice, stacklevel=3
+            )
+        return given
 
     def _trained_with(self, names: Iterable[str], given: Settings) -> dict[str, Any]:
         """Settings of the training run that later commands go by where the user, also in a file, gave none."""

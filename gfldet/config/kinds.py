@@ -165,6 +165,19 @@ class ImageSize:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """`auto`, or numbers above 0, one a class; how many that are is known once the classes are."""
+
+    def describe(self) -> str:
+        return "auto, or a number above 0 for each class, as in class_weights=1,1,3"
+
+    def read(self, value: Any) -> str | tuple[float, ...]:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
+        return tuple(Real(0, above=True).read(item) for item in _items(value))
+
+
+@dataclass(frozen=True)
 class Device:
     """Where to compute: auto, cpu, mps, cuda or cuda:N; a bare N is cuda:N."""
 

@@ -26,6 +26,7 @@ from gfldet.config.kinds import (
     Resume,
     Source,
     Text,
+    Weights,
     Whole,
 )
 
@@ -142,6 +143,15 @@ class Training:
         "go on with an interrupted run, or with more epochs a finished one; true takes the newest in project",
     )
     freeze: int | tuple[int, ...] | None = _setting(None, Optional(Freeze()), "layers that are not trained")
+    class_weights: str | tuple[float, ...] | None = _setting(
+        None, Optional(Weights()), "weight of each class in the loss; auto goes by 1 / sqrt(number of its truths)"
+    )
+    repeat_share: float = _setting(
+        0.0,
+        _SHARE,
+        "classes in less than this share of the images are shown more often; 0 shows each image once",
+        "share",
+    )
     save_period: int = _setting(
         0, Whole(0), "keep a checkpoint every so many epochs; 0 keeps last and best only", "epochs"
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gfldet.data.augment import Augmentation, CustomAugment, Sample, augmented, checked, letterboxed
 from gfldet.data.records import Record, Split
+from gfldet.data.sampling import epoch_images
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import Letterbox
 
@@ -121,7 +122,10 @@ def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainSet:
-    """The training images as augmented batches of `frame` (height, width)."""
+    """The training images as augmented batches of `frame` (height, width).
+
+    `repeats` (n,) says how often an epoch shows each image (see `sampling`); None: once.
+    """
 
     split: Split
     store: ImageStore
@@ -130,14 +134,23 @@ class TrainSet:
     seed: int
     how: Augmentation
     custom: CustomAugment | None = None
+    repeats: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Batches an epoch; the last may be smaller."""
-        return -(-len(self.split.records) // self.batch)
+        images = len(self.split.records) if self.repeats is None else round(float(self.repeats.sum()))
+        return -(-images // self.batch)
 
     def keys(self, epoch: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(epoch, image numbers (B,)) of each batch of an epoch, in a random order of its own."""
-        order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(len(self.split.records))
+        """(epoch, image numbers (B,)) of each batch of an epoch, in a random order of its own.
+
+        Where an image is shown again in the epoch, n is added to its number each time (see `epoch_images`).
+        """
+        rng = np.random.default_rng((self.seed, ORDER, epoch))
+        if self.repeats is None:
+            order = rng.permutation(len(self.split.records))
+        else:
+            order = epoch_images(self.repeats, rng)
         for start in range(0, len(order), self.batch):
             yield epoch, order[start : start + self.batch]
 
@@ -145,13 +158,14 @@ class TrainSet:
         """The batch of a key, augmented as `how` says (the set's own way when None)."""
         epoch, numbers = key
         samples = [self.sample(epoch, int(number), how or self.how) for number in numbers]
-        return collate(samples, [self.split.records[int(number)].file_name for number in numbers])
+        n = len(self.split.records)
+        return collate(samples, [self.split.records[int(number) % n].file_name for number in numbers])
 
     def sample(self, epoch: int, number: int, how: Augmentation) -> Sample:
-        """Image `number` as epoch `epoch` shows it."""
+        """Image `number` (modulo their count n) as epoch `epoch` shows it."""
         rng = np.random.default_rng((self.seed, SAMPLES, epoch, number))
         records = self.split.records
-        first = self.store.sample(records[number])
+        first = self.store.sample(records[number % len(records)])
         if self.custom is not None:
             name = getattr(self.custom, "__name__", type(self.custom).__name__)
             made = checked(self.custom(_writable(first), rng), name, len(self.split.names))

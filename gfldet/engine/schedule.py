@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from gfldet.config.schema import TrainSettings
 from gfldet.data.records import Split
+from gfldet.data.sampling import balanced_weights
+from gfldet.errors import ConfigError
 
 DEFAULT_LR = {"muon": 1.5e-3, "adamw": 1.5e-3, "sgd": 1e-2}
 DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}
@@ -25,7 +27,7 @@ class Plan:
 
     `half_side` is the median half side of the training boxes in pixels of the training frame (None without boxes).
     `close_epoch` is the first epoch without mosaic and mixup, `tal_epoch` the first with the assigner that is chosen
-    (before it, ATSS assigns).
+    (before it, ATSS assigns).  `class_weights` has a number for each class, or is None.
     """
 
     epochs: int
@@ -39,6 +41,7 @@ class Plan:
     close_epoch: int
     half_side: float | None
     tal_epoch: int = 0
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def total_steps(self) -> int:
@@ -70,8 +73,24 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
         warmup_steps=warmup,
         close_epoch=settings.epochs - round(closed),
         half_side=median_half_side(split, settings.height_width),
+        class_weights=class_weights(settings, split),
         tal_epoch=round(ATSS_SHARE * settings.epochs) if settings.assigner == "tal-after-atss" else 0,
     )
+
+
+def class_weights(settings: TrainSettings, split: Split) -> tuple[float, ...] | None:
+    """The weight of each class in the loss, if they have any; ConfigError if they are not as many as the classes."""
+    given = settings.class_weights
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return balanced_weights(split)
+    if len(given) != len(split.names):
+        names = ", ".join(split.names)
+        raise ConfigError(
+            f"class_weights: {len(given)} numbers for {len(split.names)} classes ({names}); give one each"
+        )
+    return given
 
 
 def median_half_side(split: Split, frame: tuple[int, int]) -> float | None:

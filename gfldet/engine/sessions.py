@@ -20,6 +20,7 @@ from gfldet.config.schema import TrainSettings, ValSettings
 from gfldet.data.augment import NO_AUGMENTATION, Augmentation
 from gfldet.data.dataset import EvalSet, ImageStore, TrainSet
 from gfldet.data.records import Record, Split
+from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import load_split, open_image
 from gfldet.engine import checkpoint as checkpoints
@@ -179,8 +180,8 @@ def check_size(size: tuple[int, int], model: DetectionModel, training: bool = Fa
         raise ConfigError(
             f"imgsz: {size[0]} x {size[1]} px; the sides must be multiples of {model.multiple} for this model"
         )
-    if training and max(size) <= max(model.strides) and model.multiple == max(model.strides):
-        # A batch of one image would leave batch norm a single value on the coarsest level.
+    if training and max(size) == model.multiple:
+        # A batch of one image would leave batch norm a single value on its coarsest level.
         raise ConfigError(
             f"imgsz: {size[0]} x {size[1]} px is too small to train on; give at least {2 * model.multiple}"
         )
@@ -192,7 +193,9 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     how = NO_AUGMENTATION
     if settings.augment == "default":
         how = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
-    return TrainSet(loaded.split, loaded.store, settings.height_width, settings.batch, settings.seed, how, custom)
+    repeats = repeat_factors(loaded.split, settings.repeat_share) if settings.repeat_share else None
+    frame = settings.height_width
+    return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, how, custom, repeats)
 
 
 def make_eval_set(settings: TrainSettings | ValSettings, loaded: LoadedSplit, model: DetectionModel) -> EvalSet:
@@ -297,6 +300,11 @@ def tell_plan(
         f"weight decay {numbers.weight_decay:g}, warm-up {numbers.warmup_steps} steps; no mosaic from epoch "
         f"{numbers.close_epoch + 1}; median half side of the boxes {half}"
     )
+    if numbers.class_weights is not None:
+        weights = zip(model.names.values(), numbers.class_weights, strict=True)
+        say(f"class weights: {', '.join(f'{name} {weight:g}' for name, weight in weights)}")
+    if settings.repeat_share:
+        say(f"images of classes in less than {settings.repeat_share:.0%} of the images are shown more often")
     say(f"writing to {folder}")
 
 

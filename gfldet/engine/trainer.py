@@ -137,6 +137,7 @@ class Trainer:
             cls_loss=s.cls_loss,
             iou_loss=s.iou_loss,
             cls_target=s.cls_target,
+            class_weights=self.plan.class_weights,
         )
 
     def _batches(self, epoch: int) -> Iterator[TrainBatch]:

@@ -112,8 +112,8 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
 
     `cls_loss` names another of CLASS_LOSSES, `cls_target` another target than its own; where that is 1, the sum is
     divided by the number of positives, which is the sum of such targets.  `iou_loss` is another overlap, `assigner`
-    another rule for positives.
-    With `reg_max` 1 a side is one number, and there is no DFL.
+    another rule for positives. With `reg_max` 1 a side is one number, and there is no DFL.  `class_weights` (C numbers)
+    weigh the scores of each class and the boxes of its truths.
     """
 
     nc: int
@@ -124,6 +124,7 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
     cls_loss: str = "qfl"
     iou_loss: IoUKind = "ciou"
     cls_target: ClassTarget | None = None
+    class_weights: tuple[float, ...] | None = None
 
     def __call__(self, maps: Sequence[Tensor], batch: Mapping[str, Tensor]) -> LossItems:
         """The loss of per-level maps (B, 4R + C, H, W) on a batch dict.
@@ -159,6 +160,8 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         target = torch.zeros_like(head.logits)
         target[positive.image, positive.point, truths.classes[positive.truth]] = value[kind]
         loss = chosen.loss(head.logits, target)
+        if self.class_weights is not None:
+            loss = loss * loss.new_tensor(self.class_weights)
         if len(ignored[0]):
             weight = torch.ones_like(loss[..., 0])
             weight[ignored] = 0
@@ -174,12 +177,15 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         at = (positive.image, positive.point)
         truth = truths.boxes[positive.truth]
         normaliser = positive.alignment.sum().clamp(min=1)
-        box = (iou_loss(boxes[at], truth, self.iou_loss) * positive.alignment).sum() / normaliser
+        weight = positive.alignment
+        if self.class_weights is not None:
+            weight = weight * weight.new_tensor(self.class_weights)[truths.classes[positive.truth]]
+        box = (iou_loss(boxes[at], truth, self.iou_loss) * weight).sum() / normaliser
         if self.reg_max == 1:
             return box, torch.zeros_like(box)
         sides = xyxy_to_ltrb(head.points[positive.point], truth) / head.strides[positive.point]
         dfl = distribution_focal_loss(head.bins[at], sides.clamp(0, self.reg_max - 1)).mean(-1)
-        return box, (dfl * positive.alignment * positive.reachable).sum() / normaliser
+        return box, (dfl * weight * positive.reachable).sum() / normaliser
 
 
 @dataclass(frozen=True, slots=True)

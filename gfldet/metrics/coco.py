@@ -59,6 +59,7 @@ class DetectionMetrics:
     map, map50, map75   mean AP over classes with truths: IoU .50:.95, .50, .75;  map_small, ...: truths by area
     precision, recall, f1  means over classes with truths, at `best_conf`: the one threshold where their mean F1 is best
     score_iou           rank correlation of score with IoU (see `quality`): whether a score says how well a box fits
+    score_iou_matched   the same of the detections that overlap a truth by .5 or more
     truths, images      of the whole split, images without truths included
     curves, confusion   the curve of each class and the (C+1, C+1) matrix at `best_conf` (at .25 where that is NaN);
                         empty and None without `detailed`
@@ -75,6 +76,7 @@ class DetectionMetrics:
     f1: float
     best_conf: float
     score_iou: float
+    score_iou_matched: float
     truths: int
     images: int
     per_class: tuple[ClassMetrics, ...]
@@ -131,6 +133,7 @@ def evaluate(
         f1=overall.f1,
         best_conf=overall.conf,
         score_iou=score_iou_correlation(truths, columns),
+        score_iou_matched=score_iou_correlation(truths, columns, least_iou=0.5),
         truths=len(truths.classes),
         images=len(split.records),
         per_class=_per_class(split, truths, precision[..., 0], curves),

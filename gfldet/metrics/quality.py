@@ -9,15 +9,22 @@ from gfldet.metrics.matching import Detections, Floats, Truths, pairwise_iou
 PER_TRUTH = 2.0
 
 
-def score_iou_correlation(truths: Truths, detections: Detections, per_truth: float = PER_TRUTH) -> float:
+def score_iou_correlation(
+    truths: Truths, detections: Detections, per_truth: float = PER_TRUTH, least_iou: float = 0.0
+) -> float:
     """Spearman's correlation of score with IoU over the best `per_truth` x T detections of a split of T truths.
 
     The IoU of a detection is the highest with a truth of its class in its image, 0 without one.  A number of
     detections, and not a threshold, so that nobody gains by scoring low.  NaN where there are fewer than two
     detections, or all have one score or one IoU.
+
+    With `least_iou` only those of them count that overlap a truth by so much.  Where objects lack a label, detections
+    of them have a high score and an IoU of 0, whatever the score means; at .5 they are out of the way.
     """
     best = np.argsort(-detections.scores, kind="stable")[: int(per_truth * len(truths.classes))]
-    return _spearman(detections.scores[best], _best_iou(truths, detections, best))
+    iou = _best_iou(truths, detections, best)
+    counted = iou >= least_iou
+    return _spearman(detections.scores[best][counted], iou[counted])
 
 
 def _best_iou(truths: Truths, detections: Detections, rows: np.ndarray) -> Floats:

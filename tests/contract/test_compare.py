@@ -43,12 +43,14 @@ def test_the_table_has_means_and_ranges_best_first() -> None:
     from compare_parts.report import Result, markdown
 
     def result(name: str, seed: int, ap: float) -> Result:
-        return Result(name, seed, {"map": ap, "map50": 0.8, "map75": 0.5, "score_iou": 0.6}, 10.0 + seed)
+        others = {"map50": 0.8, "map75": 0.5, "score_iou": 0.6, "score_iou_matched": 0.4}
+        return Result(name, seed, {"map": ap, **others}, 10.0 + seed)
 
     runs = [result("a", 0, 0.3), result("b", 0, 0.5), result("a", 1, 0.4), result("b", 1, 0.5)]
     rows = markdown(runs, ["data: x"]).splitlines()
     assert rows[0].startswith("data: x")
-    assert rows[4] == "| b | 0.500 ± 0.000 | 0.800 ± 0.000 | 0.500 ± 0.000 | 0.600 ± 0.000 | 10 | 0, 1 |"
+    means = " ± 0.000 | ".join(["0.500", "0.800", "0.500", "0.600", "0.400"])
+    assert rows[4] == f"| b | {means} ± 0.000 | 10 | 0, 1 |"
     assert rows[5].startswith("| a | 0.350 ± 0.050 |")
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gfldet import Model, cli
-from gfldet.errors import ConfigError
+from gfldet.errors import ConfigError, Notice
 
 
 @pytest.fixture
@@ -86,6 +86,8 @@ def test_an_end_to_end_model_from_training_to_prediction(
     (found,) = model.predict(drawn.images / "val" / "006.png", conf=0.0, max_det=7, verbose=False)
     assert len(found.boxes) == 7  # the best seven, however much they overlap
     assert (found.boxes.conf[:-1] >= found.boxes.conf[1:]).all()
+    with pytest.warns(Notice, match="iou: without effect; this end-to-end model needs no NMS"):
+        model.predict(drawn.images / "val" / "006.png", iou=0.5, verbose=False)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,8 @@ def test_an_end_to_end_model_from_training_to_prediction(
         {"end2end": True, "dgqp": True},
         {"dfl": 0.0},
         {"optimizer": "adamw"},
+        {"class_weights": "auto", "repeat_share": 1.0},
+        {"class_weights": (1.0, 2.0)},
     ],
     ids=str,
 )

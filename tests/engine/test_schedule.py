@@ -12,6 +12,7 @@ import pytest
 from gfldet.config.load import resolve
 from gfldet.data.records import Record, Split
 from gfldet.engine.schedule import Plan, median_half_side, plan
+from gfldet.errors import ConfigError
 
 
 def a_plan(**changes: Any) -> Plan:
@@ -86,6 +87,14 @@ def test_what_is_left_open_follows_from_the_run() -> None:
     assert planned(epochs=10, optimizer="adamw").warmup_steps == 40  # a fifth of 200 steps
     assert (planned(epochs=40, optimizer="adamw").momentum, planned(epochs=40).momentum) == (0.9, 0.95)
     assert planned(epochs=1, steps_per_epoch=2).warmup_steps == 0
+
+
+def test_class_weights() -> None:
+    assert planned().class_weights is None
+    assert planned(class_weights="auto").class_weights == (1,)
+    assert planned(class_weights="2.5").class_weights == (2.5,)
+    with pytest.raises(ConfigError, match=r"class_weights: 2 numbers for 1 classes \(a\); give one each"):
+        planned(class_weights=[1, 2])
 
 
 def test_what_is_given_stays() -> None:

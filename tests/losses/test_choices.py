@@ -121,6 +121,18 @@ def test_a_gain_that_is_given_wins_over_the_usual_one() -> None:
     assert usual.item() == pytest.approx(0.5 * one.item())
 
 
+def test_class_weights_weigh_scores_and_boxes() -> None:
+    maps = some_maps(16)
+    one = {**BATCH, "cls": torch.ones(3, 1)}  # all truths of class 1
+    plain = v8DetectionLoss(NC, 16, STRIDES)(maps, one).items
+    same = v8DetectionLoss(NC, 16, STRIDES, class_weights=(1.0, 1.0, 1.0))(maps, one).items
+    torch.testing.assert_close(same, plain)
+    heavy = v8DetectionLoss(NC, 16, STRIDES, class_weights=(1.0, 3.0, 1.0))(maps, one).items
+    torch.testing.assert_close(heavy[[0, 2]], 3 * plain[[0, 2]])
+    others = v8DetectionLoss(NC, 16, STRIDES, class_weights=(1e-9, 1.0, 1e-9))(maps, one).items[1]
+    torch.testing.assert_close(heavy[1], plain[1] + 2 * others)
+
+
 def test_end_to_end_adds_two_losses_one_to_one() -> None:
     criterion = E2EDetectLoss.of(v8DetectionLoss(NC, 16, STRIDES))
     many, one = some_maps(16), [m.detach().clone().requires_grad_() for m in some_maps(16)]

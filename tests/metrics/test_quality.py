@@ -20,8 +20,8 @@ def found(image: int, category: int, box: tuple[float, ...], score: float) -> di
     return {"image_id": image, "category_id": category, "bbox": list(box), "score": score}
 
 
-def correlation(split: Any, detections: list[dict[str, Any]], per_truth: float = 2.0) -> float:
-    return score_iou_correlation(truth_columns(split), detection_columns(split, detections), per_truth)
+def correlation(split: Any, detections: list[dict[str, Any]], per_truth: float = 2.0, least_iou: float = 0.0) -> float:
+    return score_iou_correlation(truth_columns(split), detection_columns(split, detections), per_truth, least_iou)
 
 
 def test_in_order_and_in_reverse(make_split: Make) -> None:
@@ -42,6 +42,14 @@ def test_only_the_best_count(make_split: Make) -> None:
     spoiler = found(0, 0, (0, 0, 10, 9), 0.1)
     assert correlation(split, [*two, spoiler]) == pytest.approx(1)
     assert correlation(split, [*two, spoiler], per_truth=3.0) == pytest.approx(0.5)
+
+
+def test_of_those_that_overlap_a_truth(make_split: Make) -> None:
+    split = make_split([[(0, (0, 0, 10, 10)), (0, (50, 50, 60, 60))]])
+    unlabelled = found(0, 0, (100, 100, 10, 10), 0.95)
+    fitting = [found(0, 0, (0, 0, 10, 10), 0.9), found(0, 0, (50, 50, 10, 8), 0.7), found(0, 0, (50, 50, 10, 6), 0.6)]
+    assert correlation(split, [*fitting, unlabelled]) < 0.5
+    assert correlation(split, [*fitting, unlabelled], least_iou=0.5) == pytest.approx(1)
 
 
 def test_equals_scipy_with_ties(make_split: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 import time
@@ -58,7 +59,8 @@ def run(variant: Variant, seed: int, given: argparse.Namespace) -> Result:
     Model(given.model).train(**data, **quiet, **variant.settings, epochs=given.epochs, seed=seed, val=False, name=name)
     seconds = time.perf_counter() - began
     found = Model(given.out / name / "weights" / "last.pt").val(**data, **quiet, name=f"{name}-val")
-    metrics = {key: value for key, value in found.to_dict().items() if isinstance(value, float)}
+    plain = {key: math.nan if value is None else value for key, value in found.to_dict().items()}
+    metrics = {key: value for key, value in plain.items() if isinstance(value, float)}
     result = Result(variant.name, seed, metrics, round(seconds, 1))
     file.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     return result

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = {"AP": "map", "AP50": "map50", "AP75": "map75", "score ~ IoU": "score_iou"}
+COLUMNS = {
+    "AP": "map",
+    "AP50": "map50",
+    "AP75": "map75",
+    "score ~ IoU": "score_iou",
+    "the same, IoU ≥ .5": "score_iou_matched",
+}
 
 
 @dataclass(frozen=True)
@@ -24,23 +30,31 @@ def markdown(results: Sequence[Result], facts: Sequence[str]) -> str:
     rows = [[name, *_cells(_of(results, name))] for name in _ranked(results)]
     head = ["variant", *COLUMNS, "training, s", "seeds"]
     lines = [*(f"{fact}  " for fact in facts), "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
-    spread = "A cell is the mean over the seeds, ± half the difference of the highest and the lowest."
+    spread = (
+        "A cell is the mean over the seeds, ± half the difference of the highest and the lowest. score ~ IoU is the "
+        "rank correlation over the best detections, two for each truth."
+    )
     return "\n".join([*lines, "", spread, ""])
 
 
 def chart(results: Sequence[Result], path: Path) -> None:
-    """AP and the correlation of score with IoU side by side, a bar a variant, a dot a seed."""
+    """AP and both correlations of score with IoU side by side, a bar a variant, a dot a seed."""
     from matplotlib.figure import Figure
 
     names = _ranked(results)[::-1]
-    figure = Figure(figsize=(9.0, 0.8 + 0.42 * len(names)), layout="constrained", dpi=120)
-    for ax, title in zip(figure.subplots(1, 2, sharey=True), ("AP", "score ~ IoU"), strict=True):
+    panels = {
+        "AP": "AP50-95",
+        "score ~ IoU": "correlation of score with IoU",
+        "the same, IoU ≥ .5": "the same, where IoU ≥ .5",
+    }
+    figure = Figure(figsize=(12.0, 0.8 + 0.42 * len(names)), layout="constrained", dpi=120)
+    for ax, title in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for row, name in enumerate(names):
             values = [result.metrics[COLUMNS[title]] for result in _of(results, name)]
             ax.barh(row, sum(values) / len(values), color="#4c78a8", height=0.6)
             ax.plot(values, [row] * len(values), "o", color="#1b1b1b", markersize=4)
         ax.set_yticks(range(len(names)), names)
-        ax.set_title("AP50-95" if title == "AP" else "correlation of score with IoU", fontsize=10)
+        ax.set_title(panels[title], fontsize=10)
         ax.grid(axis="x", alpha=0.3)
         lowest = min(result.metrics[COLUMNS[title]] for result in results)
         ax.set_xlim(left=max(0.0, lowest - 0.1) if lowest > 0 else None)
