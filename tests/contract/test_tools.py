@@ -13,7 +13,7 @@ import pytest
 import gfldet
 
 ROOT = Path(gfldet.__file__).parents[1]
-SCRIPTS = ["tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", ".ci/run"]
+SCRIPTS = ["tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce", ".ci/run"]
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "tools" / "env.sh").is_file(), reason="not a checkout"),
@@ -45,7 +45,7 @@ def test_script_names_no_host(script: str) -> None:
     assert not re.search(r"https?://|index-url|pypi", (ROOT / script).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:5])
+@pytest.mark.parametrize("script", SCRIPTS[:-1])
 def test_no_usable_python(script: str, copy: Path) -> None:
     done = run(str(copy / script), PYTHON="false")
     assert done.returncode == 2
@@ -54,7 +54,7 @@ def test_no_usable_python(script: str, copy: Path) -> None:
     assert not (copy / ".venv").exists()
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:5])
+@pytest.mark.parametrize("script", SCRIPTS[:-1])
 def test_a_named_python_that_is_not_there(script: str, copy: Path) -> None:
     for done in (
         run(str(copy / script), "--python", "/no/python"),

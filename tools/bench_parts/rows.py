@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import median
 
 from bench_parts.export import images_in
+from bench_parts.peer import peer_predictions, train_peer, words
 from bench_parts.problem import draw
 from bench_parts.score import average_precision
 from bench_parts.sides import Side
 from bench_parts.table import Row
-from gfldet.data.records import Split
 
 CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem
 
@@ -41,7 +41,7 @@ class Bench:
     @property
     def shared(self) -> dict[str, object]:
         """Settings that both train commands are given; all others are each side's defaults."""
-        return {"imgsz": self.imgsz, "batch": self.batch, "seed": 0, "device": "cpu"}
+        return {"imgsz": self.imgsz, "batch": self.batch, "seed": 0}
 
     def times(self, usual: int) -> range:
         """How often to repeat something that is usually repeated `usual` times."""
@@ -145,17 +145,11 @@ def _rates(images: int, short: int, wall: dict[int, list[float]]) -> list[float]
 
 def _train_ours(bench: Bench, epochs: int, name: str) -> float:
     where = {"data": bench.data, "project": bench.work / "runs" / "gfldet", "name": name}
-    return bench.ours.seconds("train", *_words(model="gfldet-n", epochs=epochs, **where, **bench.shared))
+    return bench.ours.seconds("train", *words(model="gfldet-n", epochs=epochs, device="cpu", **where, **bench.shared))
 
 
 def _train_theirs(bench: Bench, epochs: int, name: str) -> float:
-    where = {"data": bench.peer_data, "project": bench.work / "runs" / "peer", "name": name}
-    scratch = {"model": "yolov8n.yaml", "pretrained": False}
-    return bench.theirs.seconds("train", *_words(epochs=epochs, **scratch, **where, **bench.shared))
-
-
-def _words(**settings: object) -> list[str]:
-    return [f"{name}={value}" for name, value in settings.items()]
+    return train_peer(bench.theirs, bench.peer_data, bench.work / "runs" / "peer", name, epochs=epochs, **bench.shared)
 
 
 def accuracy_rows(bench: Bench) -> Iterator[Row]:
@@ -164,34 +158,19 @@ def accuracy_rows(bench: Bench) -> Iterator[Row]:
     wall = _train_ours(bench, bench.epochs, "long")
     where = {"data": bench.data, "project": runs, "name": "long-val"}
     weights = runs / "long" / "weights" / "last.pt"
-    bench.ours.seconds("val", *_words(model=weights, imgsz=bench.imgsz, device="cpu", **where))
+    bench.ours.seconds("val", *words(model=weights, imgsz=bench.imgsz, device="cpu", **where))
     found = json.loads((runs / "long-val" / "predictions.json").read_text(encoding="utf-8"))
     ap, peer_ap, peer_wall = [average_precision(split, found)], [], []
     if bench.peer_accuracy:
         peer_wall = [_train_theirs(bench, bench.epochs, "long")]
-        peer_ap = [average_precision(split, _predictions_of_peer(bench, split))]
+        theirs = peer_predictions(
+            bench.theirs, bench.peer_data, bench.work / "runs" / "peer", "long", split, bench.imgsz
+        )
+        peer_ap = [average_precision(split, theirs)]
     what = f"{bench.epochs} epochs, {bench.imgsz} px, batch {bench.batch}, from scratch"
     target = 0.57 if Path(bench.data).stem == "bccd" and bench.epochs == 60 else None
     yield Row(f"AP50-95 on val, last weights, {what}", "AP", ap, peer_ap, more_is_better=True, at_least=target)
     yield Row(f"`train`, {what}: whole command", "s", [wall], peer_wall, target=2.5)
-
-
-def _predictions_of_peer(bench: Bench, split: Split) -> list[dict[str, object]]:
-    """The peer's predictions.json in the ids of our split: its images are numbered as our records are."""
-    runs = bench.work / "runs" / "peer"
-    where = {"data": bench.peer_data, "project": runs, "name": "long-val", "save_json": True}
-    weights = runs / "long" / "weights" / "last.pt"
-    bench.theirs.seconds("val", *_words(model=weights, imgsz=bench.imgsz, device="cpu", **where))
-    found = json.loads((runs / "long-val" / "predictions.json").read_text(encoding="utf-8"))
-    return [
-        {
-            "image_id": split.records[int(one["image_id"])].image_id,
-            "category_id": split.category_ids[one["category_id"] - 1],  # it counts classes from 1
-            "bbox": one["bbox"],
-            "score": one["score"],
-        }
-        for one in found
-    ]
 
 
 PARTS = {

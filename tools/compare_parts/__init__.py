@@ -1,1 +1,1 @@
-"""What tools/compare is made of: `variants` what is compared, `report` the table and the chart, `__main__` the runs."""
+"""What tools/compare is made of: `variants` what is compared, `runs` one of them, `report` the table and the chart."""

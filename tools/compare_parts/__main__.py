@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import shlex
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
 from compare_parts.report import Result, chart, markdown
-from compare_parts.variants import VARIANTS, Variant, parse
-from gfldet import Model
+from compare_parts.runs import Budget, run
+from compare_parts.variants import VARIANTS, parse
 from gfldet.errors import UserError, WorkError
 
 
@@ -47,29 +43,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return given
 
 
-def run(variant: Variant, seed: int, given: argparse.Namespace) -> Result:
-    """Train and validate one variant with one seed, or read what an earlier call found."""
-    name = "".join(c if c.isalnum() else "-" for c in f"{variant.name}-{given.epochs}-{seed}").lower()
-    file: Path = given.out / f"{name}.json"
-    if file.is_file():
-        return Result(**json.loads(file.read_text(encoding="utf-8")))
-    quiet = {"project": str(given.out), "plots": False, "verbose": False, "exist_ok": True, "device": "cpu"}
-    data = {"data": given.data, "imgsz": given.imgsz, "batch": given.batch}
-    began = time.perf_counter()
-    Model(given.model).train(**data, **quiet, **variant.settings, epochs=given.epochs, seed=seed, val=False, name=name)
-    seconds = time.perf_counter() - began
-    found = Model(given.out / name / "weights" / "last.pt").val(**data, **quiet, name=f"{name}-val")
-    plain = {key: math.nan if value is None else value for key, value in found.to_dict().items()}
-    metrics = {key: value for key, value in plain.items() if isinstance(value, float)}
-    result = Result(variant.name, seed, metrics, round(seconds, 1))
-    file.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
-    return result
-
-
 def main() -> int:
     """Run everything, a seed at a time, and write the table after each run."""
     given = arguments()
     results: list[Result] = []
+    budget = Budget(given.data, given.model, given.epochs, given.imgsz, given.batch, given.out)
     data = Path(given.data).name
     facts = [
         f"data: {data}; {given.model}, {given.epochs} epochs from scratch, {given.imgsz} px, batch {given.batch}, last "
@@ -80,7 +58,7 @@ def main() -> int:
         for seed in given.seeds:
             for variant in given.variants:
                 print(f"{variant.name}, seed {seed} ...", file=sys.stderr, flush=True)
-                results.append(run(variant, seed, given))
+                results.append(run(variant, seed, budget))
                 (given.out / "table.md").write_text(markdown(results, facts), encoding="utf-8")
         chart(results, given.out / "chart.png")
     except (UserError, WorkError) as error:

@@ -75,11 +75,13 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _cells(runs: Sequence[Result]) -> list[str]:
-    cells = []
-    for key in COLUMNS.values():
-        values = [run.metrics[key] for run in runs]
-        cells.append(f"{_mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}")
+    cells = [cell([run.metrics[key] for run in runs]) for key in COLUMNS.values()]
     return [*cells, f"{_mean([run.seconds for run in runs]):.0f}", ", ".join(str(run.seed) for run in runs)]
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean ± half the range."""
+    return f"{_mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}"
 
 
 def _row(cells: Sequence[str]) -> str:
