@@ -112,3 +112,26 @@ def test_free_maps_fit_their_truths() -> None:
     assert iou > 0.95
     assert scores.item() == pytest.approx(iou, abs=0.15)  # QFL pulls less the nearer it is
     assert integral(head.bins).max() <= R - 1
+
+
+@pytest.mark.parametrize(
+    ("size", "reg_max", "reached"), [(640, 16, True), (1280, 22, True), (1280, 1, True), (1280, 16, False)]
+)
+def test_a_full_frame_box_needs_the_bins_that_are_suggested(size: int, reg_max: int, reached: bool) -> None:
+    """Fitted by its maps, a box as large as the frame has an IoU of .95 where the bins reach, and not elsewhere."""
+    strides = (32,)
+    generator = torch.Generator().manual_seed(0)
+    maps = [
+        torch.randn(1, 4 * reg_max + 1, size // s, size // s, generator=generator).requires_grad_() for s in strides
+    ]
+    batch = {"batch_idx": torch.zeros(1), "cls": torch.zeros(1, 1), "bboxes": torch.tensor([[0.5, 0.5, 1.0, 1.0]])}
+    criterion = v8DetectionLoss(1, reg_max, strides)
+    optimizer = torch.optim.Adam(maps, lr=0.3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        criterion(maps, batch).total.backward()
+        optimizer.step()
+    head = split_maps(maps, reg_max, strides)
+    best = head.logits[0, :, 0].argmax()
+    iou = aligned_iou(head.boxes()[0, best][None], torch.tensor([[0.0, 0.0, size, size]])).item()
+    assert (iou >= 0.95) == reached, iou
