@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import compare_parts.report
 from compare_parts.report import Result, cell
 
-COLUMNS = {
-    "AP": "map",
-    "AP50": "map50",
-    "AP75": "map75",
-    "score ~ IoU": "score_iou",
-    "the same, IoU ≥ .5": "score_iou_matched",
-    "scores above .05": "above_low",
-}
+COLUMNS = {**compare_parts.report.COLUMNS, "scores above .05": "above_low"}
 
 
 @dataclass(frozen=True)
