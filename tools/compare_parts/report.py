@@ -38,7 +38,7 @@ def markdown(results: Sequence[Result], facts: Sequence[str]) -> str:
 
 
 def chart(results: Sequence[Result], path: Path) -> None:
-    """AP and both correlations of score with IoU side by side, a bar a variant, a dot a seed."""
+    """AP and both correlations of score with IoU side by side: a small dot a seed, a large one the mean."""
     from matplotlib.figure import Figure
 
     names = _ranked(results)[::-1]
@@ -51,13 +51,11 @@ def chart(results: Sequence[Result], path: Path) -> None:
     for ax, title in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for row, name in enumerate(names):
             values = [result.metrics[COLUMNS[title]] for result in _of(results, name)]
-            ax.barh(row, sum(values) / len(values), color="#4c78a8", height=0.6)
-            ax.plot(values, [row] * len(values), "o", color="#1b1b1b", markersize=4)
+            ax.plot(values, [row] * len(values), "o", color="#4c78a8", markersize=4)
+            ax.plot(_mean(values), row, "o", color="#4c78a8", markersize=9, alpha=0.6)
         ax.set_yticks(range(len(names)), names)
         ax.set_title(panels[title], fontsize=10)
-        ax.grid(axis="x", alpha=0.3)
-        lowest = min(result.metrics[COLUMNS[title]] for result in results)
-        ax.set_xlim(left=max(0.0, lowest - 0.1) if lowest > 0 else None)
+        ax.grid(alpha=0.3)
     figure.savefig(path)
 
 
