@@ -1,4 +1,7 @@
-"""The built-in data set: overlapping shapes on textured grounds, drawn by code, nothing read or written.
+"""The built-in data sets: overlapping shapes on textured grounds, drawn by code, nothing read or written.
+
+`shapes` is what a first try trains on; `shapes-small`, `shapes-dense`, `shapes-thin` and `shapes-huge` are what is hard
+for detectors: objects of 4 to 16 px, 300 of them in an image, ten times as long as wide, as large as the image.
 
 An image is a function of (variant, split, number) alone: a random generator of its own gives first the layout, which
 is all that the labels need, then the pixels.  Boxes are amodal: tight around the whole outline of a shape, also
@@ -37,9 +40,19 @@ class Variant:
     radius: tuple[float, float] = (22.0, 76.0)  # of the circle around a shape; small ones are as likely as large
     turn: float = math.radians(25)  # largest rotation either way
     hidden: float = 0.4  # largest share of a shape's box that one other may cover
+    inside: float = 0.4  # least distance of a centre from the border, as a share of the radius
+    aspect: float = 1.0  # length over width that every shape is stretched to, either way
 
 
-VARIANTS = {"shapes": Variant()}
+VARIANTS = {
+    "shapes": Variant(),
+    "shapes-small": Variant(seed=1, objects=(8, 24), radius=(2.4, 7.5), hidden=0.1, inside=1.0),
+    "shapes-dense": Variant(
+        seed=2, images=(("train", 80), ("val", 20)), objects=(300, 300), radius=(4.0, 9.0), hidden=0.5, inside=0.8
+    ),
+    "shapes-thin": Variant(seed=3, radius=(10.0, 30.0), turn=math.radians(1), hidden=0.3, inside=1.0, aspect=10.0),
+    "shapes-huge": Variant(seed=4, objects=(1, 1), radius=(200.0, 230.0), turn=math.radians(10), inside=0.69),
+}
 
 
 @dataclass(frozen=True)
@@ -109,15 +122,17 @@ def layout(variant: Variant, rng: np.random.Generator) -> list[Figure]:
     """The shapes of one image, the one drawn first first."""
     wanted = int(rng.integers(variant.objects[0], variant.objects[1] + 1))
     figures: list[Figure] = []
+    boxes = np.zeros((wanted, 4))
     for _ in range(20 * wanted):  # places where a shape would hide another are tried again
         if len(figures) == wanted:
             break
         cls = int(rng.integers(len(variant.names)))
         low, high = np.log(variant.radius)
         radius = math.exp(rng.uniform(low, high))
-        centre = rng.uniform(0.4 * radius, variant.size - 0.4 * radius, 2)
+        centre = rng.uniform(variant.inside * radius, variant.size - variant.inside * radius, 2)
         figure = Figure(cls, _outline(variant, cls, radius, centre, rng))
-        if all(_covered(figure, other) <= variant.hidden for other in figures):
+        if (_covered(np.array(figure.box), boxes[: len(figures)]) <= variant.hidden).all():
+            boxes[len(figures)] = figure.box
             figures.append(figure)
     return figures
 
@@ -133,17 +148,20 @@ def _outline(
     points = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
     if name != "circle":  # a circle stays one only when it is not stretched
         points *= rng.uniform(0.85, 1.15, 2)
+    if variant.aspect != 1:
+        longer = math.sqrt(variant.aspect)
+        points *= (longer, 1 / longer) if rng.random() < 0.5 else (1 / longer, longer)
     turn = rng.uniform(-variant.turn, variant.turn) - math.pi / 2  # without a turn, one corner points up
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     return (radius * points @ rotation.T + centre).astype(np.float32)
 
 
-def _covered(a: Figure, b: Figure) -> float:
-    """Intersection of two boxes as a share of the smaller one."""
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.box, b.box
-    width, height = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
-    smaller = min((ax2 - ax1) * (ay2 - ay1), (bx2 - bx1) * (by2 - by1))
-    return max(width, 0.0) * max(height, 0.0) / smaller
+def _covered(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection (M,) of a box (4,) with others (M, 4), all xyxy, as a share of the smaller of the two."""
+    size = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    mine, theirs = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(1)
+    share: NDArray[np.float64] = size.clip(min=0).prod(1) / np.minimum(mine, theirs)
+    return share
 
 
 # ---------------------------------------------------------------- pixels

@@ -70,18 +70,19 @@ def test_boxes_are_tight_around_what_is_painted(cls: int) -> None:
 
 def test_no_shape_hides_most_of_another() -> None:
     for number in range(20):
-        figures = layout_of(number)
-        for position, figure in enumerate(figures):
-            assert all(shapes._covered(figure, other) <= VARIANT.hidden for other in figures[:position])
+        boxes = np.array([figure.box for figure in layout_of(number)])
+        for position, box in enumerate(boxes):
+            assert (shapes._covered(box, boxes[:position]) <= VARIANT.hidden).all()
 
 
 def test_covered_by_hand() -> None:
-    def square(x: float, y: float, side: float) -> shapes.Figure:
-        return shapes.Figure(1, np.array([[x, y], [x + side, y + side]], np.float32))
+    def square(x: float, y: float, side: float) -> np.ndarray:
+        return np.array([x, y, x + side, y + side])
 
-    assert shapes._covered(square(0, 0, 4), square(2, 2, 4)) == 0.25
-    assert shapes._covered(square(0, 0, 10), square(2, 2, 4)) == 1.0
-    assert shapes._covered(square(0, 0, 4), square(5, 0, 4)) == 0.0
+    others = np.array([square(2, 2, 4), square(5, 0, 4), square(1, 1, 1)])
+    assert shapes._covered(square(0, 0, 4), others).tolist() == [0.25, 0.0, 1.0]
+    assert shapes._covered(square(0, 0, 10), others[:1]).tolist() == [1.0]
+    assert shapes._covered(square(0, 0, 4), others[:0]).tolist() == []
 
 
 def test_virtual_paths() -> None:
@@ -92,3 +93,38 @@ def test_virtual_paths() -> None:
     for path in ("shapes:/test/000001.png", "shapes:/val/x.png", "shapes:"):
         with pytest.raises(DataError, match="is no image of a built-in data set"):
             shapes.read(path)
+
+
+def boxes_of(name: str, images: int) -> list[np.ndarray]:
+    return [np.array(item.labels().boxes) for item in shapes.index(name, "val").items[:images]]
+
+
+def test_small_shapes_have_4_to_16_px() -> None:
+    sides = np.concatenate([boxes[:, 2:] - boxes[:, :2] for boxes in boxes_of("shapes-small", 20)])
+    assert np.quantile(sides, 0.02) >= 3.5
+    assert np.quantile(sides, 0.98) <= 16
+    assert np.median(sides) < 10
+
+
+def test_dense_shapes_are_300_an_image() -> None:
+    assert [len(boxes) for boxes in boxes_of("shapes-dense", 3)] == [300] * 3
+
+
+def test_thin_shapes_are_ten_times_as_long_as_wide() -> None:
+    sides = np.concatenate([boxes[:, 2:] - boxes[:, :2] for boxes in boxes_of("shapes-thin", 20)])
+    ratio = sides.max(1) / sides.min(1)
+    assert 7 < np.median(ratio) < 13
+    assert 0.3 < (sides[:, 0] > sides[:, 1]).mean() < 0.7
+
+
+def test_huge_shapes_fill_the_image() -> None:
+    for boxes in boxes_of("shapes-huge", 20):
+        assert len(boxes) == 1
+        assert (boxes[0, 2:] - boxes[0, :2]).prod() > 0.65 * 320**2
+
+
+@pytest.mark.parametrize("name", shapes.VARIANTS)
+def test_every_set_can_be_drawn(name: str) -> None:
+    image = shapes.read(f"{name}:/val/000003.png")
+    assert image.shape == (320, 320, 3)
+    assert image.std() > 5
