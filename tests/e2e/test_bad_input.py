@@ -56,7 +56,8 @@ def change(yaml: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("command", ["train", "val"])
 def test_data_yaml_that_is_not_there(refused: Gfldet, command: str) -> None:
     told = refused(command, data="gone.yaml")
-    assert told == "gfldet: gone.yaml: no such data YAML; expected a file, or a built-in set: shapes\n"
+    sets = "shapes, shapes-small, shapes-dense, shapes-thin, shapes-huge"
+    assert told == f"gfldet: gone.yaml: no such data YAML; expected a file, or a built-in set: {sets}\n"
 
 
 @pytest.mark.parametrize("command", ["train", "val"])
