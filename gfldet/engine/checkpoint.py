@@ -21,6 +21,7 @@ from gfldet.nn.tasks import DetectionModel
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 1
+IMAGENET = "imagenet"  # as a value of `pretrained`: torchvision's file in torch's cache
 TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
 
 
@@ -152,7 +153,7 @@ def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
     fetched it; nothing is fetched here.  Raises CheckpointError for a file that is missing, unsafe or of another model.
     """
     path = Path(pretrained)
-    if pretrained == "imagenet":
+    if pretrained == IMAGENET:
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         found = sorted(cache.glob(f"{body.name}-*.pth"))
         if not found:

@@ -38,7 +38,6 @@ from gfldet.nn.heads import DGQP_TOP
 from gfldet.nn.tasks import DetectionModel
 
 Say = Callable[[str], None]
-IMAGENET = "imagenet"  # as a value of `pretrained`: the file in torch's cache
 
 
 def sayer(verbose: bool) -> Say:
@@ -209,7 +208,7 @@ def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpo
     """Start from the weights of the model given as a checkpoint, or of `pretrained`: a checkpoint too, or for a ResNet
     torchvision's file of weights."""
     if settings.pretrained is not None:
-        if settings.pretrained == IMAGENET or settings.pretrained.endswith(".pth"):
+        if settings.pretrained == checkpoints.IMAGENET or settings.pretrained.endswith(".pth"):
             body = model.graph.layers[0]
             if not isinstance(body, ResNetFPN):
                 raise ConfigError(

@@ -292,7 +292,7 @@ def make_optimizer(
             [{"params": params, "weight_decay": d, "matrices": m} for params, d, m in kinds],
             lr=plan.lr0,
             momentum=plan.momentum,
-            dtype=torch.float32 if precision is None else torch.bfloat16,
+            dtype=torch.bfloat16 if precision is torch.bfloat16 else torch.float32,
         )
     groups = [{"params": filters, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     if settings.optimizer == "adamw":

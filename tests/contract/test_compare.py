@@ -75,6 +75,21 @@ def test_a_whole_comparison(
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/weights/last.pt")} == before
 
 
+def test_no_run_passes_for_another() -> None:
+    from dataclasses import replace
+
+    from compare_parts.runs import Budget, folder_of
+    from compare_parts.variants import parse
+
+    one = Budget("a.yaml", "gfldet-n", 3, 64, 4, Path("out"))
+    others = [replace(one, data="b.yaml"), replace(one, model="gfldet-s"), replace(one, epochs=4)]
+    others += [replace(one, imgsz=96), replace(one, batch=8)]
+    folders = {folder_of(parse("QFL + DFL"), seed, one) for seed in (0, 1)}
+    folders |= {folder_of(parse("QFL + DFL"), 0, other) for other in others}
+    folders |= {folder_of(parse(f"QFL + DFL:cls={gain}"), 0, one) for gain in (1, 2)}
+    assert len(folders) == 9
+
+
 def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

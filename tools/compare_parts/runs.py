@@ -36,14 +36,19 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
         return Result(**json.loads(file.read_text(encoding="utf-8")))
     quiet = {"project": str(budget.out), "plots": False, "verbose": False, "exist_ok": True, "device": "cpu"}
     data = {"data": budget.data, "imgsz": budget.imgsz, "batch": budget.batch}
-    if budget.curve:
-        quiet["patience"] = 0
+    lasting = {"patience": 0} if budget.curve else {}  # without a validation there is no patience to lose
     began = time.perf_counter()
     Model(budget.model).train(
-        **data, **quiet, **variant.settings, epochs=budget.epochs, seed=seed, val=budget.curve, name=folder.name
+        **data,
+        **quiet,
+        **lasting,
+        **variant.settings,
+        epochs=budget.epochs,
+        seed=seed,
+        val=budget.curve,
+        name=folder.name,
     )
     seconds = time.perf_counter() - began
-    quiet.pop("patience", None)
     found = Model(folder / "weights" / "last.pt").val(**data, **quiet, name=f"{folder.name}-val")
     plain = {key: math.nan if value is None else value for key, value in found.to_dict().items()}
     metrics = {key: value for key, value in plain.items() if isinstance(value, float)}
@@ -55,6 +60,8 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
 
 
 def folder_of(variant: Variant, seed: int, budget: Budget) -> Path:
-    """The run folder of a variant and a seed."""
-    words = f"{variant.name}-{budget.epochs}-{seed}".lower()
+    """The run folder of a variant and a seed, named after all that the run depends on: none passes for another."""
+    settings = "-".join(f"{key}={value}" for key, value in variant.settings.items())
+    common = f"{Path(budget.data).stem}-{Path(budget.model).stem}-{budget.imgsz}-{budget.batch}-{budget.epochs}"
+    words = f"{variant.name}-{settings}-{common}-{seed}".lower()
     return budget.out / "".join(c if c.isalnum() else "-" for c in words)
