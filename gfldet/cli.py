@@ -14,7 +14,7 @@ from difflib import get_close_matches
 
 import gfldet
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, Settings, settings_of
+from gfldet.config.schema import COMMANDS, General, Settings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 
@@ -143,13 +143,24 @@ def _work(command: str, settings: Settings) -> None:
     """Call `Model` with the settings that the user gave, and tell where the results lie."""
     from gfldet.model import Model
 
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *where: object, **more: object) -> None:
+        if str(message) not in told:
+            print(f"notice: {message}", file=sys.stderr)
+            told.add(str(message))
+
     for notice in settings.notices:
-        print(f"notice: {notice}", file=sys.stderr)
+        tell(notice)
+    assert isinstance(settings, General)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
     model = Model(settings.model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Notice)  # they have just been told
-        if command == "predict":
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = tell
+        if command == "export":
+            print(f"Written: {model.export(**given)}")
+        elif command == "predict":
             given.setdefault("save", True)  # whoever predicts from a shell wants to see pictures
             for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
                 pass

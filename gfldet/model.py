@@ -1,30 +1,35 @@
-"""`Model`: what a user holds.  A facade over the engine, without mathematics of its own."""
+"""`Model`: what a user holds.  A facade over the engine, without mathematics of its own.
+
+An exported file is opened, measured and predicted with without torch, so torch's side of the house is imported where it
+is needed.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from gfldet.config.assets import resolve_model_yaml
 from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
-from gfldet.engine import checkpoint as checkpoints
-from gfldet.engine import runs, sessions
-from gfldet.engine.checkpoint import Checkpoint
-from gfldet.engine.device import choose, loader_workers, memory_budget, set_threads
+from gfldet.engine import loading, runs
+from gfldet.engine.detector import NMS, Detector
 from gfldet.engine.predictor import Predictor, Saver
 from gfldet.engine.reports import write_validation
-from gfldet.engine.validator import NMS, Validation, for_inference, validate
+from gfldet.engine.validator import Validation, validate
 from gfldet.errors import ConfigError, DataError, Notice, listed
+from gfldet.export import runtime
+from gfldet.export.card import WEIGHTS_LICENCE
 from gfldet.metrics.coco import DetectionMetrics, format_table
-from gfldet.nn.build import Description, read_description
-from gfldet.nn.tasks import DetectionModel
 from gfldet.results import Results
-from gfldet.viz.plots import plot_results
+
+if TYPE_CHECKING:
+    from gfldet.engine.checkpoint import Checkpoint
+    from gfldet.nn.build import Description
+    from gfldet.nn.tasks import DetectionModel
 
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
@@ -34,34 +39,53 @@ S = TypeVar("S", bound=Settings)
 
 
 class Model:
-    """A detector: `Model("gfldet-n.yaml")` with fresh weights, `Model("runs/train/weights/best.pt")` with trained ones.
+    """A detector: `Model("gfldet-n.yaml")` with fresh weights, `Model("runs/train/weights/best.pt")` with trained ones,
+    `Model("best.onnx")` an exported file, which predicts and validates without torch.
 
-    model     the `DetectionModel`
+    model     the `DetectionModel` (not of an exported file)
     names     class number -> name
     save_dir  the folder that the last `train`, `val` or `predict` wrote to; None if it wrote nothing
     """
 
     def __init__(self, model: str | Path = "gfldet-n.yaml") -> None:
-        """`model`: a name in cfg/models (with its scale), the path of a model YAML, or of a .pt that gfldet wrote.
+        """`model`: a name in cfg/models (with its scale), the path of a model YAML, of a .pt that gfldet wrote, or of
+        an .onnx or .xml that it exported.
 
         Raises ConfigError or CheckpointError, saying what is wrong with it.
         """
         self.source = str(model)
         self.save_dir: Path | None = None
         self._checkpoint: Checkpoint | None = None
-        if self.source.endswith(".pt"):
-            self.model, self._checkpoint = checkpoints.load_model(self.source)
+        self._model: DetectionModel | None = None
+        self._exported: runtime.ExportedDetector | None = None
+        if self.source.endswith(runtime.SUFFIXES):
+            self._exported = runtime.load(self.source)
+        elif self.source.endswith(".pt"):
+            self._take(self.source)
         else:
-            path, scale = resolve_model_yaml(self.source)
-            description = read_description(path, scale)
-            _, problems = check("train", description.choices)
-            if problems:
-                raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
-            self.model = DetectionModel(description)
+            self._model = _fresh(self.source)
+
+    def _take(self, path: str | Path) -> None:
+        """The weights of a checkpoint."""
+        from gfldet.engine import checkpoint as checkpoints
+
+        self._model, self._checkpoint = checkpoints.load_model(path)
+
+    @property
+    def model(self) -> DetectionModel:
+        if self._model is None:
+            raise ConfigError(
+                f"{self.source}: an exported file predicts and validates, nothing else; use the .pt that it came from"
+            )
+        return self._model
+
+    @model.setter
+    def model(self, model: DetectionModel) -> None:
+        self._model = model
 
     @property
     def names(self) -> dict[int, str]:
-        return self.model.names
+        return self._exported.names if self._exported else self.model.names
 
     @property
     def description(self) -> Description:
@@ -72,7 +96,12 @@ class Model:
 
         Returns the metrics of these on the val split (None with val=False).  All settings: `gfldet train --help`.
         """
-        given = {**settings, **self._model(settings)}
+        from gfldet.engine import checkpoint as checkpoints
+        from gfldet.engine import sessions
+        from gfldet.engine.inference import for_inference
+        from gfldet.viz.plots import plot_results
+
+        given = {**settings, **self._named(settings)}
         resolved = resolve("train", given)
         resume = sessions.find_resume(resolved)
         if resume is None:  # what the model YAML prefers, where the user, also in a file, says nothing
@@ -87,7 +116,7 @@ class Model:
         trainer = sessions.prepare_training(resolved, description, start, resume)
         self.save_dir = trainer.weights.parent
         trainer.run()
-        self.model, self._checkpoint = checkpoints.load_model(trainer.weights / "best.pt")
+        self._take(trainer.weights / "best.pt")
         if resolved.plots:
             plot_results(self.save_dir / "results.csv", self.save_dir / "results.png")
         if trainer.val is None:
@@ -95,7 +124,7 @@ class Model:
         fused = for_inference(self.model, trainer.device)
         found = validate(fused, trainer.val, NMS.of(resolved), trainer.workers, resolved.evaluator)
         write_validation(self.save_dir, found, trainer.val.split, trainer.val.store, resolved.plots)
-        sessions.sayer(resolved.verbose)(
+        loading.sayer(resolved.verbose)(
             f"best weights, of epoch {trainer.progress.best_epoch + 1}:\n{format_table(found.metrics)}"
         )
         return found.metrics
@@ -106,35 +135,59 @@ class Model:
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
-        given = {**settings, **self._model(settings)}
+        given = {**settings, **self._named(settings)}
         trained = self._trained_with(VALIDATED_WITH, self._suppressing(resolve("val", given)))
         resolved = _told(resolve("val", {**trained, **given}))
         found = self._validate(resolved)
-        sessions.sayer(resolved.verbose)(format_table(found.metrics))
+        loading.sayer(resolved.verbose)(format_table(found.metrics))
         return found.metrics
 
     def _validate(self, settings: ValSettings) -> Validation:
-        say = sessions.sayer(settings.verbose)
+        say = loading.sayer(settings.verbose)
         folder = runs.choose(settings.project, settings.name, "val", settings.exist_ok)
-        device = choose(settings.device)
-        set_threads(settings.threads)
+        detector = self._detector(settings)
         spec = load_spec(settings.data)
         if tuple(self.names.values()) != spec.names:
             raise DataError(
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
                 f"{list(self.names.values())}; use the data that the model was trained for"
             )
-        budget = memory_budget("auto")
-        loaded = sessions.load_images(
+        budget = loading.memory_budget("auto")
+        loaded = loading.load_images(
             spec, settings.split, settings.height_width, budget, settings.on_bad, say, settings.verbose
         )
-        data = sessions.make_eval_set(settings, loaded, self.model)
-        workers = loader_workers(settings.workers, device)
-        found = validate(for_inference(self.model, device), data, NMS.of(settings), workers, settings.evaluator)
+        rect = settings.rect and detector.frame is None
+        data = loading.eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect)
+        found = validate(
+            detector,
+            data,
+            NMS.of(settings),
+            loading.workers(settings.workers, detector.device == "cpu"),
+            settings.evaluator,
+        )
         runs.make(folder)
         self.save_dir = folder
         write_validation(folder, found, loaded.split, loaded.store, settings.plots)
         return found
+
+    def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
+        """The model, ready to find, where and as the settings say."""
+        if self._exported is None:
+            from gfldet.engine.device import choose, set_threads
+            from gfldet.engine.inference import for_inference
+
+            device = choose(settings.device)
+            set_threads(settings.threads)
+            return for_inference(self.model, device)
+        if {"device", "threads"} & settings.explicit:
+            self._exported = runtime.load(self.source, settings.device, settings.threads)
+        frame = self._exported.frame
+        if frame is not None and settings.height_width != frame:
+            raise ConfigError(
+                f"imgsz={settings.imgsz}: {self.source} takes frames of {frame[0]} x {frame[1]} px only; leave imgsz "
+                "out, or export with dynamic=all"
+            )
+        return self._exported
 
     @overload
     def predict(self, source: Source, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
@@ -146,7 +199,7 @@ class Model:
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
-        given = {**settings, **self._model(settings), "source": source}
+        given = {**settings, **self._named(settings), "source": source}
         trained = self._trained_with(("imgsz",), self._suppressing(resolve("predict", given)))
         resolved = _told(resolve("predict", {**trained, **given}))
         found = self._predict(resolved)
@@ -155,21 +208,20 @@ class Model:
     __call__ = predict
 
     def _predict(self, settings: PredictSettings) -> Iterator[Results]:
-        say = sessions.sayer(settings.verbose)
-        device = choose(settings.device)
-        set_threads(settings.threads)
+        say = loading.sayer(settings.verbose)
+        detector = self._detector(settings)
         predictor = Predictor(
-            for_inference(self.model, device),
+            detector,
             settings.height_width,
             NMS.of(settings, PREDICT_CONF),
-            self._checkpoint.category_ids if self._checkpoint else tuple(self.names),
+            self._category_ids(),
             self._class_numbers(settings.classes),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-        frames = iter_source(settings.source, settings.vid_stride, on_bad, sessions.warn)
+        frames = iter_source(settings.source, settings.vid_stride, on_bad, loading.warn)
         saver = self._saver(settings)
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
-        batch = settings.batch if "batch" in settings.explicit or device.type != "cpu" else 1
+        batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
         try:
             for prediction in predictor(frames, batch):
                 if saver is not None:
@@ -180,6 +232,26 @@ class Model:
         finally:
             if saver is not None:
                 saver.close()
+
+    def export(self, format: str = "onnx", **settings: Any) -> Path:
+        """Write the model as a file for other programs: ONNX, OpenVINO, or a folder with a web page; its path.
+
+        The file is run on images and compared with this model first, and is not written where they differ.  `imgsz` is
+        that of the training run unless given.  All settings: `gfldet export --help`.
+        """
+        from gfldet.export import job
+
+        given = {**settings, **self._named(settings), "format": format}
+        trained = self._trained_with(("imgsz",), resolve("export", given))
+        saved = self._checkpoint
+        subject = job.Subject(
+            self.model,
+            self.source,
+            self._category_ids(),
+            (saved.licence if saved else "") or WEIGHTS_LICENCE,
+            saved.settings.get("data") if saved else None,
+        )
+        return job.export(subject, _told(resolve("export", {**trained, **given})))
 
     def _saver(self, settings: PredictSettings) -> Saver | None:
         """Who writes the predictions; None if nothing is to be written."""
@@ -196,7 +268,13 @@ class Model:
             settings.vid_stride,
         )
 
-    def _class_numbers(self, classes: tuple[int | str, ...] | None) -> list[int] | None:
+    def _category_ids(self) -> tuple[int, ...]:
+        """The ids that the classes have in the user's own files."""
+        if self._exported:
+            return self._exported.card.category_ids
+        return self._checkpoint.category_ids if self._checkpoint else tuple(self.names)
+
+    def _class_numbers(self, classes: tuple[int | str, ...] | None) -> tuple[int, ...] | None:
         """Classes given by name or number -> numbers; ConfigError names those that the model does not have."""
         if classes is None:
             return None
@@ -204,9 +282,9 @@ class Model:
         unknown = [c for c in classes if c not in numbers and c not in self.names]
         if unknown:
             raise ConfigError(f"classes={unknown}: the model has {self.names}; give names or numbers of these")
-        return [numbers[c] if c in numbers else int(c) for c in classes]
+        return tuple(numbers[c] if c in numbers else int(c) for c in classes)
 
-    def _model(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _named(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The setting `model`, which is this object's to give."""
         if "model" in settings:
             raise ConfigError(
@@ -216,18 +294,46 @@ class Model:
 
     def _suppressing(self, given: S) -> S:
         """The settings as the user gives them, after a warning if they are about an NMS that this model does
-        without."""
-        idle = sorted({"iou", "agnostic_nms"} & given.explicit) if self.model.end2end else []
-        if idle:
-            warnings.warn(
-                f"{', '.join(idle)}: without effect; this end-to-end model needs no NMS", Notice, stacklevel=3
-            )
+        without, or that is in the exported graph already."""
+        card = self._exported.card if self._exported else None
+        about_nms = {"iou", "agnostic_nms"} & given.explicit
+        if about_nms and (card.end2end if card else self.model.end2end):
+            idle = f"{', '.join(sorted(about_nms))}: without effect; this end-to-end model needs no NMS"
+            warnings.warn(idle, Notice, stacklevel=3)
+        elif card and card.layout == "detections":
+            conf = getattr(given, "conf", None)
+            if conf is not None and conf < card.conf:
+                about_nms.add("conf")
+            if "max_det" in given.explicit and getattr(given, "max_det", 0) > card.max_det:
+                about_nms.add("max_det")
+            if about_nms:
+                idle = (
+                    f"{', '.join(sorted(about_nms))}: without effect; {self.source} chooses detections itself, with "
+                    f"conf={card.conf:g}, iou={card.iou:g}, max_det={card.max_det}; export it anew for others"
+                )
+                warnings.warn(idle, Notice, stacklevel=3)
         return given
 
     def _trained_with(self, names: Iterable[str], given: Settings) -> dict[str, Any]:
         """Settings of the training run that later commands go by where the user, also in a file, gave none."""
         saved = self._checkpoint.settings if self._checkpoint else {}
+        if self._exported:
+            saved = {"imgsz": self._exported.card.imgsz}
         return {name: saved[name] for name in names if name in saved and name not in given.explicit}
+
+
+def _fresh(name: str) -> DetectionModel:
+    """The model of a YAML, by name or path, with fresh weights."""
+    from gfldet.config.assets import resolve_model_yaml
+    from gfldet.nn.build import read_description
+    from gfldet.nn.tasks import DetectionModel
+
+    path, scale = resolve_model_yaml(name)
+    description = read_description(path, scale)
+    _, problems = check("train", description.choices)
+    if problems:
+        raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
+    return DetectionModel(description)
 
 
 def _told(settings: S) -> S:

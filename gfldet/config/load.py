@@ -18,6 +18,7 @@ from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
     COMMANDS,
     Augmentation,
+    ExportSettings,
     PredictSettings,
     Setting,
     Settings,
@@ -53,6 +54,8 @@ def resolve(command: Literal["train"], overrides: Mapping[str, Any], file: Path 
 def resolve(command: Literal["val"], overrides: Mapping[str, Any], file: Path | None = None) -> ValSettings: ...
 @overload
 def resolve(command: Literal["predict"], overrides: Mapping[str, Any], file: Path | None = None) -> PredictSettings: ...
+@overload
+def resolve(command: Literal["export"], overrides: Mapping[str, Any], file: Path | None = None) -> ExportSettings: ...
 @overload
 def resolve(command: str, overrides: Mapping[str, Any], file: Path | None = None) -> Settings: ...
 def resolve(command: str, overrides: Mapping[str, Any], file: Path | None = None) -> Settings:
@@ -167,14 +170,15 @@ def _take(setting: Setting, value: Any, where: str, values: dict[str, Any], prob
 
 
 def _unknown(name: str, command: str, known: Mapping[str, Setting]) -> str:
-    owners = [other for other, kind in COMMANDS.items() if any(s.name == name for s in settings_of(kind))]
-    if owners:
-        return f"{name}: a setting of {' and '.join(owners)}, not of {command}"
     if name == "cfg":
         return "cfg: a file of settings cannot name another one"
     elsewhere = _ELSEWHERE.get(name.lower())
     if elsewhere in known:
         return f"{name}: no such setting; did you mean {elsewhere}?"
+    owners = [other for other, kind in COMMANDS.items() if any(s.name == name for s in settings_of(kind))]
+    if owners:
+        others = f"{', '.join(owners[:-1])} and {owners[-1]}" if len(owners) > 1 else owners[0]
+        return f"{name}: a setting of {others}, not of {command}"
     return f"{name}: no such setting{_hint(name, [*known, 'cfg'])}"
 
 

@@ -55,7 +55,9 @@ class General:
     """General"""
 
     model: str = _setting(
-        "gfldet-n.yaml", Text("the name of a model, or the path of a .yaml or .pt file"), "model or checkpoint to use"
+        "gfldet-n.yaml",
+        Text("the name of a model, or the path of a .yaml, .pt, .onnx or .xml file"),
+        "model, checkpoint or exported file to use",
     )
     imgsz: int | tuple[int, int] = _setting(
         640, ImageSize(), "size that images are brought to, rounded up to multiples of 32", "px"
@@ -84,15 +86,27 @@ class RunFolder:
     name: str = _setting(
         "", Text("a name", empty=True), "name of the run folder; when empty the command's name, numbered if taken"
     )
-    exist_ok: bool = _setting(False, Flag(), "write into a run folder that exists already")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Output:
+    """Output"""
+
+    exist_ok: bool = _setting(False, Flag(), "write into a run folder, or over a file, that exists already")
     verbose: bool = _setting(True, Flag(), "print progress and tables")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Data:
-    """Data and validation"""
+    """Data"""
 
     data: str = _setting("shapes", Text("the name of a data set, or the path of a data YAML"), "data set to work on")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Measuring:
+    """Measuring"""
+
     evaluator: str = _setting(
         "hotcoco", Choice("hotcoco", "pycocotools"), "who computes the COCO metrics; both give the same numbers"
     )
@@ -107,7 +121,7 @@ class Detections:
     """Detections"""
 
     conf: float | None = _setting(
-        None, Optional(_SHARE), "lowest score of a detection; none is 0.25 in predict and 0.001 in train and val"
+        None, Optional(_SHARE), "lowest score of a detection; none is 0.25 in predict, else 0.001"
     )
     iou: float = _setting(0.7, _SHARE, "overlap above which NMS drops the lower of two detections", "IoU")
     max_det: int = _setting(300, Whole(1), "most detections of an image", "detections")
@@ -278,8 +292,50 @@ class Prediction:
     vid_stride: int = _setting(1, Whole(1), "take every so many frames of a video", "frames")
 
 
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Export:
+    """Exported file"""
+
+    format: str = _setting(
+        "onnx",
+        Choice("onnx", "openvino", "web"),
+        "what to write: an ONNX file, an OpenVINO one, or a folder with a page that runs the model in a browser",
+    )
+    dynamic: str = _setting(
+        "none",
+        Choice("none", "batch", "all", true="all", false="none"),
+        "what may differ from run to run: nothing, the number of images, or that and their size",
+    )
+    nms: bool = _setting(False, Flag(), "choose the detections inside the graph, by conf, iou and max_det")
+    decode: bool = _setting(True, Flag(), "decode boxes and scores inside the graph; false gives bins and logits")
+    half: bool = _setting(False, Flag(), "compute in float16: half the size, for processors that are made for it")
+    int8: bool = _setting(False, Flag(), "compute in 8-bit integers, calibrated on training images of data")
+    calibration: int = _setting(100, Whole(1), "training images that int8 is calibrated on", "images")
+    max_drop: float = _setting(0.01, _SHARE, "loss of AP on the val split at which int8 is refused", "AP")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Import:
+    """Imported weights"""
+
+    weights: str = _setting(
+        None, Text("the path of a YOLOv8 detection checkpoint, .pt or .onnx"), "weights to bring in", required=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Target:
+    """Target"""
+
+    out: str = _setting(
+        "",
+        Text("a path", empty=True),
+        "file or folder to write; if empty it lies beside the model, and is named like it",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Settings(General, RunFolder):
+class Settings(Output):
     """What every command has, and what its settings know besides their values."""
 
     explicit: frozenset[str] = frozenset()
@@ -289,24 +345,41 @@ class Settings(General, RunFolder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(Data, Detections, Training, Optimiser, Augmentation, Loss, Settings):
+class TrainSettings(General, Data, Measuring, Detections, Training, Optimiser, Augmentation, Loss, RunFolder, Settings):
     """Train a model, validating as it goes"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValSettings(Data, Detections, Validation, Settings):
+class ValSettings(General, Data, Measuring, Detections, Validation, RunFolder, Settings):
     """Measure a checkpoint on labelled images"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(Detections, Prediction, Settings):
+class PredictSettings(General, Detections, Prediction, RunFolder, Settings):
     """Find objects in images and videos"""
 
 
-COMMANDS: dict[str, type[Settings]] = {"train": TrainSettings, "val": ValSettings, "predict": PredictSettings}
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(General, Data, Detections, Export, Target, Settings):
+    """Write a checkpoint as a file that other programs run, proven equal to it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings(Import, Target, Settings):
+    """Bring in weights of YOLOv8 as a checkpoint"""
+
+
+COMMANDS: dict[str, type[Settings]] = {
+    "train": TrainSettings,
+    "val": ValSettings,
+    "predict": PredictSettings,
+    "export": ExportSettings,
+    "import": ImportSettings,
+}
 GROUPS: tuple[type, ...] = (
     General,
     Data,
+    Measuring,
     Training,
     Optimiser,
     Augmentation,
@@ -314,7 +387,11 @@ GROUPS: tuple[type, ...] = (
     Validation,
     Prediction,
     Detections,
+    Export,
+    Import,
+    Target,
     RunFolder,
+    Output,
 )
 
 

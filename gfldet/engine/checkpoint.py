@@ -31,7 +31,8 @@ class Checkpoint:
 
     `category_ids` are the ids that the classes had in the user's files (COCO ids survive into predictions).
     `weights` are those to use (the average, where one was kept).  `settings` are the training run's.  `training` is
-    there in `last.pt` alone: what is needed to go on (see `trainer`).
+    there in `last.pt` alone: what is needed to go on (see `trainer`).  `licence` is that of weights brought in from
+    elsewhere; empty for weights that were trained here.
     """
 
     description: Description
@@ -42,6 +43,7 @@ class Checkpoint:
     epoch: int = -1
     metrics: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
+    licence: str = ""
 
     def model(self) -> DetectionModel:
         """A model with these weights."""
@@ -67,6 +69,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "metrics": dict(checkpoint.metrics),
         "training": None if checkpoint.training is None else dict(checkpoint.training),
+        "licence": checkpoint.licence,
     }
     try:
         runs.write_aside(path, lambda file: torch.save(payload, file))
@@ -106,6 +109,7 @@ def load(path: str | Path) -> Checkpoint:
             epoch=payload["epoch"],
             metrics=payload["metrics"],
             training=payload["training"],
+            licence=payload.get("licence", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: parts of the checkpoint are missing ({error!r}); use another file") from error

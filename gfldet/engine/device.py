@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 
 import cv2
@@ -72,24 +71,3 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
         return False
     flags = next((line.split() for line in told.splitlines() if line.startswith("flags")), [])
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def loader_workers(workers: int, device: torch.device) -> int:
-    """-1 -> no loader thread beside a model on the CPU, up to 8 beside a GPU.
-
-    A model on the CPU needs every core itself: measured on two cores, one thread that takes turns with them costs a
-    quarter of the training speed, while making the batches in between costs a thirtieth.
-    """
-    if workers >= 0:
-        return workers
-    return 0 if device.type == "cpu" else min(8, cores())
-
-
-def memory_budget(cache: str) -> int:
-    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`)."""
-    if cache != "auto":
-        return 1 << 62 if cache == "ram" else 0
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError, AttributeError):  # not every system tells
-        return 2 << 30

@@ -10,17 +10,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
-from gfldet.data.dataset import to_input
 from gfldet.data.sources import Frame
 from gfldet.engine import runs
-from gfldet.engine.validator import NMS, coco_results
+from gfldet.engine.detector import NMS, Detector, Found
+from gfldet.engine.validator import coco_results
 from gfldet.errors import DataError, OutputError
-from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import Letterbox
-from gfldet.ops.nms import Detections
 from gfldet.results import Results
 
 VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
@@ -37,17 +34,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
-    """A model made by `validator.for_inference`, and how its detections are chosen.
+    """A detector, and how its detections are chosen.
 
     `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of
-    `model.multiple` only.  `classes` (numbers) keeps those classes alone.
+    `detector.multiple` only.  `classes` (numbers) keeps those classes alone.
     """
 
-    model: DetectionModel
+    detector: Detector
     size: tuple[int, int]
     nms: NMS
     category_ids: tuple[int, ...]
-    classes: Sequence[int] | None = None
+    classes: tuple[int, ...] | None = None
     rect: bool = True
 
     def __call__(self, frames: Iterable[Frame], batch: int) -> Iterator[Prediction]:
@@ -75,31 +72,28 @@ class Predictor:
 
     def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
         """Frames of one image size, in one batch."""
-        device = next(self.model.parameters()).device
         started = time.perf_counter()
         height, width = frames[0].image.shape[:2]
-        shape = letterbox.rectangle(height, width, self.size, self.model.multiple) if self.rect else self.size
+        rect = self.rect and self.detector.frame is None
+        shape = letterbox.rectangle(height, width, self.size, self.detector.multiple) if rect else self.size
         box = letterbox.fit(height, width, shape)
-        images = to_input(torch.from_numpy(np.stack([letterbox.apply(f.image, box) for f in frames])), device)
+        images = np.stack([letterbox.apply(f.image, box) for f in frames])
         prepared = time.perf_counter()
-        with torch.inference_mode():
-            decoded, _ = self.model.predict(images)
+        outputs = self.detector.infer(images)
         inferred = time.perf_counter()
-        keep = None if self.classes is None else torch.tensor(self.classes, dtype=torch.int64, device=device)
-        found = self.nms(decoded, self.model.end2end, keep)
+        found = self.detector.choose(outputs, self.nms, self.classes)
         done = time.perf_counter()
         steps = {"preprocess": prepared - started, "inference": inferred - prepared, "postprocess": done - inferred}
         speed = {step: 1000 * seconds / len(frames) for step, seconds in steps.items()}
-        for frame, detections in zip(frames, found, strict=True):
-            yield self._prediction(frame, box, detections, speed)
+        for frame, one in zip(frames, found, strict=True):
+            yield self._prediction(frame, box, one, speed)
 
-    def _prediction(self, frame: Frame, box: Letterbox, detections: Detections, speed: dict[str, float]) -> Prediction:
-        boxes = box.inverse(detections.boxes.cpu().numpy())
-        scores, classes = (t.cpu().numpy().astype(np.float32)[:, None] for t in (detections.scores, detections.classes))
+    def _prediction(self, frame: Frame, box: Letterbox, found: Found, speed: dict[str, float]) -> Prediction:
+        rows = np.column_stack((box.inverse(found.boxes), found.scores, found.classes))
         bgr = np.ascontiguousarray(frame.image[..., ::-1])
-        results = Results(bgr, frame.path, self.model.names, np.concatenate((boxes, scores, classes), axis=1), speed)
+        results = Results(bgr, frame.path, self.detector.names, rows, speed)
         number = int(frame.name) if frame.name.isdecimal() else frame.name
-        return Prediction(frame, results, coco_results(detections, box, number, frame.file_name, self.category_ids))
+        return Prediction(frame, results, coco_results(found, box, number, frame.file_name, self.category_ids))
 
 
 @dataclass(slots=True, eq=False)

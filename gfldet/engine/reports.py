@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gfldet.data.dataset import ImageStore
+from gfldet.data.evaluation import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.engine.runs import write_json
 from gfldet.engine.validator import Validation

@@ -1,32 +1,27 @@
-"""Settings -> the parts of a run: what `train`, `val` and `predict` are made of before their loops begin."""
+"""Settings -> the parts of a training run, before its loop begins."""
 
 from __future__ import annotations
 
 import dataclasses
 import glob
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gfldet.config import load as config
-from gfldet.config.schema import TrainSettings, ValSettings
+from gfldet.config.schema import TrainSettings
 from gfldet.data.augment import NO_AUGMENTATION, Augmentation
-from gfldet.data.dataset import EvalSet, ImageStore, TrainSet
-from gfldet.data.records import Record, Split
+from gfldet.data.dataset import TrainSet
+from gfldet.data.records import Split
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec, load_spec
-from gfldet.data.split import load_split, open_image
 from gfldet.engine import checkpoint as checkpoints
 from gfldet.engine import runs
 from gfldet.engine.checkpoint import Checkpoint
-from gfldet.engine.device import choose, keep_freed_memory, memory_budget, mixed_precision, set_threads
+from gfldet.engine.device import choose, keep_freed_memory, mixed_precision, set_threads
+from gfldet.engine.loading import LoadedSplit, Say, check_size, eval_set, load_images, memory_budget, sayer, warn
 from gfldet.engine.observers import BatchPictures, ResultsCsv, Terminal
 from gfldet.engine.schedule import Plan, plan
 from gfldet.engine.trainer import Observer, Progress, Trainer, out_of_patience
@@ -36,52 +31,6 @@ from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
 from gfldet.nn.heads import DGQP_TOP
 from gfldet.nn.tasks import DetectionModel
-
-Say = Callable[[str], None]
-
-
-def sayer(verbose: bool) -> Say:
-    """Where a run's own lines go: the terminal, or nowhere."""
-    return (lambda line: print(line, flush=True)) if verbose else (lambda line: None)
-
-
-def warn(message: str) -> None:
-    """A warning, for which `verbose` does not ask."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedSplit:
-    """A split and its images at the size they are used at."""
-
-    split: Split
-    store: ImageStore
-
-
-def load_images(
-    spec: DataSpec, name: str, size: tuple[int, int], budget: int, on_bad: str, say: Say, verbose: bool
-) -> LoadedSplit:
-    """Read, check and (as far as `budget` bytes go) keep a split's images; its warnings are told."""
-    store = ImageStore(size, budget, read_record)
-    bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
-
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    with bar:
-        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress)  # type: ignore[arg-type]
-    for warning in split.warnings:
-        warn(warning)
-    kept = "kept in memory" if store.complete else "read anew each time" if not budget else "kept as far as they fit"
-    boxes = sum(len(record.boxes) for record in split.records)
-    say(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
-    return LoadedSplit(split, store)
-
-
-def read_record(record: Record) -> NDArray[np.uint8]:
-    """The image of a record, from its file or built in."""
-    return open_image(record.path)
 
 
 def prepare_training(
@@ -109,15 +58,16 @@ def prepare_training(
     train, val = load_training_images(settings, spec, say)
     torch.manual_seed(settings.seed)
     model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
-    check_size(settings.height_width, model, training=True)
+    check_size(settings.height_width, model.multiple, training=True)
     train_set = make_train_set(settings, train)
     numbers = plan(settings, train.split, len(train_set))
     model.head.init_biases(settings.prior, numbers.half_side)
     if not resume:
         take_weights(model, settings, source, say)
     warn_of_reach(model, train.split, settings.height_width)
-    eval_set = None if val is None else make_eval_set(settings, val, model)
-    trainer = Trainer(settings, numbers, model, train_set, eval_set, device, folder / "weights")
+    size, batch = settings.height_width, settings.batch
+    val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
+    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, folder / "weights")
     if resume and source:
         trainer.restore(source)
         say(f"going on with {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
@@ -173,19 +123,6 @@ def load_training_images(settings: TrainSettings, spec: DataSpec, say: Say) -> t
     return train, val
 
 
-def check_size(size: tuple[int, int], model: DetectionModel, training: bool = False) -> None:
-    """ConfigError for an image size (height, width) that the model cannot take, or cannot train on."""
-    if any(side % model.multiple for side in size):
-        raise ConfigError(
-            f"imgsz: {size[0]} x {size[1]} px; the sides must be multiples of {model.multiple} for this model"
-        )
-    if training and max(size) == model.multiple:
-        # A batch of one image would leave batch norm a single value on its coarsest level.
-        raise ConfigError(
-            f"imgsz: {size[0]} x {size[1]} px is too small to train on; give at least {2 * model.multiple}"
-        )
-
-
 def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     """The training batches, augmented as the settings say."""
     custom = settings.augment if callable(settings.augment) else None
@@ -195,13 +132,6 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     repeats = repeat_factors(loaded.split, settings.repeat_share) if settings.repeat_share else None
     frame = settings.height_width
     return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, how, custom, repeats)
-
-
-def make_eval_set(settings: TrainSettings | ValSettings, loaded: LoadedSplit, model: DetectionModel) -> EvalSet:
-    """The validation batches."""
-    if not settings.rect:
-        check_size(settings.height_width, model)
-    return EvalSet(loaded.split, loaded.store, settings.height_width, settings.batch, model.multiple, settings.rect)
 
 
 def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, say: Say) -> None:

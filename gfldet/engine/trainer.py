@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from gfldet.assigners import Assigner, ATSSAssigner, FCOSAssigner, TaskAlignedAssigner
 from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
-from gfldet.data.dataset import EvalSet, TrainBatch, TrainSet
+from gfldet.data.dataset import TrainBatch, TrainSet
+from gfldet.data.evaluation import EvalSet
 from gfldet.data.loader import in_order
 from gfldet.engine import checkpoint as checkpoints
+from gfldet.engine import loading
 from gfldet.engine.checkpoint import Checkpoint
-from gfldet.engine.device import loader_workers, mixed_precision
+from gfldet.engine.detector import NMS
+from gfldet.engine.device import mixed_precision
 from gfldet.engine.ema import WeightAverage
+from gfldet.engine.inference import for_inference
 from gfldet.engine.muon import Muon
 from gfldet.engine.schedule import Plan
-from gfldet.engine.validator import NMS, for_inference, validate
+from gfldet.engine.validator import validate
 from gfldet.errors import CheckpointError, ConfigError, WorkError
 from gfldet.losses.detection import Gains
 from gfldet.metrics.coco import DetectionMetrics
@@ -92,7 +96,7 @@ class Trainer:
         self.average = WeightAverage(self.model, s.ema_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.guard = BufferGuard(self.model)
-        self.workers = loader_workers(s.workers, self.device)
+        self.workers = loading.workers(s.workers, self.device.type == "cpu")
 
     def run(self) -> Progress:
         """Train from where `progress` stands to the plan's last epoch, or until patience ends."""

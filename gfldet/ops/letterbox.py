@@ -82,6 +82,11 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return out
 
 
+def framed(image: NDArray[np.uint8], frame: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) in a frame (height, width): `fit` and `apply` in one."""
+    return apply(image, fit(image.shape[0], image.shape[1], frame))
+
+
 def apply(image: NDArray[np.uint8], box: Letterbox) -> NDArray[np.uint8]:
     """The image (H, W, 3) in its frame (frame_height, frame_width, 3), padded with grey."""
     resized = resize(image, box.resized_height, box.resized_width)

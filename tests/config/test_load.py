@@ -79,7 +79,7 @@ def test_a_setting_of_another_command_is_named_as_such() -> None:
         "epochs: a setting of train, not of val",
         "save_txt: a setting of predict, not of val",
     ]
-    assert problems_of("predict", {"source": "x", "data": "y"}) == ["data: a setting of train and val, not of predict"]
+    assert problems_of("predict", {"source": "x", "data": "y"}) == ["data: a setting of train, val and export, not of predict"]
 
 
 def test_predict_needs_a_source() -> None:
@@ -166,7 +166,7 @@ def test_an_empty_file_and_a_copy_of_the_defaults_change_nothing(tmp_path: Path,
     empty, defaults = tmp_path / "empty.yaml", tmp_path / "defaults.yaml"
     empty.write_text("# nothing\n")
     defaults.write_text(default_yaml())
-    given = {"source": "images"} if command == "predict" else {}
+    given = {"predict": {"source": "images"}, "import": {"weights": "yolov8n.pt"}}.get(command, {})
     want = dump(resolve(command, given))
     assert dump(resolve(command, {**given, "cfg": empty})) == want
     assert dump(resolve(command, {**given, "cfg": defaults})) == want

@@ -34,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
 }
 BELOW["engine"] = {"config", *BELOW} - {"errors"}
-BELOW["export"] = BELOW["engine"]
+BELOW["export"] = BELOW["engine"] | {"engine"}
 BELOW["model"] = BELOW["engine"] | {"engine", "export"}
 BELOW["cli"] = {"config", "model"}
 BELOW["__main__"] = {"cli"}

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gfldet.data.augment import NO_AUGMENTATION, Augmentation, Sample
-from gfldet.data.dataset import EvalSet, ImageStore, TrainSet, collate
+from gfldet.data.dataset import TrainSet, collate
+from gfldet.data.evaluation import EvalSet, ImageStore
 from gfldet.data.loader import in_order
 from gfldet.data.records import Record, Split
 from gfldet.errors import DataError
@@ -272,7 +273,7 @@ def test_validation_boxes_go_to_the_frame_and_back(rect: bool, budget: int) -> N
     keys = data.keys()
     for key in keys:
         batch = data.load(key)
-        for image, one, box in zip(batch.images.numpy(), batch.records, batch.boxes, strict=True):
+        for image, one, box in zip(batch.images, batch.records, batch.boxes, strict=True):
             red = np.abs(image.astype(int) - RED).max(-1) < 85
             rows, columns = red.any(1).nonzero()[0], red.any(0).nonzero()[0]
             there = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float32)

@@ -8,7 +8,7 @@ import cv2
 import pytest
 import torch
 
-from gfldet.engine import device
+from gfldet.engine import device, loading
 from gfldet.errors import ConfigError
 
 
@@ -46,11 +46,11 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "cores", lambda: 6)
-    assert device.loader_workers(-1, torch.device("cpu")) == 0
-    assert device.loader_workers(-1, torch.device("cuda")) == 6
-    assert device.loader_workers(0, torch.device("cuda")) == 0
-    assert device.loader_workers(4, torch.device("cpu")) == 4
+    monkeypatch.setattr(loading, "cores", lambda: 6)
+    assert loading.workers(-1, on_cpu=True) == 0
+    assert loading.workers(-1, on_cpu=False) == 6
+    assert loading.workers(0, on_cpu=False) == 0
+    assert loading.workers(4, on_cpu=True) == 4
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, expecte
 
 
 def test_memory_for_images() -> None:
-    assert device.memory_budget("none") == 0
-    assert device.memory_budget("ram") > 1 << 60
-    assert 0 < device.memory_budget("auto") < 1 << 50
+    assert loading.memory_budget("none") == 0
+    assert loading.memory_budget("ram") > 1 << 60
+    assert 0 < loading.memory_budget("auto") < 1 << 50

@@ -13,8 +13,9 @@ import pytest
 from torch import Tensor
 
 from gfldet.data.sources import Frame
+from gfldet.engine.detector import NMS
+from gfldet.engine.inference import TorchDetector
 from gfldet.engine.predictor import Prediction, Predictor, Saver
-from gfldet.engine.validator import NMS
 from gfldet.errors import DataError, OutputError
 from gfldet.nn.tasks import DetectionModel
 
@@ -34,7 +35,7 @@ def frame(draw: Draw) -> Callable[..., Frame]:
 
 def finder(model: DetectionModel, **options: Any) -> Predictor:
     values: dict[str, Any] = {"size": (128, 128), "nms": NMS(conf=0.25), "category_ids": (7, 91), **options}
-    return Predictor(model, **values)
+    return Predictor(TorchDetector(model), **values)
 
 
 @pytest.mark.parametrize("rect", [True, False])

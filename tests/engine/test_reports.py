@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gfldet.data.dataset import ImageStore
+from gfldet.data.evaluation import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.engine.reports import truths_beside_detections, write_validation
 from gfldet.engine.validator import Validation

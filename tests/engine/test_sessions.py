@@ -18,7 +18,7 @@ from gfldet.config.schema import TrainSettings
 from gfldet.data.augment import NO_AUGMENTATION, Sample
 from gfldet.data.records import Record, Split
 from gfldet.engine import checkpoint as checkpoints
-from gfldet.engine import sessions
+from gfldet.engine import loading, sessions
 from gfldet.engine.checkpoint import Checkpoint
 from gfldet.engine.trainer import Trainer
 from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
@@ -246,12 +246,12 @@ def test_validation_without_truths_is_told(
 
 def test_sizes_that_the_levels_do_not_divide(tiny: Description) -> None:
     model = DetectionModel(tiny)
-    sessions.check_size((64, 96), model, training=True)
-    sessions.check_size((32, 32), model)
+    loading.check_size((64, 96), model.multiple, training=True)
+    loading.check_size((32, 32), model.multiple)
     with pytest.raises(ConfigError, match="imgsz: 64 x 80 px; the sides must be multiples of 32 for this model"):
-        sessions.check_size((64, 80), model)
+        loading.check_size((64, 80), model.multiple)
     with pytest.raises(ConfigError, match="imgsz: 32 x 32 px is too small to train on; give at least 64"):
-        sessions.check_size((32, 32), model, training=True)
+        loading.check_size((32, 32), model.multiple, training=True)
 
 
 def test_boxes_beyond_the_bins_are_told(tiny: Description, capsys: pytest.CaptureFixture[str]) -> None:

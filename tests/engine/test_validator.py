@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from gfldet.config.load import resolve
-from gfldet.data.dataset import EvalSet, ImageStore, to_input
+from gfldet.data.dataset import to_input
+from gfldet.data.evaluation import EvalSet, ImageStore
 from gfldet.data.records import Record, Split
-from gfldet.engine.validator import NMS, coco_results, for_inference, validate
+from gfldet.engine.detector import NMS, Found
+from gfldet.engine.inference import TorchDetector, for_inference
+from gfldet.engine.validator import coco_results, validate
 from gfldet.metrics.coco import evaluate
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
-from gfldet.ops.nms import Detections
 
 SIZES = [(128, 128), (160, 80), (90, 150), (128, 128), (50, 40)]  # width, height
 
@@ -47,7 +49,7 @@ def test_known_boxes_come_back_in_original_pixels(
     labelled: EvalSet, colour_finder: DetectionModel, rect: bool, batch: int
 ) -> None:
     data = replace(labelled, rect=rect, batch=batch)
-    found = validate(colour_finder, data, NMS())
+    found = validate(TorchDetector(colour_finder), data, NMS())
     assert len(found.predictions) == 8
     truths = {
         (record.image_id, data.split.category_ids[c]): (record.file_name, box)
@@ -65,15 +67,15 @@ def test_known_boxes_come_back_in_original_pixels(
 
 
 def test_evaluators_and_detail(labelled: EvalSet, colour_finder: DetectionModel) -> None:
-    plain = validate(colour_finder, labelled, NMS(), detailed=False)
+    plain = validate(TorchDetector(colour_finder), labelled, NMS(), detailed=False)
     assert plain.metrics.confusion is None
-    detailed = validate(colour_finder, labelled, NMS(), evaluator="pycocotools")
+    detailed = validate(TorchDetector(colour_finder), labelled, NMS(), evaluator="pycocotools")
     assert detailed.metrics.confusion is not None
     assert detailed.metrics.map == pytest.approx(plain.metrics.map, abs=1e-12)
 
 
 def test_workers_change_nothing(labelled: EvalSet, colour_finder: DetectionModel) -> None:
-    results = [validate(colour_finder, labelled, NMS(), workers).predictions for workers in (0, 1, 3)]
+    results = [validate(TorchDetector(colour_finder), labelled, NMS(), workers).predictions for workers in (0, 1, 3)]
     assert results[0] == results[1] == results[2]
 
 
@@ -86,13 +88,13 @@ def test_progress_sees_every_batch(labelled: EvalSet, colour_finder: DetectionMo
             seen.append(len(batch.records))
             yield batch
 
-    validate(colour_finder, labelled, NMS(), progress=progress)
+    validate(TorchDetector(colour_finder), labelled, NMS(), progress=progress)
     assert seen[0] == len(seen) - 1 == len(labelled.keys())
     assert sum(seen[1:]) == 5
 
 
 def test_nothing_found_is_measured_too(labelled: EvalSet, colour_finder: DetectionModel) -> None:
-    found = validate(colour_finder, labelled, NMS(conf=0.95))
+    found = validate(TorchDetector(colour_finder), labelled, NMS(conf=0.95))
     assert found.predictions == []
     assert found.metrics.map == 0
 
@@ -102,11 +104,12 @@ def test_the_model_given_is_not_changed(tiny: Description) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fused = for_inference(model, torch.device("cpu"))
     assert model.training
-    assert not fused.training
-    assert model.state_dict().keys() == before.keys() != fused.state_dict().keys()
-    x = torch.rand(2, 3, 64, 96)
+    assert not fused.model.training
+    assert model.state_dict().keys() == before.keys() != fused.model.state_dict().keys()
+    images = np.random.default_rng(0).integers(0, 255, (2, 64, 96, 3), np.uint8)
     with torch.no_grad():
-        torch.testing.assert_close(fused(x)[0], model.eval()(x)[0], rtol=1e-4, atol=1e-4)
+        whole = model.eval()(to_input(torch.from_numpy(images), torch.device("cpu")))[0]
+    torch.testing.assert_close(fused.infer(images), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_input_by_hand() -> None:
@@ -120,16 +123,16 @@ def test_input_by_hand() -> None:
 
 def test_coco_results_by_hand() -> None:
     box = letterbox.fit(50, 100, (64, 64))  # .64 times, 16 px from the top
-    detections = Detections(
-        torch.tensor([[6.4, 22.4, 32.0, 28.8], [-9.0, 0.0, 640.0, 64.0]]),
-        torch.tensor([0.87654321, 0.5]),
-        torch.tensor([1, 0]),
+    detections = Found(
+        np.array([[6.4, 22.4, 32.0, 28.8], [-9.0, 0.0, 640.0, 64.0]], np.float32),
+        np.array([0.87654321, 0.5], np.float32),
+        np.array([1, 0]),
     )
     assert coco_results(detections, box, "a", "b/a.png", (7, 91)) == [
         {"image_id": "a", "file_name": "b/a.png", "category_id": 91, "bbox": [10, 10, 40, 10], "score": 0.876543},
         {"image_id": "a", "file_name": "b/a.png", "category_id": 7, "bbox": [0, 0, 100, 50], "score": 0.5},
     ]
-    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    nothing = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert coco_results(nothing, box, 1, "a", (7, 91)) == []
 
 

@@ -60,10 +60,12 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
     from gfldet.data.augment import Augmentation
-    from gfldet.data.dataset import ImageStore, TrainSet
+    from gfldet.data.dataset import TrainSet
+    from gfldet.data.evaluation import ImageStore
     from gfldet.data.spec import load_spec
     from gfldet.data.split import load_split, open_image
-    from gfldet.engine.device import memory_budget, set_threads
+    from gfldet.engine.device import set_threads
+    from gfldet.engine.loading import memory_budget
 
     set_threads(1)
     store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))

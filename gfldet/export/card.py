@@ -1,0 +1,125 @@
+"""The card of an exported file: everything that a program needs to feed it and to read its outputs, as plain text.
+
+It travels inside the file (ONNX metadata, OpenVINO rt_info) under the keys below, and beside a web page as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import gfldet
+from gfldet.errors import CheckpointError
+from gfldet.ops.letterbox import PAD_COLOUR
+
+FORMAT = "gfldet-export-1"
+Layout = Literal["raw", "decoded", "detections"]
+LAYOUTS: tuple[Layout, ...] = ("raw", "decoded", "detections")
+# Outputs by layout, with shapes: B images, A anchor points, C classes, R bins, D detections (0 beyond `count`).
+OUTPUTS: dict[Layout, dict[str, str]] = {
+    "raw": {"bins": "B, 4R, A: logits of left, top, right, bottom", "logits": "B, C, A"},
+    "decoded": {"boxes": "B, A, 4: x1 y1 x2 y2 in px of the frame", "scores": "B, A, C in [0, 1]"},
+    "detections": {
+        "boxes": "B, D, 4: x1 y1 x2 y2 in px of the frame, best score first",
+        "scores": "B, D",
+        "classes": "B, D, int64",
+        "count": "B, int64: how many of the D are detections",
+    },
+}
+INPUT = "images"  # (B, 3, H, W) float32, as `channels` and `normalisation` say
+WEIGHTS_LICENCE = (
+    "gfldet is Apache-2.0. These weights are not part of it: they belong to whoever trained them, under the terms of "
+    "the data they were trained on."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What an exported file says of itself.
+
+    names        of the classes, in the order of the scores; `category_ids` are their ids in the user's own files
+    imgsz        frame (height, width) in px that images are letterboxed into: the only one, unless `dynamic` is `all`
+    batch        images of a run; any number if `dynamic` is not `none`
+    strides      of the levels; the A points run level by level, row by row
+    multiple     what the sides of a frame have to be multiples of
+    layout       a key of OUTPUTS
+    conf, iou, max_det, agnostic   how detections were chosen, where `layout` is `detections`
+    precision    float32, float16 or int8: what the file computes in; inputs and outputs are float32
+    licence      of the weights
+    """
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    imgsz: tuple[int, int]
+    strides: tuple[int, ...]
+    multiple: int
+    reg_max: int
+    layout: Layout
+    dynamic: Literal["none", "batch", "all"] = "none"
+    batch: int = 1
+    end2end: bool = False
+    conf: float = 0.0
+    iou: float = 1.0
+    max_det: int = 0
+    agnostic: bool = False
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    pad_colour: int = PAD_COLOUR
+    channels: str = "RGB"
+    normalisation: str = "x / 255"
+    model: str = ""
+    licence: str = WEIGHTS_LICENCE
+    gfldet: str = gfldet.__version__
+    format: str = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def to_text(self) -> dict[str, str]:
+        """Each entry as text: words as they are, all else as JSON."""
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in self.to_dict().items()
+        }
+
+    @classmethod
+    def from_text(cls, text: Mapping[str, str], file: str) -> Card:
+        """What `to_text` wrote; CheckpointError, naming `file`, for a card that is missing, later or damaged."""
+        if text.get("format") != FORMAT:
+            found = f"its format is {text['format']!r}" if "format" in text else "it has no card"
+            raise CheckpointError(
+                f"{file}: not a file that this gfldet exported ({found}, expected {FORMAT!r}). Export it anew with "
+                "gfldet export model=best.pt; weights of YOLOv8 come in by gfldet import weights=FILE out=imported.pt"
+            )
+        values: dict[str, Any] = {}
+        try:
+            for field in fields(cls):
+                if field.name in text:
+                    kept = text[field.name]
+                    value = (
+                        kept if field.type in ("str", "Layout") or "Literal" in str(field.type) else json.loads(kept)
+                    )
+                    values[field.name] = tuple(value) if isinstance(value, list) else value
+            card = cls(**values)
+            problem = card.problem()
+        except (TypeError, ValueError) as error:
+            problem = str(error)
+        if problem:
+            raise CheckpointError(f"{file}: its card is damaged ({problem}); export it anew with gfldet export")
+        return card
+
+    def problem(self) -> str:
+        """What contradicts itself in the card; empty if nothing does."""
+        sizes = (*self.imgsz, *self.strides, self.multiple, self.reg_max, self.batch)
+        if self.layout not in LAYOUTS:
+            return f"layout {self.layout!r}, expected one of {', '.join(LAYOUTS)}"
+        if len(self.imgsz) != 2 or not self.strides or any(not isinstance(s, int) or s < 1 for s in sizes):
+            return f"imgsz {self.imgsz}, strides {self.strides}, multiple {self.multiple}: whole numbers of px expected"
+        if any(side % self.multiple for side in self.imgsz):
+            return f"imgsz {self.imgsz} is no multiple of {self.multiple}"
+        if not self.names or len(self.names) != len(self.category_ids):
+            return f"{len(self.names)} names and {len(self.category_ids)} category ids"
+        return ""

@@ -1,0 +1,222 @@
+"""One export from settings to a finished file: built aside, compared with torch, and only then put in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gfldet.config.schema import ExportSettings
+from gfldet.data.spec import load_spec
+from gfldet.data.split import index_split, open_image
+from gfldet.engine import loading
+from gfldet.engine.detector import NMS
+from gfldet.engine.inference import for_inference
+from gfldet.engine.loading import Say
+from gfldet.engine.runs import check_writable
+from gfldet.errors import ConfigError, DataError, OutputError, listed
+from gfldet.export import onnx, openvino, quantise, runtime, web
+from gfldet.export.card import WEIGHTS_LICENCE, Card, Layout
+from gfldet.export.parity import compare
+from gfldet.nn.tasks import DetectionModel
+
+COMPARED_IMAGES = 6
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "web": "-web"}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is exported: the model, where it comes from, the ids of its classes in the user's files, its licence, and
+    the data set that it was trained on, if known."""
+
+    model: DetectionModel
+    source: str
+    category_ids: tuple[int, ...]
+    licence: str = WEIGHTS_LICENCE
+    data: str | None = None
+
+
+def export(subject: Subject, settings: ExportSettings) -> Path:
+    """Write the file that the settings ask for and return its path.
+
+    Raises UserErrors before any work for settings that make no sense together, a target that exists or data that cannot
+    be read; WorkError when the file differs from the torch model or, with int8, loses more than `max_drop`.  In each
+    case nothing is left behind.
+    """
+    say = loading.sayer(settings.verbose)
+    card = make_card(subject, settings)
+    target = choose_target(subject.source, settings)
+    if settings.int8:
+        load_spec(data_of(subject, settings))  # its mistakes now, not after minutes
+    images = compared_images(subject, settings, say)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".gfldet-export-", dir=target.parent) as folder:
+            made = build(subject, card, settings, Path(folder), images, say)
+            move(made, target, settings.exist_ok)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error}); choose another out=") from error
+    say(f"{card.model}: {', '.join(described(card))}")
+    say(f"licence: {card.licence}")
+    return target
+
+
+def make_card(subject: Subject, settings: ExportSettings) -> Card:
+    """What the file will say of itself; one ConfigError for all choices that make no sense together."""
+    model = subject.model
+    choose_inside = settings.nms or settings.format == "web"
+    layout: Layout = "detections" if choose_inside else "decoded" if settings.decode else "raw"
+    dynamic = settings.dynamic
+    if settings.format == "web" and "dynamic" not in settings.explicit:
+        dynamic = "all"
+    problems = []
+    if choose_inside and not settings.decode:
+        problems.append("decode=false with detections inside the graph: decoded boxes decide them; leave one out")
+    if settings.half and settings.int8:
+        problems.append("half=true with int8=true: a file computes in one precision; leave one out")
+    if problems:
+        raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
+    idle = sorted({"conf", "iou", "max_det", "agnostic_nms"} & settings.explicit) if not choose_inside else []
+    idle += ["batch"] if dynamic != "none" and "batch" in settings.explicit else []
+    if idle:
+        loading.warn(f"{', '.join(idle)}: without effect on this file; whoever runs it chooses (nms, dynamic)")
+    loading.check_size(settings.height_width, model.multiple)
+    nms = NMS.of(settings) if choose_inside else NMS(0.0, 1.0, 0)
+    return Card(
+        names=tuple(model.names.values()),
+        category_ids=subject.category_ids,
+        imgsz=settings.height_width,
+        strides=model.strides,
+        multiple=model.multiple,
+        reg_max=model.reg_max,
+        layout=layout,
+        dynamic=dynamic,  # type: ignore[arg-type]
+        batch=settings.batch if "batch" in settings.explicit and dynamic == "none" else 1,
+        end2end=model.end2end,
+        conf=nms.conf,
+        iou=nms.iou,
+        max_det=nms.max_det,
+        agnostic=nms.agnostic,
+        precision="int8" if settings.int8 else "float16" if settings.half else "float32",
+        model=model.description.name,
+        licence=subject.licence,
+    )
+
+
+def choose_target(source: str, settings: ExportSettings) -> Path:
+    """The file or folder to write: `out`, or beside the checkpoint (here, for a model of cfg/models) and named like it.
+
+    OutputError if it is there already (unless `exist_ok`), has a wrong suffix, or could not be written.
+    """
+    suffix = SUFFIX[settings.format]
+    beside = Path(source) if source.endswith(".pt") else Path(Path(source).name)
+    target = Path(settings.out) if settings.out else beside.with_name(f"{beside.stem}{suffix}")
+    if suffix.startswith(".") and target.suffix != suffix:
+        raise OutputError(f"out={target}: format={settings.format} writes a {suffix} file; end the name so")
+    if target.exists() and not settings.exist_ok:
+        raise OutputError(f"{target} exists; choose another out=, or exist_ok=true to write over it")
+    if target.exists() and target.is_dir() != (settings.format == "web"):
+        raise OutputError(f"{target}: is a {'folder' if target.is_dir() else 'file'}; choose another out=")
+    check_writable(target.parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def compared_images(subject: Subject, settings: ExportSettings, say: Say) -> list[NDArray[np.uint8]]:
+    """A few images to compare on: of the val split (else train) of `data`, of the data that the model was trained on,
+    or, where these are out of reach, of the built-in shapes."""
+    wanted = settings.data if "data" in settings.explicit else subject.data
+    if wanted is not None:
+        try:
+            spec = load_spec(wanted)
+            items = index_split(spec, "train" if spec.val is None else "val").items
+            step = max(1, len(items) // COMPARED_IMAGES)
+            say(f"compared on images of {spec.source}")
+            return [open_image(item.path) for item in items[::step][:COMPARED_IMAGES]]
+        except DataError as error:
+            if "data" in settings.explicit:
+                raise
+            loading.warn(
+                f"the training data are out of reach, so shapes are compared on ({str(error).splitlines()[0]})"
+            )
+    else:
+        say("compared on the built-in shapes; give data= for images of your own")
+    return [open_image(item.path) for item in index_split(load_spec("shapes"), "val").items[:COMPARED_IMAGES]]
+
+
+def build(
+    subject: Subject,
+    card: Card,
+    settings: ExportSettings,
+    folder: Path,
+    images: Sequence[NDArray[np.uint8]],
+    say: Say,
+) -> Path:
+    """Everything up to the finished file or folder in `folder`, which is returned."""
+    fused = for_inference(subject.model, torch.device("cpu"))
+    # OpenVINO keeps weights in float16 and computes as the processor likes; its graph comes from one in float32.
+    half = settings.half and settings.format != "openvino"
+    float_card = replace(card, precision="float16" if half else "float32")
+    bare_card = replace(float_card, layout="raw" if card.layout == "raw" else "decoded")
+    bare_file, final_file = folder / "bare.onnx", folder / "final.onnx"
+    graph = onnx.to_graph(for_inference(subject.model, torch.device("cpu")).model, bare_card)
+    onnx.save(graph, bare_card, bare_file)
+    if card.layout == "detections":
+        onnx.save(onnx.with_choice(graph, card), float_card, final_file)
+    else:
+        final_file = bare_file
+    bare = runtime.load(bare_file, "cpu", settings.threads)
+    final = runtime.load(final_file, "cpu", settings.threads) if final_file != bare_file else bare
+    say(str(compare(fused, bare, final, images)))
+    if settings.int8:
+        float_file, final_file = final_file, folder / "int8.onnx"
+        spec = load_spec(data_of(subject, settings))
+        calibration = quantise.calibration_images(spec, settings.calibration)
+        quantise.quantised(float_file, card, predicting_weights(subject.model), calibration, final_file)
+        quantise.check_drop(float_file, final_file, spec, settings)
+    if settings.format == "openvino":
+        final_file = openvino.convert(final_file, card, folder / "model.xml")
+        if not settings.int8:
+            final = runtime.load(final_file, "cpu", settings.threads)
+            say(f"OpenVINO: {compare(fused, bare if card.layout == 'detections' else final, final, images)}")
+    if settings.format == "web":
+        return web.write(final_file, card, folder / "web")
+    return final_file
+
+
+def data_of(subject: Subject, settings: ExportSettings) -> str:
+    """The data YAML that int8 is calibrated and measured on; ConfigError where none is known."""
+    if "data" not in settings.explicit and subject.data is None:
+        raise ConfigError("int8=true: needs images to calibrate on; give data=, the data YAML of the training run")
+    return settings.data if "data" in settings.explicit else str(subject.data)
+
+
+def predicting_weights(model: DetectionModel) -> list[str]:
+    """The graph's names for the weights of the layers whose outputs are the predictions."""
+    ours = {id(weight) for weight in model.predicting()}
+    return [f"model.{name}" for name, weight in model.named_parameters() if id(weight) in ours]
+
+
+def move(made: Path, target: Path, exist_ok: bool) -> None:
+    """Put what was made in its place; of an OpenVINO file the weights beside it too."""
+    if made.is_dir():
+        if target.exists() and exist_ok:
+            shutil.rmtree(target)
+        os.replace(made, target)
+        return
+    if made.suffix == ".xml":
+        os.replace(made.with_suffix(".bin"), target.with_suffix(".bin"))
+    os.replace(made, target)
+
+
+def described(card: Card) -> list[str]:
+    """The file in a few words for the terminal."""
+    height, width = card.imgsz
+    size = {"none": f"{card.batch} x {height} x {width} px", "batch": f"any number of {height} x {width} px"}
+    return [size.get(card.dynamic, "any number and size"), f"outputs {card.layout}", card.precision]

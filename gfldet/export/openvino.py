@@ -1,0 +1,22 @@
+"""ONNX file -> OpenVINO's .xml and .bin, with the card in its rt_info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfldet.errors import ConfigError
+from gfldet.export.card import Card
+from gfldet.export.runtime import RT_INFO
+
+
+def convert(file: Path, card: Card, target: Path) -> Path:
+    """Write `target` (.xml) and the .bin beside it; ConfigError where OpenVINO is not installed."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise ConfigError("format=openvino: OpenVINO is not installed; pip install 'gfldet[openvino]'") from error
+    model = openvino.Core().read_model(str(file))
+    for key, text in card.to_text().items():
+        model.set_rt_info(text, [RT_INFO, key])
+    openvino.save_model(model, str(target), compress_to_fp16=card.precision == "float16")
+    return target

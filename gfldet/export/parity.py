@@ -1,0 +1,128 @@
+"""The gate of an export: the file is run on real images and compared with the torch model before anyone sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.engine.detector import NMS, Found
+from gfldet.engine.inference import TorchDetector
+from gfldet.errors import WorkError
+from gfldet.export.card import Card
+from gfldet.export.runtime import ExportedDetector
+from gfldet.ops import letterbox
+
+SEEN = 0.01  # score from which on a point's box is compared: what background points say of sides is never looked at
+CONF = 0.05  # of the detections compared, unless the file itself cuts off higher
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The largest difference of a box side in px and of a score; and the share of detections that may have no partner,
+    where NMS had to choose between two that are as good as each other."""
+
+    px: float
+    score: float
+    alone: float = 0.0
+
+
+# float32: two orders above what other orders of summation were seen to make (.0005 px, 5e-7).  float16: ten bits.
+TOLERANCES = {"float32": Tolerance(0.05, 1e-4, 0.005), "float16": Tolerance(2.0, 0.02, 0.05)}
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What the comparison found: largest differences, and how much was compared."""
+
+    px: float
+    score: float
+    frames: int
+    detections: int
+    shapes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"equal to torch on {self.frames} frames ({', '.join(self.shapes)}): boxes within {self.px:.2g} px, scores "
+            f"within {self.score:.2g}; {self.detections} detections"
+        )
+
+
+def compare(
+    torch_side: TorchDetector, decoded: ExportedDetector, final: ExportedDetector, images: Sequence[NDArray[np.uint8]]
+) -> Parity:
+    """Run both on frames of every kind that the file takes.
+
+    `decoded` gives boxes and scores of all points (layouts raw and decoded), which are compared number by number;
+    `final` is the file as it will be used, of which the detections are compared too (it may be `decoded` itself).
+    Raises WorkError with the first difference beyond TOLERANCES.
+    """
+    limit = TOLERANCES[final.card.precision]
+    card = final.card
+    nms = NMS(max(CONF, card.conf), card.iou, card.max_det, card.agnostic) if card.max_det else NMS(CONF)
+    px = score = 0.0
+    count = frames = 0
+    shapes = []
+    for batch in batches(images, card):
+        shape = " x ".join(map(str, batch.shape[:3]))
+        outputs = torch_side.infer(batch)
+        points = _point_differences(outputs.numpy(), decoded, batch)
+        theirs, ours = final.choose(final.infer(batch), nms), torch_side.choose(outputs, nms)
+        alone = sum(_without_partner(a, b, limit) for a, b in zip(ours, theirs, strict=True))
+        found = sum(len(one.boxes) for one in ours)
+        if not (points.px <= limit.px and points.score <= limit.score and alone <= 1 + limit.alone * found):
+            raise WorkError(
+                f"the exported graph differs from the torch model on frames of {shape} (images x height x width): "
+                f"boxes by {points.px:.3g} px (at most {limit.px:g}), scores by {points.score:.3g} (at most "
+                f"{limit.score:g}), {alone} of {found} detections without a partner. Nothing was written; please "
+                "report this with the versions of torch and onnxruntime"
+            )
+        px, score = max(px, points.px), max(score, points.score)
+        count, frames = count + found, frames + len(batch)
+        shapes.append(shape)
+    return Parity(px, score, frames, count, tuple(shapes))
+
+
+def batches(images: Sequence[NDArray[np.uint8]], card: Card) -> Iterator[NDArray[np.uint8]]:
+    """The images, letterboxed into batches of every kind that the file takes: several sizes, several numbers."""
+    height, width = card.imgsz
+    step = card.multiple
+    frames = [(height, width)]
+    if card.dynamic == "all":
+        frames += [(max(step, height - step), width + step), (max(step, height // 2 // step * step), width)]
+    counts = (card.batch, card.batch + 1) if card.dynamic == "none" else (1, 3)
+    for number, frame in enumerate(frames):
+        count = counts[number % 2]
+        for start, size in ((0, count), (count, counts[1 - number % 2])) if number == 0 else ((0, count),):
+            picked = [images[(start + i) % len(images)] for i in range(size)]
+            yield np.stack([letterbox.framed(image, frame) for image in picked])
+
+
+@dataclass(frozen=True, slots=True)
+class _Differences:
+    px: float
+    score: float
+
+
+def _point_differences(
+    decoded: NDArray[np.float32], exported: ExportedDetector, batch: NDArray[np.uint8]
+) -> _Differences:
+    """Largest differences over all points of decoded torch output (B, 4 + C, A); not finite if the file's are not."""
+    boxes, scores = exported.points(exported.infer(batch))
+    ours = decoded.transpose(0, 2, 1)
+    centre, half = ours[..., :2], ours[..., 2:4] / 2
+    corners = np.concatenate((centre - half, centre + half), axis=-1)
+    seen = ours[..., 4:].max(-1) > SEEN
+    px = np.abs(corners - boxes)[seen].max(initial=0)
+    return _Differences(float(px), float(np.abs(ours[..., 4:] - scores).max()))
+
+
+def _without_partner(ours: Found, theirs: Found, limit: Tolerance) -> int:
+    """How many detections of either side have none of the same class, place and score on the other."""
+    close = (np.abs(ours.boxes[:, None] - theirs.boxes).max(-1, initial=0) <= limit.px) & (
+        np.abs(ours.scores[:, None] - theirs.scores) <= limit.score
+    )
+    same = close & (ours.classes[:, None] == theirs.classes)
+    return int((~same.any(1)).sum() + (~same.any(0)).sum())
