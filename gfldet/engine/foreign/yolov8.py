@@ -1,0 +1,70 @@
+"""Public YOLOv8 detectors, as .pt or .onnx files -> models and checkpoints of ours.
+
+yolov8.py   what the rest of gfldet calls
+unpickle.py an archive of torch.save -> inert records
+tree.py     their tree of modules -> description and weights
+graph.py    an ONNX graph -> description and weights
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gfldet.engine import checkpoint as checkpoints
+from gfldet.engine.checkpoint import Checkpoint
+from gfldet.engine.foreign import graph, tree, unpickle
+from gfldet.engine.foreign.records import Foreign, Refusal
+from gfldet.errors import CheckpointError, OutputError, UserError
+
+ADVICE = "give a YOLOv8 detection checkpoint (.pt) or its ONNX export (.onnx)"
+
+
+def read_yolov8(path: str | Path) -> Foreign:
+    """A YOLOv8 detector from a .pt of its trainer or an .onnx exported from it; none of the file's code is run.
+
+    Raises CheckpointError with the file, the reason and what to do for one that is missing, damaged, unsafe or of
+    another kind, and ConfigError where the package for ONNX files is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; {ADVICE}")
+    try:
+        if path.suffix.lower() == ".onnx":
+            return graph.read(path)
+        with unpickle.opened(path) as archive:
+            return tree.read(archive, path.stem)
+    except Refusal as error:
+        raise CheckpointError(f"{path}: refused: {error}; {ADVICE}") from error
+    except UserError:
+        raise
+    except Exception as error:  # bytes of any kind may be in there
+        reason = f"{type(error).__name__}: {str(error)[:150]}"
+        raise CheckpointError(f"{path}: not readable ({reason}); {ADVICE}") from error
+
+
+def check_out(out: str | Path) -> Path:
+    """Where the checkpoint is to go; OutputError if there is something or it could not be written."""
+    out = Path(out)
+    if out.suffix != ".pt":
+        raise OutputError(f"out={out}: a checkpoint's name ends with .pt; choose another out=")
+    if out.exists() or out.is_symlink():
+        raise OutputError(f"out={out}: exists, and is not overwritten; choose another out= or remove it")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"out={out}: {out.parent} is no folder that can be written to; make it, or choose another")
+    return out
+
+
+def save_imported(foreign: Foreign, out: str | Path) -> Path:
+    """Write a checkpoint that `Model(...)` and `pretrained=` take; the path it went to.
+
+    It is written aside and renamed, so that there is a whole file or none.  Raises OutputError as `check_out` does, and
+    when the disk is full.
+    """
+    path = check_out(out)
+    settings: dict[str, object] = {"licence": foreign.licence}
+    if foreign.imgsz is not None:
+        settings["imgsz"] = list(foreign.imgsz)
+    numbers = tuple(range(len(foreign.names)))
+    checkpoints.save(path, Checkpoint(foreign.description, foreign.names, numbers, foreign.weights, settings))
+    return path
