@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 import gfldet
@@ -141,19 +141,15 @@ def _no_such_command(word: str) -> str:
 
 def _work(command: str, settings: Settings) -> None:
     """Call `Model` with the settings that the user gave, and tell where the results lie."""
-    from gfldet.model import Model
+    from gfldet.model import Model, import_weights
 
-    told: set[str] = set()
-
-    def tell(message: Warning | str, *where: object, **more: object) -> None:
-        if str(message) not in told:
-            print(f"notice: {message}", file=sys.stderr)
-            told.add(str(message))
-
+    tell = _teller()
     for notice in settings.notices:
         tell(notice)
-    assert isinstance(settings, General)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
+    if not isinstance(settings, General):
+        print(f"Written: {import_weights(**given)}")
+        return
     model = Model(settings.model)
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
@@ -168,3 +164,15 @@ def _work(command: str, settings: Settings) -> None:
             getattr(model, command)(**given)
     if model.save_dir is not None:
         print(f"Results are in {model.save_dir}")
+
+
+def _teller() -> Callable[..., None]:
+    """What prints a notice (or stands for `warnings.showwarning`), the same one once."""
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *where: object, **more: object) -> None:
+        if str(message) not in told:
+            print(f"notice: {message}", file=sys.stderr)
+            told.add(str(message))
+
+    return tell

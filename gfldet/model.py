@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -60,7 +61,9 @@ class Model:
         self._exported: runtime.ExportedDetector | None = None
         if self.source.endswith(runtime.SUFFIXES):
             self._exported = runtime.load(self.source)
-        elif self.source.endswith(".pt"):
+            return
+        _need_torch(self.source)
+        if self.source.endswith(".pt"):
             self._take(self.source)
         else:
             self._model = _fresh(self.source)
@@ -167,7 +170,7 @@ class Model:
         )
         runs.make(folder)
         self.save_dir = folder
-        write_validation(folder, found, loaded.split, loaded.store, settings.plots)
+        write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
         return found
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
@@ -320,6 +323,46 @@ class Model:
         if self._exported:
             saved = {"imgsz": self._exported.card.imgsz}
         return {name: saved[name] for name in names if name in saved and name not in given.explicit}
+
+
+def _need_torch(what: str) -> None:
+    """ConfigError where torch is not installed."""
+    if find_spec("torch") is None:
+        raise ConfigError(
+            f"{what}: torch is not installed here; pip install torch torchvision. Without it, files that were exported "
+            "(.onnx, .xml) predict and validate"
+        )
+
+
+def _can_plot() -> bool:
+    """Whether matplotlib is here, which a small environment for exported files may lack; tells if it is not."""
+    there = find_spec("matplotlib") is not None
+    if not there:
+        loading.warn("plots=true: matplotlib is not installed, so no curves are drawn; pip install matplotlib")
+    return there
+
+
+def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -> Path:
+    """Bring in a YOLOv8 detection checkpoint (.pt) or its ONNX export (.onnx) as a checkpoint of ours; its path.
+
+    The file is read without running anything in it.  Without `out` the checkpoint is NAME-gfldet.pt beside it.  All
+    settings: `gfldet import --help`.
+    """
+    resolved = resolve("import", {**settings, "weights": weights, "out": out})
+    _need_torch("import")
+    from gfldet.engine.foreign.yolov8 import check_out, read_yolov8, save_imported
+
+    file = Path(resolved.weights)
+    target = check_out(resolved.out or file.with_name(f"{file.stem}-gfldet.pt"), resolved.exist_ok)
+    foreign = read_yolov8(file)
+    save_imported(foreign, target, resolved.exist_ok)
+    say = loading.sayer(resolved.verbose)
+    say(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")
+    say(
+        f"licence: these weights are not gfldet's; their own, {foreign.licence or 'which the file does not tell'}, "
+        "holds for them and for what is trained from them"
+    )
+    return target
 
 
 def _fresh(name: str) -> DetectionModel:

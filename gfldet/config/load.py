@@ -19,6 +19,7 @@ from gfldet.config.schema import (
     COMMANDS,
     Augmentation,
     ExportSettings,
+    ImportSettings,
     PredictSettings,
     Setting,
     Settings,
@@ -56,6 +57,8 @@ def resolve(command: Literal["val"], overrides: Mapping[str, Any], file: Path | 
 def resolve(command: Literal["predict"], overrides: Mapping[str, Any], file: Path | None = None) -> PredictSettings: ...
 @overload
 def resolve(command: Literal["export"], overrides: Mapping[str, Any], file: Path | None = None) -> ExportSettings: ...
+@overload
+def resolve(command: Literal["import"], overrides: Mapping[str, Any], file: Path | None = None) -> ImportSettings: ...
 @overload
 def resolve(command: str, overrides: Mapping[str, Any], file: Path | None = None) -> Settings: ...
 def resolve(command: str, overrides: Mapping[str, Any], file: Path | None = None) -> Settings:

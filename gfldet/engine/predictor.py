@@ -90,7 +90,7 @@ class Predictor:
 
     def _prediction(self, frame: Frame, box: Letterbox, found: Found, speed: dict[str, float]) -> Prediction:
         rows = np.column_stack((box.inverse(found.boxes), found.scores, found.classes))
-        bgr = np.ascontiguousarray(frame.image[..., ::-1])
+        bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
         results = Results(bgr, frame.path, self.detector.names, rows, speed)
         number = int(frame.name) if frame.name.isdecimal() else frame.name
         return Prediction(frame, results, coco_results(found, box, number, frame.file_name, self.category_ids))

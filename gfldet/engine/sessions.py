@@ -62,12 +62,11 @@ def prepare_training(
     train_set = make_train_set(settings, train)
     numbers = plan(settings, train.split, len(train_set))
     model.head.init_biases(settings.prior, numbers.half_side)
-    if not resume:
-        take_weights(model, settings, source, say)
+    licence = source.licence if source and resume else "" if resume else take_weights(model, settings, source, say)
     warn_of_reach(model, train.split, settings.height_width)
     size, batch = settings.height_width, settings.batch
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
-    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, folder / "weights")
+    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, folder / "weights", licence=licence)
     if resume and source:
         trainer.restore(source)
         say(f"going on with {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
@@ -134,9 +133,9 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, how, custom, repeats)
 
 
-def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, say: Say) -> None:
+def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, say: Say) -> str:
     """Start from the weights of the model given as a checkpoint, or of `pretrained`: a checkpoint too, or for a ResNet
-    torchvision's file of weights."""
+    torchvision's file of weights.  Returns the licence that came with them, if any."""
     if settings.pretrained is not None:
         if settings.pretrained == checkpoints.IMAGENET or settings.pretrained.endswith(".pth"):
             body = model.graph.layers[0]
@@ -147,10 +146,12 @@ def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpo
                 )
             file = checkpoints.load_backbone(body, settings.pretrained)
             say(f"weights: {body.name} from {file}, the rest at its start")
-            return
+            return ""
         source = checkpoints.load(settings.pretrained)
-    if source is not None:
-        say(f"weights: {checkpoints.transfer(model, source)}")
+    if source is None:
+        return ""
+    say(f"weights: {checkpoints.transfer(model, source)}")
+    return source.licence
 
 
 def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:

@@ -82,6 +82,7 @@ class Trainer:
     weights: Path
     observers: tuple[Observer, ...] = ()
     progress: Progress = field(default_factory=Progress)
+    licence: str = ""  # of the weights that the run starts from, where they have one of their own
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -217,6 +218,7 @@ class Trainer:
             settings=dump(self.settings),
             epoch=epoch,
             metrics={} if metrics is None else {"map": metrics.map, "map50": metrics.map50, "map75": metrics.map75},
+            licence=self.licence,
         )
         if best:
             checkpoints.save(self.weights / "best.pt", plain)

@@ -13,6 +13,7 @@ from gfldet.engine.inference import TorchDetector
 from gfldet.errors import WorkError
 from gfldet.export.card import Card
 from gfldet.export.runtime import ExportedDetector
+from gfldet.metrics.matching import pairwise_iou
 from gfldet.ops import letterbox
 
 SEEN = 0.01  # score from which on a point's box is compared: what background points say of sides is never looked at
@@ -70,7 +71,7 @@ def compare(
         outputs = torch_side.infer(batch)
         points = _point_differences(outputs.numpy(), decoded, batch)
         theirs, ours = final.choose(final.infer(batch), nms), torch_side.choose(outputs, nms)
-        alone = sum(_without_partner(a, b, limit) for a, b in zip(ours, theirs, strict=True))
+        alone = sum(_without_partner(a, b, limit, nms) for a, b in zip(ours, theirs, strict=True))
         found = sum(len(one.boxes) for one in ours)
         if not (points.px <= limit.px and points.score <= limit.score and alone <= 1 + limit.alone * found):
             raise WorkError(
@@ -119,10 +120,26 @@ def _point_differences(
     return _Differences(float(px), float(np.abs(ours[..., 4:] - scores).max()))
 
 
-def _without_partner(ours: Found, theirs: Found, limit: Tolerance) -> int:
-    """How many detections of either side have none of the same class, place and score on the other."""
-    close = (np.abs(ours.boxes[:, None] - theirs.boxes).max(-1, initial=0) <= limit.px) & (
-        np.abs(ours.scores[:, None] - theirs.scores) <= limit.score
-    )
-    same = close & (ours.classes[:, None] == theirs.classes)
-    return int((~same.any(1)).sum() + (~same.any(0)).sum())
+def _without_partner(ours: Found, theirs: Found, limit: Tolerance, nms: NMS) -> int:
+    """How many detections of either side have none of the same class, place and score on the other, nor an excuse.
+
+    Excuses are a score at a threshold (`conf`, or the last of `max_det`), and a choice of NMS that rounding decides:
+    between two of the same score, or two that overlap by just about `iou`, and what follows from such a choice.
+    """
+    tied = np.abs(ours.scores[:, None] - theirs.scores) <= limit.score
+    close = np.abs(ours.boxes[:, None] - theirs.boxes).max(-1, initial=0) <= limit.px
+    partner = tied & close & (ours.classes[:, None] == theirs.classes)
+    alone = ~partner.any(1), ~partner.any(0)
+    overlap = pairwise_iou(ours.boxes.astype(np.float64), theirs.boxes.astype(np.float64))
+    doubtful = tied | (np.abs(overlap - nms.iou) < 0.01)
+    rival = (overlap > nms.iou - 0.01) & (nms.agnostic | (ours.classes[:, None] == theirs.classes))
+    ours_excused = _at_threshold(ours, theirs, limit, nms) | (rival & (doubtful | alone[1])).any(1)
+    theirs_excused = _at_threshold(theirs, ours, limit, nms) | (rival & (doubtful | alone[0][:, None])).any(0)
+    return int((alone[0] & ~ours_excused).sum() + (alone[1] & ~theirs_excused).sum())
+
+
+def _at_threshold(some: Found, others: Found, limit: Tolerance, nms: NMS) -> NDArray[np.bool_]:
+    """Which of `some` score so low that rounding may have kept them from the others."""
+    full = len(others.scores) >= nms.max_det
+    lowest = float(others.scores.min()) if full else nms.conf
+    return np.asarray(some.scores <= lowest + limit.score)

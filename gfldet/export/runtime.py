@@ -126,8 +126,14 @@ class ExportedDetector:
 
 
 def to_input(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Frames (B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1]."""
-    return np.asarray(cv2.dnn.blobFromImages(list(images), 1 / 255), np.float32)
+    """Frames (B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], a plane at a time: opencv's own blob takes thrice
+    as long."""
+    count, height, width, channels = images.shape
+    out = np.empty((count, channels, height, width), np.float32)
+    for planes, image in zip(out, images, strict=True):
+        for plane, values in zip(planes, cv2.split(image), strict=True):
+            np.multiply(values, np.float32(1 / 255), out=plane)
+    return out
 
 
 def anchor_points(height: int, width: int, strides: tuple[int, ...]) -> NDArray[np.float32]:

@@ -236,7 +236,12 @@ def joint_logit(cls: Tensor, quality: Tensor) -> Tensor:
     `cls` (B, C, H, W), `quality` (B, 1, H, W).  What follows (losses, assigner, decoding, export) sees one score.
     """
     a, b = -cls, -quality.expand_as(cls)
-    return -torch.logaddexp(torch.logaddexp(a, b), a + b)
+    return -_logaddexp(_logaddexp(a, b), a + b)
+
+
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    """log(e^a + e^b), as torch.logaddexp, which ONNX lacks."""
+    return torch.maximum(a, b) + F.softplus(-(a - b).abs())
 
 
 GROUPS = 32  # of the group norm

@@ -79,7 +79,9 @@ def test_a_setting_of_another_command_is_named_as_such() -> None:
         "epochs: a setting of train, not of val",
         "save_txt: a setting of predict, not of val",
     ]
-    assert problems_of("predict", {"source": "x", "data": "y"}) == ["data: a setting of train, val and export, not of predict"]
+    assert problems_of("predict", {"source": "x", "data": "y"}) == [
+        "data: a setting of train, val and export, not of predict"
+    ]
 
 
 def test_predict_needs_a_source() -> None:

@@ -211,7 +211,8 @@ def test_what_is_written_works_as_any_checkpoint(
     assert checkpoints.transfer(fresh, checkpoints.load(out)).left == ()
     saved = checkpoints.load(out)
     assert saved.category_ids == (0, 1, 2)
-    assert saved.settings == {"licence": "AGPL-3.0 (https://example.org)", "imgsz": [96, 96]}
+    assert saved.settings == {"imgsz": [96, 96]}
+    assert "AGPL-3.0 (https://example.org)" in saved.licence
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_half(

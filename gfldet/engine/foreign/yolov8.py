@@ -43,28 +43,29 @@ def read_yolov8(path: str | Path) -> Foreign:
         raise CheckpointError(f"{path}: not readable ({reason}); {ADVICE}") from error
 
 
-def check_out(out: str | Path) -> Path:
-    """Where the checkpoint is to go; OutputError if there is something or it could not be written."""
+def check_out(out: str | Path, exist_ok: bool = False) -> Path:
+    """Where the checkpoint is to go; OutputError if there is something (unless `exist_ok`) or it could not be
+    written."""
     out = Path(out)
     if out.suffix != ".pt":
         raise OutputError(f"out={out}: a checkpoint's name ends with .pt; choose another out=")
-    if out.exists() or out.is_symlink():
-        raise OutputError(f"out={out}: exists, and is not overwritten; choose another out= or remove it")
+    if (out.exists() or out.is_symlink()) and not exist_ok:
+        raise OutputError(f"out={out}: exists; choose another out=, or exist_ok=true to write over it")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
         raise OutputError(f"out={out}: {out.parent} is no folder that can be written to; make it, or choose another")
     return out
 
 
-def save_imported(foreign: Foreign, out: str | Path) -> Path:
+def save_imported(foreign: Foreign, out: str | Path, exist_ok: bool = False) -> Path:
     """Write a checkpoint that `Model(...)` and `pretrained=` take; the path it went to.
 
     It is written aside and renamed, so that there is a whole file or none.  Raises OutputError as `check_out` does, and
     when the disk is full.
     """
-    path = check_out(out)
-    settings: dict[str, object] = {"licence": foreign.licence}
-    if foreign.imgsz is not None:
-        settings["imgsz"] = list(foreign.imgsz)
+    path = check_out(out, exist_ok)
+    settings = {} if foreign.imgsz is None else {"imgsz": list(foreign.imgsz)}
     numbers = tuple(range(len(foreign.names)))
-    checkpoints.save(path, Checkpoint(foreign.description, foreign.names, numbers, foreign.weights, settings))
+    licence = f"These weights were brought in: their licence is {foreign.licence or 'not told in their file'}."
+    saved = Checkpoint(foreign.description, foreign.names, numbers, foreign.weights, settings, licence=licence)
+    checkpoints.save(path, saved)
     return path
