@@ -195,5 +195,5 @@ def test_wrong_arguments_are_told(argv: list[str], message: str, capsys: pytest.
 def test_accuracy_is_measured_when_asked_for_only() -> None:
     from bench_parts.__main__ import arguments
 
-    assert arguments([]).parts == ["help", "train", "assigner", "loss", "mosaic"]
+    assert arguments([]).parts == ["help", "train", "assigner", "loss", "runtime", "mosaic"]
     assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]

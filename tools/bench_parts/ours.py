@@ -108,5 +108,65 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
 
 
+def export(data: str, imgsz: int, formats: list[str], folder: str) -> dict[str, Any]:
+    """Export gfldet-n with fresh weights; the files by format."""
+    from pathlib import Path
+
+    from gfldet.model import Model
+
+    files = {}
+    for format in formats:
+        out = str(Path(folder) / f"bench.{'xml' if format == 'openvino' else 'onnx'}")
+        given = {"data": data, "imgsz": imgsz, "dynamic": True, "exist_ok": True, "verbose": False}
+        files[format] = str(Model("gfldet-n").export(format=format, out=out, **given))
+    return files
+
+
+def runtime(file: str, data: str, imgsz: int, repeats: int) -> dict[str, Any]:
+    """Milliseconds an image of `predict`, from files to `Results`, and of its decoding and bare session in them."""
+    from gfldet.data.images import read_image
+    from gfldet.data.spec import load_spec
+    from gfldet.data.split import index_split
+    from gfldet.export import runtime as runner
+    from gfldet.model import Model
+    from gfldet.ops import letterbox
+
+    paths = [item.path for item in index_split(load_spec(data), "val").items][:40]
+    model, engine = Model(file), runner.load(file).engine
+    images = [read_image(path) for path in paths]
+    sizes = [image.shape for image in images]
+    frames = [letterbox.rectangle(s[0], s[1], (imgsz, imgsz), engine.card.multiple) for s in sizes]
+    inputs = [runner.to_input(letterbox.framed(i, f)[None]) for i, f in zip(images, frames, strict=True)]
+
+    def whole() -> None:
+        for _ in model.predict(paths, stream=True, imgsz=imgsz, verbose=False):
+            pass
+
+    def decoding() -> None:
+        for path in paths:
+            read_image(path)
+
+    def bare() -> None:
+        for one in inputs:
+            engine.run(one)
+
+    whole()
+    bare()
+    found: dict[str, list[float]] = {"whole": [], "decoding": [], "bare": []}
+    for _ in range(repeats):  # in turns, so that all three meet the same weather
+        for name, work in (("whole", whole), ("decoding", decoding), ("bare", bare)):
+            found[name] += probe.seconds(work, 1)
+    return {name: [1000 * s / len(paths) for s in seconds] for name, seconds in found.items()}
+
+
 if __name__ == "__main__":
-    probe.serve({"warm": warm, "assigner": assigner, "mosaic": mosaic, "loss": loss})
+    probe.serve(
+        {
+            "warm": warm,
+            "assigner": assigner,
+            "mosaic": mosaic,
+            "loss": loss,
+            "export": export,
+            "runtime": runtime,
+        }
+    )

@@ -152,6 +152,27 @@ def _train_theirs(bench: Bench, epochs: int, name: str) -> float:
     return train_peer(bench.theirs, bench.peer_data, bench.work / "runs" / "peer", name, epochs=epochs, **bench.shared)
 
 
+def runtime_rows(bench: Bench) -> Iterator[Row]:
+    """Exported files: what `predict` takes beyond decoding the image and running the session, and its start."""
+    files = bench.ours.ask(
+        "export", data=bench.data, imgsz=bench.imgsz, formats=["onnx", "openvino"], folder=str(bench.work)
+    )
+    for format, file in files.items():
+        answer = bench.ours.ask(
+            "runtime", file=file, data=bench.data, imgsz=bench.imgsz, repeats=2 if bench.quick else 7
+        )
+        spared = [d + b for d, b in zip(answer["decoding"], answer["bare"], strict=True)]
+        shares = [bare / whole for bare, whole in zip(spared, answer["whole"], strict=True)]
+        note = f"{median(answer['whole']):.1f} ms an image, of these {median(spared):.1f} ms decoding and bare session"
+        what = f"`predict` of {format}, {bench.imgsz} px: bare session and image decoding over the whole"
+        yield Row(what, "x", shares, more_is_better=True, at_least=0.909, note=note)
+    (image,) = images_in(bench.data, "val").records[:1]
+    command = ["predict", f"model={files['onnx']}", f"source={image.path}", "save=false"]
+    starts = [bench.ours.seconds(*command) for _ in bench.times(5)]
+    slow = "" if median(starts) < 1 else "slower than a second"
+    yield Row("`predict model=best.onnx` of one image, whole command", "s", starts, note="below 1 s asked", broken=slow)
+
+
 def accuracy_rows(bench: Bench) -> Iterator[Row]:
     """AP50-95 on val of the last epoch's weights, from scratch, by pycocotools from the saved predictions."""
     split, runs = images_in(bench.data, "val"), bench.work / "runs" / "gfldet"
@@ -178,6 +199,7 @@ PARTS = {
     "train": train_rows,
     "assigner": assigner_rows,
     "loss": loss_rows,
+    "runtime": runtime_rows,
     "mosaic": mosaic_rows,
     "accuracy": accuracy_rows,
 }
