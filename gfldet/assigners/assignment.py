@@ -67,15 +67,16 @@ def nobody(like: Tensor) -> Assignment:
     return Assignment(index, index, index, value, value, index.bool())
 
 
-def one_truth_per_point(place: Tensor, places: int, claims: Sequence[Tensor]) -> Tensor:
-    """Which of P pairs stay when each of `places` (points of all images) serves one truth: their numbers.
+def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor]) -> Tensor:
+    """The best of P pairs in each of `groups`: their numbers.
 
-    `place` (P,) is where each pair belongs.  The pair with the highest first claim (P,) stays, of equals that with the
-    highest second, and so on; of equals in all the first.
+    `group` (P,) is where each pair belongs, for one the point that it wants, which can serve one truth alone.  The pair
+    with the highest first claim (P,) is taken, of equals that with the highest second, and so on; of equals in all the
+    first.
     """
-    left = torch.arange(len(place), device=place.device)
+    left = torch.arange(len(group), device=group.device)
     for claim in claims:
-        best = claim.new_full((places,), -torch.inf).scatter_reduce(0, place[left], claim[left], "amax")
-        left = left[claim[left] == best[place[left]]]
-    first = left.new_full((places,), len(place)).scatter_reduce(0, place[left], left, "amin")
-    return first[first < len(place)]
+        best = claim.new_full((groups,), -torch.inf).scatter_reduce(0, group[left], claim[left], "amax")
+        left = left[claim[left] == best[group[left]]]
+    first = left.new_full((groups,), len(group)).scatter_reduce(0, group[left], left, "amin")
+    return first[first < len(group)]

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gfldet.assigners.assignment import Assignment, Predictions, Truths, nobody, one_truth_per_point
+from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of_each, nobody
 from gfldet.ops.boxes import aligned_iou, area, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points
 
@@ -113,7 +113,7 @@ class _Near:
         truth, k = positive.nonzero(as_tuple=True)
         point, image = self.number[truth, k], self.truths.image[truth]
         count, images = predictions.boxes.shape[1], predictions.boxes.shape[0]
-        stay = one_truth_per_point(image * count + point, images * count, [claim[truth, k]])
+        stay = best_of_each(image * count + point, images * count, [claim[truth, k]])
         image, point, truth, k = image[stay], point[stay], truth[stay], k[stay]
         sides = xyxy_to_ltrb(self.points[truth, k], self.truths.boxes[truth])
         return Assignment(

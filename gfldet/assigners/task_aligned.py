@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfldet.assigners.assignment import Assignment, Predictions, Truths, nobody, one_truth_per_point
+from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of_each, nobody
 from gfldet.ops.boxes import aligned_iou, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points
 
@@ -46,6 +46,7 @@ class TaskAlignedAssigner:
     - ties go to the nearer centre (a term that is small beside any real difference of log m);
     - a truth narrower than two cells of the finest level is grown to that size for the choice of candidates, so that
       every truth has points to choose from;
+    - a truth that lost all its points to others, as happens in dense images, is given one back (`_none_left_out`);
     - points from which the bins cannot reach all four sides stand back while a truth has others, and are marked.
     """
 
@@ -68,7 +69,8 @@ class TaskAlignedAssigner:
         pairs = _joined(best)
         images, count = predictions.boxes.shape[:2]
         place = truths.image[pairs.truth] * count + pairs.point
-        pairs = pairs.take(one_truth_per_point(place, images * count, (pairs.iou, pairs.metric)))
+        kept = best_of_each(place, images * count, (pairs.iou, pairs.metric))
+        pairs = pairs.take(_none_left_out(pairs, place, kept, images * count, len(truths.boxes)))
         return Assignment(
             image=truths.image[pairs.truth],
             point=pairs.point,
@@ -160,6 +162,37 @@ def _topk_per_truth(pairs: _Pairs, k: int) -> _Pairs:
     chosen, best = order[near], order[first[near]]
     # A truth reaches beyond the bins only when none of its points is within them: then it keeps those it has.
     return pairs.take(chosen[pairs.reachable[chosen] == pairs.reachable[best]])
+
+
+def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, truths: int) -> Tensor:
+    """Numbers of the pairs that count, after truths without a point among `kept` were given one of their candidates.
+
+    `place` (P,) is the point of each pair among all `places` points of the batch.  In each round every such truth asks
+    for its best candidate that is free or whose owner has others, and an owner gives one away; so no owner is left
+    without, and only truths of which too many share too few points can stay so.
+    """
+    owner = kept.new_full((places,), -1)
+    owner[place[kept]] = pairs.truth[kept]
+    points = torch.bincount(pairs.truth[kept], minlength=truths)
+    rounds = 0
+    while True:
+        asking = (points[pairs.truth] == 0).nonzero().squeeze(1)
+        holder = owner[place[asking]]
+        asking = asking[(holder < 0) | (points[holder] > 1)]
+        if not len(asking):
+            break
+        asking = asking[best_of_each(pairs.truth[asking], truths, (pairs.metric[asking],))]
+        asking = asking[best_of_each(place[asking], places, (pairs.iou[asking], pairs.metric[asking]))]
+        holder = owner[place[asking]]
+        nobody_s = truths + torch.arange(len(asking), device=asking.device)
+        giving = torch.where(holder < 0, nobody_s, holder)
+        asking = asking[best_of_each(giving, truths + len(asking), (pairs.iou[asking], pairs.metric[asking]))]
+        holder = owner[place[asking]]
+        points[holder[holder >= 0]] -= 1
+        points[pairs.truth[asking]] += 1
+        owner[place[asking]] = pairs.truth[asking]
+        rounds += 1
+    return (owner[place] == pairs.truth).nonzero().squeeze(1) if rounds else kept
 
 
 def _normalised(pairs: _Pairs, truths: int) -> Tensor:

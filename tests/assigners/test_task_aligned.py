@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from gfldet.assigners import Assignment, Predictions, TaskAlignedAssigner, Truths
+from gfldet.data.spec import load_spec
+from gfldet.data.split import load_split
+from gfldet.ops import letterbox
 from gfldet.ops.boxes import ltrb_to_xyxy, pairwise_iou, xyxy_to_ltrb
 from gfldet.ops.points import anchor_points, grids
 
@@ -54,7 +57,13 @@ def test_equals_the_dense_reference(seed: int, max_pairs: int) -> None:
     truths, predictions = random_truths(30, 2, seed), random_predictions(2, seed + 100)
     found = TaskAlignedAssigner(topk=10, max_pairs=max_pairs)(predictions, truths, LEVELS, REACH)
     ours = {(i, p): t for i, p, t in zip(*(x.tolist() for x in (found.image, found.point, found.truth)), strict=True)}
-    assert ours == dense(predictions, truths, 10)
+    reference = dense(predictions, truths, 10)
+    without = set(range(30)) - set(reference.values())
+    given = {place for place, truth in ours.items() if truth in without}
+    assert len(given) == len(without)  # one point each, and nothing else differs
+    assert {place: truth for place, truth in ours.items() if place not in given} == {
+        place: truth for place, truth in reference.items() if place not in given
+    }
     pairs = pairwise_iou(truths.boxes, predictions.boxes.flatten(0, 1))
     expected = pairs[found.truth, found.image * len(POINTS) + found.point]
     torch.testing.assert_close(found.iou, expected)
@@ -108,6 +117,45 @@ def test_many_small_truths_at_cold_start_all_have_points() -> None:
     )
     found = TaskAlignedAssigner()(cold_start(), truths, LEVELS, REACH)
     assert found.truth.unique().tolist() == list(range(64))
+
+
+def test_of_truths_in_one_place_none_is_left_out() -> None:
+    """Up to six equal boxes around five points: one each, and the sixth has none to get.  Beside them one that is safe."""
+    box, alone = [32.5, 32.5, 47.5, 47.5], [80.0, 80.0, 88.0, 88.0]
+    points = ((POINTS > 32.5) & (POINTS < 47.5)).all(1).nonzero().squeeze(1)
+    assert len(points) == 5  # four of stride 8, one of stride 16
+    for count in (2, 3, 5, 6):
+        truths = Truths(
+            torch.tensor([box] * count + [alone]),
+            torch.zeros(count + 1, dtype=torch.int64),
+            torch.zeros(count + 1).long(),
+        )
+        found = TaskAlignedAssigner()(cold_start(), truths, LEVELS, REACH)
+        assert len(found.point.unique()) == len(found.point)
+        assert len(found.truth.unique()) == min(count, 5) + 1
+        assert torch.isin(points, found.point).all()
+
+
+@pytest.mark.parametrize("name", ["shapes-small", "shapes-dense", "shapes-thin", "shapes-huge"])
+def test_no_truth_of_the_hard_sets_is_without_a_point(name: str) -> None:
+    """From random weights on: boxes of about one size and scores at the prior, and boxes and scores of any kind."""
+    levels = grids([(320 // s, 320 // s) for s in (8, 16, 32)], (8, 16, 32))
+    points, strides = anchor_points(levels)
+    split = load_split(load_spec(name), "val")
+    generator = torch.Generator().manual_seed(0)
+    for record in split.records[:3]:
+        boxes = torch.from_numpy(letterbox.fit(record.height, record.width, (320, 320)).forward(record.boxes))
+        truths = Truths(boxes, torch.from_numpy(record.classes), torch.zeros(len(boxes), dtype=torch.int64))
+        cold = torch.full((1, len(points), len(split.names)), -4.6)
+        spread = torch.randn(cold.shape, generator=generator)
+        sides = torch.rand(1, len(points), 4, generator=generator) * 4 * strides
+        for predictions in (
+            Predictions(cold, ltrb_to_xyxy(points, 7.5 * strides.expand(-1, 4))[None]),
+            Predictions(spread, ltrb_to_xyxy(points, sides)),
+        ):
+            found = TaskAlignedAssigner()(predictions, truths, levels, REACH)
+            assert len(found.truth.unique()) == len(boxes)
+            assert len(found.point.unique()) == len(found.point)
 
 
 def test_a_point_claimed_twice_goes_to_the_higher_iou() -> None:
