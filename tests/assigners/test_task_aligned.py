@@ -120,7 +120,7 @@ def test_many_small_truths_at_cold_start_all_have_points() -> None:
 
 
 def test_of_truths_in_one_place_none_is_left_out() -> None:
-    """Up to six equal boxes around five points: one each, and the sixth has none to get.  Beside them one that is safe."""
+    """Up to six equal boxes around five points: one each, none for the sixth.  Beside them one that is safe."""
     box, alone = [32.5, 32.5, 47.5, 47.5], [80.0, 80.0, 88.0, 88.0]
     points = ((POINTS > 32.5) & (POINTS < 47.5)).all(1).nonzero().squeeze(1)
     assert len(points) == 5  # four of stride 8, one of stride 16
