@@ -220,7 +220,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_half(
 ) -> None:
     foreign = read_yolov8(file)
     (tmp_path / "there.pt").write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"there\.pt: exists, and is not overwritten; choose another out="):
+    with pytest.raises(OutputError, match=r"there\.pt: exists; choose another out=, or exist_ok=true"):
         save_imported(foreign, tmp_path / "there.pt")
     assert (tmp_path / "there.pt").read_text("utf-8") == "mine"
     with pytest.raises(OutputError, match=r"name ends with \.pt"):
