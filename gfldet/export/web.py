@@ -1,12 +1,26 @@
-"""A folder with a static page that runs the model in a browser, by onnxruntime-web."""
+"""A folder with a static page that runs the model in a browser, by onnxruntime-web.
+
+The page's own files lie in `page/`, plain JavaScript that is copied as it is; `npm install` in the folder adds
+onnxruntime-web, of which nothing is here.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from gfldet.export.card import Card
 
+PAGE = Path(__file__).parent / "page"
+
 
 def write(file: Path, card: Card, folder: Path) -> Path:
-    """Fill `folder` with the page and the model `file`."""
-    raise NotImplementedError
+    """Fill `folder` with the page, the ONNX `file` of layout detections and its card; the folder."""
+    folder.mkdir()
+    for part in PAGE.iterdir():
+        shutil.copyfile(part, folder / part.name)
+    shutil.copyfile(file, folder / "model.onnx")
+    text = json.dumps(card.to_dict(), ensure_ascii=False, indent=2)
+    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+    return folder

@@ -13,7 +13,8 @@ import pytest
 import gfldet
 
 ROOT = Path(gfldet.__file__).parents[1]
-SCRIPTS = ["tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce", ".ci/run"]
+PYTHON_SCRIPTS = ["tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce"]
+SCRIPTS = [*PYTHON_SCRIPTS, "tools/browser", ".ci/run"]
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "tools" / "env.sh").is_file(), reason="not a checkout"),
@@ -45,7 +46,7 @@ def test_script_names_no_host(script: str) -> None:
     assert not re.search(r"https?://|index-url|pypi", (ROOT / script).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:-1])
+@pytest.mark.parametrize("script", PYTHON_SCRIPTS)
 def test_no_usable_python(script: str, copy: Path) -> None:
     done = run(str(copy / script), PYTHON="false")
     assert done.returncode == 2
@@ -54,7 +55,7 @@ def test_no_usable_python(script: str, copy: Path) -> None:
     assert not (copy / ".venv").exists()
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:-1])
+@pytest.mark.parametrize("script", PYTHON_SCRIPTS)
 def test_a_named_python_that_is_not_there(script: str, copy: Path) -> None:
     for done in (
         run(str(copy / script), "--python", "/no/python"),
@@ -62,3 +63,20 @@ def test_a_named_python_that_is_not_there(script: str, copy: Path) -> None:
     ):
         assert done.returncode == 2
         assert "/no/python: no such Python (from GFLDET_PYTHON or --python)" in done.stderr
+
+
+def test_browser_says_what_to_install(tmp_path: Path) -> None:
+    for name in ("dirname", "basename"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n", encoding="utf-8")
+    (tmp_path / "id").chmod(0o755)
+    done = subprocess.run(
+        [str(shutil.which("bash")), str(ROOT / "tools" / "browser")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "what Debian has as chromium chromium-driver npm; install that" in done.stderr

@@ -34,6 +34,9 @@ def test_the_wheel_holds_the_package_and_cfg_alone(unpacked: Path) -> None:
     shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cfg").rglob("*.yaml")}
     assert shipped == {path.relative_to(unpacked / "gfldet").as_posix() for path in unpacked.rglob("cfg/**/*.yaml")}
     assert (unpacked / "gfldet" / "py.typed").is_file()
+    page = {path.name for path in (ROOT / "gfldet" / "export" / "page").iterdir()}
+    assert "index.html" in page
+    assert page == {path.name for path in (unpacked / "gfldet" / "export" / "page").iterdir()}
     assert list(unpacked.glob("*.dist-info/licenses/LICENSE"))
 
 
