@@ -13,8 +13,10 @@ import pytest
 import gfldet
 
 ROOT = Path(gfldet.__file__).parents[1]
-PYTHON_SCRIPTS = ["tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce"]
-SCRIPTS = [*PYTHON_SCRIPTS, "tools/browser", ".ci/run"]
+PYTHON_SCRIPTS = [
+    *("tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce", "tools/small"),
+]
+SCRIPTS = [*PYTHON_SCRIPTS, "tools/browser", "tools/small", ".ci/run"]
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "tools" / "env.sh").is_file(), reason="not a checkout"),

@@ -1,8 +1,9 @@
-"""Exported files where torch is not installed: nothing can be imported but the packages that the README names."""
+"""Exported files where torch is not installed, and nothing but the few packages that README names."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,14 +16,13 @@ import pytest
 import gfldet
 from gfldet import Model
 
-# The modules of what README's command installs (numpy opencv-python-headless onnxruntime pyyaml pillow tqdm hotcoco
-# pycocotools), and of what these bring along.
+# The modules of what tools/small installs, and of what that brings along.
 ALLOWED = (
     *("gfldet", "numpy", "cv2", "onnxruntime", "yaml", "_yaml", "PIL", "tqdm", "hotcoco", "pycocotools"),
     *("flatbuffers", "google", "packaging"),
 )
-
-COMMANDS = """
+# In the environment of the tests: everything else is hidden.
+HIDE = """
 import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 allowed = set(sys.argv[1].split()) | set(sys.stdlib_module_names)
@@ -34,25 +34,50 @@ class Small:
 
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Small]
 sys.path[:0] = [sys.argv[2]]
+"""
+COMMANDS = """
+import sys
 from gfldet.cli import main
 file, data, images = sys.argv[3:]
 assert main(["predict", f"model={file}", f"source={images}", "conf=0.3", "save_json=true", "save=false"]) == 0
 assert main(["val", f"model={file}", f"data={data}"]) == 0
 assert main(["train"]) == 2
-others = {name.partition(".")[0] for name in sys.modules} - allowed
-assert not others & {"torch", "torchvision", "matplotlib", "onnx", "scipy", "sympy"}, others
+others = {name.partition(".")[0] for name in sys.modules} & {"torch", "torchvision", "matplotlib", "onnx", "scipy"}
+assert not others, others
 """
+MEGABYTES = 300
+
+
+@pytest.fixture(params=["hidden", "made"])
+def command(request: pytest.FixtureRequest) -> list[str]:
+    """Python with its first arguments: the tests' own with most of it hidden, or that of tools/small."""
+    root = Path(gfldet.__file__).parents[1]
+    if request.param == "hidden":
+        return [sys.executable, "-c", HIDE + COMMANDS, " ".join(ALLOWED), str(root)]
+    python = os.environ.get("GFLDET_SMALL_PYTHON")
+    if not python:
+        pytest.skip("GFLDET_SMALL_PYTHON=$(tools/small) names the environment")
+    return [python, "-I", "-c", COMMANDS, "", ""]
+
+
+def test_the_small_environment_is_small() -> None:
+    python = os.environ.get("GFLDET_SMALL_PYTHON")
+    if not python:
+        pytest.skip("GFLDET_SMALL_PYTHON=$(tools/small) names the environment")
+    folder = Path(python).parents[1]
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sum(path.stat().st_size for path in files) < MEGABYTES * 1e6
+    assert not list(folder.glob("lib/*/site-packages/torch*"))
 
 
 def test_predict_and_val_without_torch(
-    checkpoint: Callable[..., Path], dataset: Callable[..., Any], tmp_path: Path
+    command: list[str], checkpoint: Callable[..., Path], dataset: Callable[..., Any], tmp_path: Path
 ) -> None:
     data = dataset(val=3)
     best = checkpoint(data.yaml)
     file = Model(best).export(dynamic=True, verbose=False, threads=1)
     images = data.images / "val"
-    root = Path(gfldet.__file__).parents[1]
-    command = [sys.executable, "-c", COMMANDS, " ".join(ALLOWED), *map(str, (root, file, data.yaml, images))]
+    command = [*command, *map(str, (file, data.yaml, images))]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "matplotlib is not installed, so no curves are drawn" in done.stderr
