@@ -54,6 +54,7 @@ def test_the_table_has_means_and_ranges_best_first() -> None:
     assert rows[5].startswith("| a | 0.350 ± 0.050 |")
 
 
+@pytest.mark.long
 def test_a_whole_comparison(
     dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,13 @@ def test_the_file_finds_what_the_checkpoint_finds(
             exported.predict(pictures[0], **given, **chosen)
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted((resolve_model_yaml("gfldet")[0].parent).glob("*.yaml"))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=[pytest.mark.long] if path.stem.endswith("-r50") else [])
+        for path in sorted(resolve_model_yaml("gfldet")[0].parent.glob("*.yaml"))
+    ],
+)
 def test_every_model_of_cfg(spread: Spread, name: str, pictures: list[np.ndarray], tmp_path: Path) -> None:
     path, scale = resolve_model_yaml(name)
     model = spread(DetectionModel(read_description(path, scale, nc=3), ["a", "b", "c"]))
