@@ -24,7 +24,8 @@ _FIRST_STEPS = """\
 Settings are written key=value (or --key value), in any order; cfg=my.yaml takes them from a file:
   gfldet train model=gfldet-n data=my-data.yaml epochs=60 imgsz=640
   gfldet val model=runs/train/weights/best.pt data=my-data.yaml
-  gfldet predict model=runs/train/weights/best.pt source=my-images/"""
+  gfldet predict model=runs/train/weights/best.pt source=my-images/
+  gfldet export model=runs/train/weights/best.pt dynamic=true"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +130,8 @@ def _meant(token: str, command: str) -> str:
     if close:
         return f"; did you mean {close[0]}=VALUE?"
     guess = "source" if command == "predict" else "data" if token.endswith((".yaml", ".yml")) else ""
-    guess = "model" if token.endswith(".pt") else guess
+    if token.endswith((".pt", ".onnx", ".xml")):
+        guess = "weights" if command == "import" else "model"
     return f"; did you mean {guess}={token}?" if guess else ""
 
 
