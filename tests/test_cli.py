@@ -41,6 +41,7 @@ failure: list[BaseException] = []
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("gfldet.model")
     module.Model = FakeModel  # type: ignore[attr-defined]
+    module.import_weights = lambda **given: calls.append(("import", given)) or "imported.pt"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gfldet.model", module)
     calls.clear()
     failure.clear()
@@ -211,3 +212,21 @@ def test_a_bug_keeps_its_traceback() -> None:
     failure.append(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         main(["train"])
+
+
+def test_export_and_import_tell_what_they_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "model=best.pt", "nms=True"]) == 0
+    assert calls == [("Model", "best.pt"), ("export", {"nms": True})]
+    calls.clear()
+    assert main(["import", "weights=yolov8n.pt"]) == 0
+    assert calls == [("import", {"weights": "yolov8n.pt"})]
+    assert capsys.readouterr().out.splitlines()[-1] == "Written: imported.pt"
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [(["val", "best.onnx"], "model=best.onnx"), (["import", "yolov8n.pt", "out=x.pt"], "weights=yolov8n.pt")],
+)
+def test_a_bare_file_is_guessed(words: list[str], guess: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert f"did you mean {guess}?" in capsys.readouterr().err
