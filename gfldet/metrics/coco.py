@@ -22,7 +22,7 @@ import numpy as np
 
 from gfldet.errors import ConfigError
 from gfldet.metrics.confusion import confusion_matrix
-from gfldet.metrics.curves import Curve, Point, best_mean, class_curves
+from gfldet.metrics.curves import Curve, Point, best_mean, class_curves, found_share
 from gfldet.metrics.matching import Detections, Floats, Ints, Truths, detection_columns, match, truth_columns
 from gfldet.metrics.quality import score_iou_correlation
 
@@ -58,6 +58,7 @@ class DetectionMetrics:
 
     map, map50, map75   mean AP over classes with truths: IoU .50:.95, .50, .75;  map_small, ...: truths by area
     precision, recall, f1  means over classes with truths, at `best_conf`: the one threshold where their mean F1 is best
+    found               share of the truths that some detection finds (IoU .5, whatever its score), mean over classes
     score_iou           rank correlation of score with IoU (see `quality`): whether a score says how well a box fits
     score_iou_matched   the same of the detections that overlap a truth by .5 or more
     truths, images      of the whole split, images without truths included
@@ -75,6 +76,7 @@ class DetectionMetrics:
     recall: float
     f1: float
     best_conf: float
+    found: float
     score_iou: float
     score_iou_matched: float
     truths: int
@@ -132,6 +134,7 @@ def evaluate(
         recall=overall.recall,
         f1=overall.f1,
         best_conf=overall.conf,
+        found=found_share(curves),
         score_iou=score_iou_correlation(truths, columns),
         score_iou_matched=score_iou_correlation(truths, columns, least_iou=0.5),
         truths=len(truths.classes),

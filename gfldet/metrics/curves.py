@@ -108,6 +108,12 @@ def best_mean(curves: Sequence[Curve]) -> Point:
     return Point(conf, precision, recall, f1)
 
 
+def found_share(curves: Sequence[Curve]) -> float:
+    """Mean over the classes with truths of the recall that all detections together have; NaN without truths."""
+    shares = [float(curve.recall[-1]) if len(curve.scores) else 0.0 for curve in curves if curve.truths]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
 def mean_f1_curve(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
     """Distinct scores of all classes, falling (S,), and the mean F1 of the classes with truths at each (S,)."""
     curves = [curve for curve in curves if curve.truths]

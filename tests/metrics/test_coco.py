@@ -171,7 +171,7 @@ def test_plain_data_for_json(make_split, found):
     text = json.dumps(plain, allow_nan=False)
     assert json.loads(text) == plain
     wanted = {"map", "map50", "map75", "map_small", "map_medium", "map_large", "precision", "recall", "f1", "best_conf"}
-    wanted |= {"score_iou", "score_iou_matched"}
+    wanted |= {"found", "score_iou", "score_iou_matched"}
     assert wanted | {"per_class", "truths", "images"} == set(plain)
     assert plain["map_small"] is None
     assert plain["map_large"] == pytest.approx(1)

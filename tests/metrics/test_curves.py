@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gfldet.metrics.curves import Curve, best_mean, class_curves, mean_f1_curve
+from gfldet.metrics.curves import Curve, best_mean, class_curves, found_share, mean_f1_curve
 from gfldet.metrics.matching import Detections, Matches, Truths
 
 
@@ -115,3 +115,11 @@ def test_no_detections_at_all():
     lines = class_curves(*columns([], [0, 1, 1]), classes=3)
     assert [line.truths for line in lines] == [1, 2, 0]
     assert all(len(line.scores) == 0 for line in lines)
+
+
+def test_share_of_truths_found_by_hand() -> None:
+    half, whole = curve(4, (0.9, 1, 1), (0.2, 2, 7)), curve(1, (0.5, 1, 1))
+    missed, none = curve(3), curve(0, (0.5, 0, 1))
+    assert found_share([half, whole]) == 0.75
+    assert found_share([half, whole, missed, none]) == 0.5
+    assert math.isnan(found_share([none]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import compare_parts.report
 from compare_parts.report import Result, cell
 
-COLUMNS = {**compare_parts.report.COLUMNS, "scores above .05": "above_low"}
+COLUMNS = {**compare_parts.report.COLUMNS, "scores above .05": "above_low", "truths found": "found"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def markdown(cells: Sequence[Cell], facts: Sequence[str]) -> str:
         [
             one.data,
             str(one.epochs),
-            *(cell([run.metrics[key] for run in one.runs]) for key in COLUMNS.values()),
+            *(cell([run.metrics.get(key, float("nan")) for run in one.runs]) for key in COLUMNS.values()),
             f"{sum(run.seconds for run in one.runs) / len(one.runs):.0f}",
             ", ".join(str(run.seed) for run in one.runs),
             cell(one.peer) if one.peer else "",
