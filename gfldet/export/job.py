@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +58,7 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
     try:
         with tempfile.TemporaryDirectory(prefix=".gfldet-export-", dir=target.parent) as folder:
             made = build(subject, card, settings, Path(folder), images, say)
-            move(made, target, settings.exist_ok)
+            move(made, target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error}); choose another out=") from error
     say(f"{card.model}: {', '.join(described(card))}")
@@ -119,8 +118,9 @@ def choose_target(source: str, settings: ExportSettings) -> Path:
     target = Path(settings.out) if settings.out else beside.with_name(f"{beside.stem}{suffix}")
     if suffix.startswith(".") and target.suffix != suffix:
         raise OutputError(f"out={target}: format={settings.format} writes a {suffix} file; end the name so")
-    if target.exists() and not settings.exist_ok:
-        raise OutputError(f"{target} exists; choose another out=, or exist_ok=true to write over it")
+    for path in (target, target.with_suffix(".bin")) if suffix == ".xml" else (target,):
+        if path.exists() and not settings.exist_ok:
+            raise OutputError(f"{path} exists; choose another out=, or exist_ok=true to write over it")
     if target.exists() and target.is_dir() != (settings.format == "web"):
         raise OutputError(f"{target}: is a {'folder' if target.is_dir() else 'file'}; choose another out=")
     check_writable(target.parent)
@@ -203,12 +203,14 @@ def predicting_weights(model: DetectionModel) -> list[str]:
     return [f"model.{name}" for name, weight in model.named_parameters() if id(weight) in ours]
 
 
-def move(made: Path, target: Path, exist_ok: bool) -> None:
-    """Put what was made in its place; of an OpenVINO file the weights beside it too."""
-    if made.is_dir():
-        if target.exists() and exist_ok:
-            shutil.rmtree(target)
-        os.replace(made, target)
+def move(made: Path, target: Path) -> None:
+    """Put what was made in its place; of an OpenVINO file the weights beside it too.
+
+    In a folder that exists the files of the same names are replaced, and nothing else is touched.
+    """
+    if made.is_dir() and target.exists():
+        for part in made.iterdir():
+            os.replace(part, target / part.name)
         return
     if made.suffix == ".xml":
         os.replace(made.with_suffix(".bin"), target.with_suffix(".bin"))

@@ -99,7 +99,10 @@ def calibration_images(spec: DataSpec, count: int) -> Iterator[NDArray[np.uint8]
 def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings) -> None:
     """Measure the AP of both files on the val split and tell it; WorkError where more than `max_drop` is lost."""
     say = loading.sayer(settings.verbose)
-    ap = [_measured(file, spec, settings) for file in (before, after)]
+    loaded = loading.load_images(
+        spec, "val", settings.height_width, loading.memory_budget("auto"), settings.on_bad, lambda line: None, False
+    )
+    ap = [_measured(file, loaded, settings) for file in (before, after)]
     drop = ap[0] - ap[1]
     size = [file.stat().st_size / 1e6 for file in (before, after)]
     told = f"AP {ap[0]:.4f} in float, {ap[1]:.4f} in int8 (a drop of {drop:.4f}); {size[0]:.1f} -> {size[1]:.1f} MB"
@@ -111,10 +114,8 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
     say(f"int8: {told}")
 
 
-def _measured(file: Path, spec: DataSpec, settings: ExportSettings) -> float:
+def _measured(file: Path, loaded: loading.LoadedSplit, settings: ExportSettings) -> float:
+    """The AP of an exported file on a split."""
     detector = runtime.load(file, "cpu", settings.threads)
-    loaded = loading.load_images(
-        spec, "val", settings.height_width, loading.memory_budget("auto"), settings.on_bad, lambda line: None, False
-    )
     data = loading.eval_set(loaded, settings.height_width, settings.batch, detector.multiple, detector.frame is None)
     return validate(detector, data, NMS.of(settings), workers=0, detailed=False).metrics.map

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,8 @@ def _spread(model: DetectionModel, seed: int = 0) -> DetectionModel:
             value.uniform_(0.5, 2, generator=generator)
         elif name.endswith("running_mean"):
             value.normal_(0, 0.2, generator=generator)
+        elif value.ndim == 4:
+            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
     model.head.init_biases(prior=0.3)
     for weight in model.predicting():
         if weight.ndim == 4:
@@ -58,7 +61,8 @@ def checkpoint(spread_model: DetectionModel, tmp_path: Path) -> Callable[..., Pa
 
 @pytest.fixture
 def pictures() -> list[np.ndarray]:
-    """RGB pictures of several sizes and shapes."""
+    """RGB pictures of several sizes and shapes, no two places alike: equal scores would leave NMS a choice."""
     rng = np.random.default_rng(0)
-    coarse = [rng.integers(0, 255, (h // 8, w // 8, 3), np.uint8) for h, w in ((64, 64), (80, 120), (160, 48))]
-    return [np.kron(c, np.ones((8, 8, 1), np.uint8)) for c in coarse]
+    shapes = ((64, 64), (80, 120), (160, 48))
+    coarse = [rng.integers(0, 255, (h // 8, w // 8, 3), np.uint8) for h, w in shapes]
+    return [cv2.resize(c, (w, h), interpolation=cv2.INTER_CUBIC) for c, (h, w) in zip(coarse, shapes, strict=True)]

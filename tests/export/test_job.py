@@ -181,8 +181,31 @@ def test_targets(checkpoint: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file, not a folder"):
         Model(best).export(out=str(tmp_path / "file" / "x.onnx"), **QUIET)
+    (tmp_path / "y.bin").write_text("mine")
+    with pytest.raises(OutputError, match=r"y\.bin exists"):
+        Model(best).export(format="openvino", out=str(tmp_path / "y.xml"), **QUIET)
+    assert (tmp_path / "y.bin").read_text() == "mine"
     monkeypatch.chdir(tmp_path)
     assert Model("gfldet-n").export(imgsz=64, **QUIET) == Path("gfldet-n.onnx")
+
+
+def test_what_else_is_in_a_folder_stays(checkpoint: Write, tmp_path: Path) -> None:
+    best = checkpoint()
+    folder = Model(best).export(format="web", **QUIET)
+    assert folder == best.with_name("best-web")
+    (folder / "node_modules").mkdir()
+    (folder / "mine.txt").write_text("mine")
+    (folder / "model.onnx").write_text("old")
+    Model(best).export(format="web", exist_ok=True, **QUIET)
+    assert (folder / "mine.txt").read_text() == "mine"
+    assert (folder / "node_modules").is_dir()
+    assert (folder / "model.onnx").stat().st_size > 1000
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_very_low_threshold(checkpoint: Write) -> None:
+    """As it is written into the graph's text."""
+    assert runtime.load(Model(checkpoint()).export(nms=True, conf=1e-5, iou=1, **QUIET)).card.conf == 1e-5
 
 
 def test_choices_that_make_no_sense(checkpoint: Write, capsys: pytest.CaptureFixture[str]) -> None:
