@@ -230,7 +230,8 @@ class Model:
                 if saver is not None:
                     saver.add(prediction)
                     self.save_dir = saver.folder
-                say(f"{prediction.results.path}: {prediction.results.verbose()}")
+                if settings.verbose:
+                    say(f"{prediction.results.path}: {prediction.results.verbose()}")
                 yield prediction.results
         finally:
             if saver is not None:

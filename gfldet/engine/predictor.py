@@ -25,11 +25,20 @@ VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """One frame and what was found in it, as `Results` for the user and as COCO results for predictions.json."""
+    """One frame and what was found in it: `Results` for the user; `found` lies in the letterbox `box`."""
 
     frame: Frame
     results: Results
-    coco: list[dict[str, Any]]
+    found: Found
+    box: Letterbox
+    category_ids: tuple[int, ...]
+
+    @property
+    def coco(self) -> list[dict[str, Any]]:
+        """The same as COCO results, for predictions.json."""
+        name = self.frame.name
+        number = int(name) if name.isdecimal() else name
+        return coco_results(self.found, self.box, number, self.frame.file_name, self.category_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +101,7 @@ class Predictor:
         rows = np.column_stack((box.inverse(found.boxes), found.scores, found.classes))
         bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
         results = Results(bgr, frame.path, self.detector.names, rows, speed)
-        number = int(frame.name) if frame.name.isdecimal() else frame.name
-        return Prediction(frame, results, coco_results(found, box, number, frame.file_name, self.category_ids))
+        return Prediction(frame, results, found, box, self.category_ids)
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ from bench_parts.score import average_precision
 from bench_parts.sides import Side
 from bench_parts.table import Row
 
-CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem
+CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem; 640 px is also what models run at by default
 
 
 @dataclass(frozen=True)
@@ -154,18 +154,18 @@ def _train_theirs(bench: Bench, epochs: int, name: str) -> float:
 
 def runtime_rows(bench: Bench) -> Iterator[Row]:
     """Exported files: what `predict` takes beyond decoding the image and running the session, and its start."""
-    files = bench.ours.ask(
-        "export", data=bench.data, imgsz=bench.imgsz, formats=["onnx", "openvino"], folder=str(bench.work)
-    )
-    for format, file in files.items():
-        answer = bench.ours.ask(
-            "runtime", file=file, data=bench.data, imgsz=bench.imgsz, repeats=2 if bench.quick else 7
-        )
-        spared = [d + b for d, b in zip(answer["decoding"], answer["bare"], strict=True)]
-        shares = [bare / whole for bare, whole in zip(spared, answer["whole"], strict=True)]
-        note = f"{median(answer['whole']):.1f} ms an image, of these {median(spared):.1f} ms decoding and bare session"
-        what = f"`predict` of {format}, {bench.imgsz} px: bare session and image decoding over the whole"
-        yield Row(what, "x", shares, more_is_better=True, at_least=0.909, note=note)
+    formats = ["onnx", "openvino"]
+    files = bench.ours.ask("export", data=bench.data, imgsz=INPUT, formats=formats, folder=str(bench.work))
+    for imgsz in (INPUT, bench.imgsz):
+        for format, file in files.items():
+            request = {"data": bench.data, "imgsz": imgsz, "repeats": 2 if bench.quick else 7}
+            answer = bench.ours.ask("runtime", file=file, **request)
+            spared = [d + b for d, b in zip(answer["decoding"], answer["bare"], strict=True)]
+            shares = [bare / whole for bare, whole in zip(spared, answer["whole"], strict=True)]
+            note = f"{median(answer['whole']):.1f} ms an image, of these {median(spared):.1f} ms cannot be spared"
+            what = f"`predict` of {format}, {imgsz} px: image decoding and bare session over the whole"
+            at_least = 0.909 if imgsz == INPUT else None
+            yield Row(what, "x", shares, more_is_better=True, at_least=at_least, note=note)
     (image,) = images_in(bench.data, "val").records[:1]
     command = ["predict", f"model={files['onnx']}", f"source={image.path}", "save=false"]
     starts = [bench.ours.seconds(*command) for _ in bench.times(5)]
