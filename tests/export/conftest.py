@@ -26,6 +26,8 @@ def _spread(model: DetectionModel, seed: int = 0) -> DetectionModel:
             value.uniform_(0.5, 2, generator=generator)
         elif name.endswith("running_mean"):
             value.normal_(0, 0.2, generator=generator)
+        elif name.endswith("bias"):  # no number is left to the seed of the moment
+            value.uniform_(-0.1, 0.1, generator=generator)
         elif value.ndim == 4:
             value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
     model.head.init_biases(prior=0.3)
