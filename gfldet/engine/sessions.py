@@ -62,7 +62,9 @@ def prepare_training(
     train_set = make_train_set(settings, train)
     numbers = plan(settings, train.split, len(train_set))
     model.head.init_biases(settings.prior, numbers.half_side)
-    licence = source.licence if source and resume else "" if resume else take_weights(model, settings, source, say)
+    licence = source.licence if source else ""
+    if not resume:
+        licence = take_weights(model, settings, source, say)
     warn_of_reach(model, train.split, settings.height_width)
     size, batch = settings.height_width, settings.batch
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
-from gfldet.data.spec import load_spec
+from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import index_split, open_image
 from gfldet.engine import loading
 from gfldet.engine.detector import NMS
@@ -53,7 +53,7 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
     card = make_card(subject, settings)
     target = choose_target(subject.source, settings)
     if settings.int8:
-        load_spec(data_of(subject, settings))  # its mistakes now, not after minutes
+        int8_data(subject, settings)  # its mistakes now, not after minutes
     images = compared_images(subject, settings, say)
     try:
         with tempfile.TemporaryDirectory(prefix=".gfldet-export-", dir=target.parent) as folder:
@@ -131,7 +131,7 @@ def choose_target(source: str, settings: ExportSettings) -> Path:
 def compared_images(subject: Subject, settings: ExportSettings, say: Say) -> list[NDArray[np.uint8]]:
     """A few images to compare on: of the val split (else train) of `data`, of the data that the model was trained on,
     or, where these are out of reach, of the built-in shapes."""
-    wanted = settings.data if "data" in settings.explicit else subject.data
+    wanted = data_of(subject, settings)
     if wanted is not None:
         try:
             spec = load_spec(wanted)
@@ -176,7 +176,7 @@ def build(
     say(str(compare(fused, bare, final, images)))
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
-        spec = load_spec(data_of(subject, settings))
+        spec = int8_data(subject, settings)
         calibration = quantise.calibration_images(spec, settings.calibration)
         quantise.quantised(float_file, card, predicting_weights(subject.model), calibration, final_file)
         quantise.check_drop(float_file, final_file, spec, settings)
@@ -190,11 +190,17 @@ def build(
     return final_file
 
 
-def data_of(subject: Subject, settings: ExportSettings) -> str:
-    """The data YAML that int8 is calibrated and measured on; ConfigError where none is known."""
-    if "data" not in settings.explicit and subject.data is None:
+def data_of(subject: Subject, settings: ExportSettings) -> str | None:
+    """The data YAML that the user gives, else that of the training run, if known."""
+    return settings.data if "data" in settings.explicit else subject.data
+
+
+def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:
+    """The data set that int8 is calibrated and measured on; ConfigError where none is known."""
+    wanted = data_of(subject, settings)
+    if wanted is None:
         raise ConfigError("int8=true: needs images to calibrate on; give data=, the data YAML of the training run")
-    return settings.data if "data" in settings.explicit else str(subject.data)
+    return load_spec(wanted)
 
 
 def predicting_weights(model: DetectionModel) -> list[str]:

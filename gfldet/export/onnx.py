@@ -143,13 +143,14 @@ choice (float[batch, points, 4] all_boxes, float[batch, points, classes] all_sco
 }}
 """
 # (P, 3): image, class and point of what NMS keeps; all other scores become 0.
-BY_NMS = """
-    picked = NonMaxSuppression(all_boxes, by_class, max_det, iou, conf)
-    values = GatherND(by_class, picked)
-    whole = Shape(by_class)
-    blank = ConstantOfShape(whole)
+SUPPRESSION = """
+    picked = NonMaxSuppression({boxes}, {scores}, max_det, iou, conf)
+    values = GatherND({scores}, picked)
+    extent = Shape({scores})
+    blank = ConstantOfShape(extent)
     surviving = ScatterND(blank, picked, values)
 """
+BY_NMS = SUPPRESSION.format(boxes="all_boxes", scores="by_class")
 # The same where a box of one class may suppress that of another: every class of a point is a box of one class "object".
 BY_AGNOSTIC_NMS = """
     whole = Shape(by_class)
@@ -159,12 +160,7 @@ BY_AGNOSTIC_NMS = """
     box_rows = Tile(all_boxes, repeats)
     score_shape = Concat<axis = 0>(images, one, last)
     score_rows = Reshape(by_class, score_shape)
-    picked = NonMaxSuppression(box_rows, score_rows, max_det, iou, conf)
-    values = GatherND(score_rows, picked)
-    row_shape = Shape(score_rows)
-    blank = ConstantOfShape(row_shape)
-    surviving = ScatterND(blank, picked, values)
-"""
+""" + SUPPRESSION.format(boxes="box_rows", scores="score_rows")
 BY_SCORE = """
     above = Greater(by_class, conf)
     surviving = Where(above, by_class, zero)

@@ -48,23 +48,25 @@ assert not others, others
 MEGABYTES = 300
 
 
+def made_python() -> str:
+    """The Python of tools/small."""
+    python = os.environ.get("GFLDET_SMALL_PYTHON")
+    if not python:
+        pytest.skip("GFLDET_SMALL_PYTHON=$(tools/small) names the environment")
+    return python
+
+
 @pytest.fixture(params=["hidden", "made"])
 def command(request: pytest.FixtureRequest) -> list[str]:
     """Python with its first arguments: the tests' own with most of it hidden, or that of tools/small."""
     root = Path(gfldet.__file__).parents[1]
     if request.param == "hidden":
         return [sys.executable, "-c", HIDE + COMMANDS, " ".join(ALLOWED), str(root)]
-    python = os.environ.get("GFLDET_SMALL_PYTHON")
-    if not python:
-        pytest.skip("GFLDET_SMALL_PYTHON=$(tools/small) names the environment")
-    return [python, "-I", "-c", COMMANDS, "", ""]
+    return [made_python(), "-I", "-c", COMMANDS, "", ""]
 
 
 def test_the_small_environment_is_small() -> None:
-    python = os.environ.get("GFLDET_SMALL_PYTHON")
-    if not python:
-        pytest.skip("GFLDET_SMALL_PYTHON=$(tools/small) names the environment")
-    folder = Path(python).parents[1]
+    folder = Path(made_python()).parents[1]
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     assert sum(path.stat().st_size for path in files) < MEGABYTES * 1e6
     assert not list(folder.glob("lib/*/site-packages/torch*"))
