@@ -22,11 +22,14 @@ def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_variants_are_settings_that_exist() -> None:
-    from compare_parts.variants import VARIANTS
+    from compare_parts.variants import SETS
 
-    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) >= 8
-    for variant in VARIANTS:
-        resolve("train", variant.settings)
+    variants = [variant for chosen in SETS.values() for variant in chosen]
+    assert all(len({variant.name for variant in chosen}) == len(chosen) >= 8 for chosen in SETS.values())
+    for variant in variants:
+        settings = resolve("train", variant.settings)
+        defaults = resolve("train", {})
+        assert all(getattr(settings, key) != getattr(defaults, key) for key in variant.settings), variant.name
 
 
 def test_a_variant_of_one_s_own() -> None:
@@ -34,7 +37,7 @@ def test_a_variant_of_one_s_own() -> None:
 
     assert parse("BCE + DFL").settings == {"cls_loss": "bce"}
     assert parse("mine:cls=2,dgqp=true").settings == {"cls": "2", "dgqp": "true"}
-    for wrong in ("BCE", "mine:cls", ":cls=2", "mine:=2"):
+    for wrong in ("CE", "mine:cls", ":cls=2", "mine:=2"):
         with pytest.raises(ValueError, match=r"no such variant|is written NAME:key=value"):
             parse(wrong)
 
@@ -52,6 +55,45 @@ def test_the_table_has_means_and_ranges_best_first() -> None:
     means = " ± 0.000 | ".join(["0.500", "0.800", "0.500", "0.600", "0.400"])
     assert rows[4] == f"| b | {means} ± 0.000 | 10 | 0, 1 |"
     assert rows[5].startswith("| a | 0.350 ± 0.050 |")
+
+
+def test_several_data_sets_stand_side_by_side() -> None:
+    from compare_parts.report import Result, beside
+
+    def result(name: str, seed: int, ap: float) -> Result:
+        return Result(name, seed, {"map": ap, "map75": 0.5, "score_iou": 0.6}, 10.0)
+
+    one = [result("default", 0, 0.3), result("no mosaic", 0, 0.5), result("default", 1, 0.4)]
+    two = [result("default", 0, 0.7), result("no mosaic", 0, 0.6), result("default", 1, 0.8)]
+    rows = beside({"cells": one, "cards": two}, ["data: x"]).splitlines()
+    assert rows[2].startswith("| variant | cells: AP | difference | AP75 | score ~ IoU | cards: AP | difference |")
+    rest = "0.500 ± 0.000 | 0.600 ± 0.000"
+    assert rows[4] == f"| default | 0.350 ± 0.050 |  | {rest} | 0.750 ± 0.050 |  | {rest} |"
+    mosaic = f"| no mosaic | 0.500 ± 0.000 | +0.200 ± 0.000 | {rest} | 0.600 ± 0.000 | -0.100 ± 0.000 | {rest} |"
+    assert rows[5] == mosaic  # the difference is that of seed 0, which both have
+
+
+@pytest.mark.long
+def test_a_comparison_of_two_data_sets(
+    dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compare_parts import __main__ as compare
+
+    out = tmp_path / "out"
+    data = dataset().yaml
+    again = data.with_name("again.yaml")
+    again.write_bytes(data.read_bytes())
+    words = ["default", "no flip", "--data", str(data), str(again), "--model", str(tiny_yaml)]
+    words += ["--epochs", "1", "--seeds", "0", "--imgsz", "64", "--batch", "3", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["tools/compare", *words])
+    assert compare.main() == 0
+    table = capsys.readouterr().out
+    assert f"| variant | {data.stem}: AP | difference |" in table
+    assert "| no flip |" in table
+    assert (out / "chart.png").stat().st_size > 1000
+    assert len(list(out.glob("*/weights/last.pt"))) == 4
+    with pytest.raises(SystemExit, match="2"):
+        compare.arguments(["--data", "a/x.yaml", "b/x.yaml"])
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""tools/compare: variants of the losses and heads, trained on one data set with equal budgets and seeds."""
+"""tools/compare: variants of the losses, heads or recipe, trained on data sets with equal budgets and seeds."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ import shlex
 import sys
 from pathlib import Path
 
-from compare_parts.report import Result, chart, markdown
+from compare_parts.report import Result, beside, chart, markdown
 from compare_parts.runs import Budget, run
-from compare_parts.variants import VARIANTS, parse
+from compare_parts.variants import SETS, parse
 from gfldet.errors import UserError, WorkError
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser("tools/compare", description=__doc__)
-    names = ", ".join(variant.name for variant in VARIANTS)
+    names = "; ".join(f"{name}: {', '.join(v.name for v in variants)}" for name, variants in SETS.items())
     parser.add_argument(
         "variants",
         nargs="*",
         metavar="VARIANT",
-        help=f"of {names} (default: all), or one of your own: NAME:key=value,key=value",
+        help=f"one that has a name ({names}), or one of your own, NAME:key=value,key=value (default: the whole set)",
     )
-    parser.add_argument("--data", default="shapes", help="data YAML (default: the built-in shapes)")
+    parser.add_argument("--set", choices=list(SETS), default="losses", help="what to compare (default: losses)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["shapes"],
+        help="data YAMLs; several make one table of differences from the first variant (default: the built-in shapes)",
+    )
     parser.add_argument("--model", default="gfldet-n", help="model (default: gfldet-n)")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -37,34 +43,40 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     given = parser.parse_args(argv)
     try:
-        given.variants = [parse(text) for text in given.variants] or list(VARIANTS)
+        given.variants = [parse(text) for text in given.variants] or list(SETS[given.set])
     except ValueError as error:
         parser.error(str(error))
+    if len({Path(data).stem for data in given.data}) < len(given.data):
+        parser.error("--data: two of the files have one name, which is what their runs are called by; rename one")
     return given
 
 
 def main() -> int:
-    """Run everything, a seed at a time, and write the table after each run."""
+    """Run everything, a seed and a data set at a time, and write the table after each run."""
     given = arguments()
-    results: list[Result] = []
-    budget = Budget(given.data, given.model, given.epochs, given.imgsz, given.batch, given.out)
-    data = Path(given.data).name
+    results: dict[str, list[Result]] = {Path(data).stem: [] for data in given.data}
     facts = [
-        f"data: {data}; {given.model}, {given.epochs} epochs from scratch, {given.imgsz} px, batch {given.batch}, last "
-        "weights",
+        f"data: {', '.join(Path(data).name for data in given.data)}; {given.model}, {given.epochs} epochs from "
+        f"scratch, {given.imgsz} px, batch {given.batch}, last weights",
         f"command: `tools/compare {shlex.join(sys.argv[1:])}`",
     ]
+    table = ""
     try:
         for seed in given.seeds:
             for variant in given.variants:
-                print(f"{variant.name}, seed {seed} ...", file=sys.stderr, flush=True)
-                results.append(run(variant, seed, budget))
-                (given.out / "table.md").write_text(markdown(results, facts), encoding="utf-8")
+                for data in given.data:
+                    name = Path(data).stem
+                    print(f"{name}, {variant.name}, seed {seed} ...", file=sys.stderr, flush=True)
+                    budget = Budget(data, given.model, given.epochs, given.imgsz, given.batch, given.out)
+                    results[name].append(run(variant, seed, budget))
+                first, *others = results.values()
+                table = beside(results, facts) if others else markdown(first, facts)
+                (given.out / "table.md").write_text(table, encoding="utf-8")
         chart(results, given.out / "chart.png")
     except (UserError, WorkError) as error:
         print(f"tools/compare: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
-    print(markdown(results, facts))
+    print(table)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,24 +37,53 @@ def markdown(results: Sequence[Result], facts: Sequence[str]) -> str:
     return "\n".join([*lines, "", spread, ""])
 
 
-def chart(results: Sequence[Result], path: Path) -> None:
-    """AP and both correlations of score with IoU side by side: a small dot a seed, a large one the mean."""
+def beside(results: Mapping[str, Sequence[Result]], facts: Sequence[str]) -> str:
+    """Several data sets side by side, in the order of running: AP, and the differences from the first variant."""
+    head, rows = ["variant"], [[name] for name in _names(next(iter(results.values())))]
+    for data, runs in results.items():
+        head += [f"{data}: AP", "difference", "AP75", "score ~ IoU"]
+        first = _of(runs, rows[0][0])
+        for row in rows:
+            mine = _of(runs, row[0])
+            pairs = [(a, b) for a in mine for b in first if a.seed == b.seed]
+            row += [
+                cell([run.metrics["map"] for run in mine]),
+                "" if mine == first else cell([a.metrics["map"] - b.metrics["map"] for a, b in pairs], sign=True),
+                cell([run.metrics["map75"] for run in mine]),
+                cell([run.metrics["score_iou"] for run in mine]),
+            ]
+    lines = [*(f"{fact}  " for fact in facts), "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
+    note = (
+        "A cell is the mean over the seeds, ± half the difference of the highest and the lowest; a difference is taken "
+        "seed by seed. score ~ IoU is the rank correlation over the best detections, two for each truth."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def chart(results: Mapping[str, Sequence[Result]], path: Path) -> None:
+    """One data set: AP and both correlations of score with IoU side by side; several: the AP of each.
+
+    A small dot a seed, a large one the mean.
+    """
     from matplotlib.figure import Figure
 
-    names = _ranked(results)[::-1]
-    panels = {
-        "AP": "AP50-95",
-        "score ~ IoU": "correlation of score with IoU",
-        "the same, IoU ≥ .5": "the same, where IoU ≥ .5",
-    }
-    figure = Figure(figsize=(12.0, 0.8 + 0.42 * len(names)), layout="constrained", dpi=120)
-    for ax, title in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+    if len(results) == 1:
+        runs = next(iter(results.values()))
+        titles = {"AP": "AP50-95", "score ~ IoU": "correlation of score with IoU"}
+        titles["the same, IoU ≥ .5"] = "the same, where IoU ≥ .5"
+        panels = [(title, COLUMNS[column], runs) for column, title in titles.items()]
+        names = _ranked(runs)[::-1]
+    else:
+        panels = [(f"AP50-95 on {data}", "map", runs) for data, runs in results.items()]
+        names = _names(panels[0][2])[::-1]
+    figure = Figure(figsize=(4.0 * len(panels), 0.8 + 0.42 * len(names)), layout="constrained", dpi=120)
+    for ax, (title, key, runs) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for row, name in enumerate(names):
-            values = [result.metrics[COLUMNS[title]] for result in _of(results, name)]
+            values = [result.metrics[key] for result in _of(runs, name)]
             ax.plot(values, [row] * len(values), "o", color="#4c78a8", markersize=4)
             ax.plot(_mean(values), row, "o", color="#4c78a8", markersize=9, alpha=0.6)
         ax.set_yticks(range(len(names)), names)
-        ax.set_title(panels[title], fontsize=10)
+        ax.set_title(title, fontsize=10)
         ax.grid(alpha=0.3)
     figure.savefig(path)
 
@@ -63,9 +92,12 @@ def _of(results: Sequence[Result], name: str) -> list[Result]:
     return [result for result in results if result.variant == name]
 
 
+def _names(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(result.variant for result in results))
+
+
 def _ranked(results: Sequence[Result]) -> list[str]:
-    names = list(dict.fromkeys(result.variant for result in results))
-    return sorted(names, key=lambda name: -_mean([r.metrics["map"] for r in _of(results, name)]))
+    return sorted(_names(results), key=lambda name: -_mean([r.metrics["map"] for r in _of(results, name)]))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -77,9 +109,9 @@ def _cells(runs: Sequence[Result]) -> list[str]:
     return [*cells, f"{_mean([run.seconds for run in runs]):.0f}", ", ".join(str(run.seed) for run in runs)]
 
 
-def cell(values: Sequence[float]) -> str:
-    """Mean ± half the range."""
-    return f"{_mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}"
+def cell(values: Sequence[float], sign: bool = False) -> str:
+    """Mean ± half the range; with `sign` a plus before positive ones."""
+    return f"{_mean(values):{'+' if sign else ''}.3f} ± {(max(values) - min(values)) / 2:.3f}"
 
 
 def _row(cells: Sequence[str]) -> str:
