@@ -177,15 +177,13 @@ class Optimiser:
 
     optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd"), "who turns gradients into steps")
     lr0: float | None = _setting(
-        None, Optional(Real(0, 1, above=True)), "full learning rate; none is 0.0015, for sgd 0.01"
+        None,
+        Optional(Real(0, 1, above=True)),
+        "full learning rate; none is 0.003 for muon, 0.0015 for adamw, 0.01 for sgd",
     )
     lrf: float = _setting(0.01, _SHARE, "last learning rate as a share of lr0")
     flat: float = _setting(0.5, _SHARE, "share of the run at full rate, before the cosine down to lrf")
-    momentum: float | None = _setting(
-        None,
-        Optional(Real(0, 0.9999)),
-        "momentum of muon and sgd, first beta of adamw; none is 0.95 for muon and 0.9 for the others",
-    )
+    momentum: float = _setting(0.9, Real(0, 0.9999), "momentum of muon and sgd, first beta of adamw")
     weight_decay: float | None = _setting(
         None, Optional(_SHARE), "decay of weight matrices; none is 0.02, for sgd 0.0005"
     )

@@ -40,6 +40,8 @@ class Muon(torch.optim.Optimizer):
     A convolution's filters (c_out, c_in, k, k) are the matrix (c_out, c_in * k * k).  Its step has a root mean square
     of `scale` x lr, so that one rate serves both kinds.  Departure: .5, where Liu et al. have the .2 of Adam's steps;
     short runs of a detector get further with it (30 epochs of 205 images: AP .585 at .2, .594 at .5, .588 at 1).
+    A momentum of .9 looks ten steps back where the authors' .95 looks twenty: in a run of a few hundred steps the older
+    ones are stale (24 epochs, rate .003: AP .609 against .597).
     `dtype` is what the iteration computes in; bfloat16 is precise enough for it.
     """
 
@@ -47,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         self,
         groups: Iterable[dict[str, Any]],
         lr: float,
-        momentum: float = 0.95,
+        momentum: float = 0.9,
         betas: tuple[float, float] = (0.9, 0.999),
         scale: float = 0.5,
         dtype: torch.dtype = torch.float32,

@@ -13,9 +13,8 @@ from gfldet.data.records import Split
 from gfldet.data.sampling import balanced_weights
 from gfldet.errors import ConfigError
 
-DEFAULT_LR = {"muon": 1.5e-3, "adamw": 1.5e-3, "sgd": 1e-2}
+DEFAULT_LR = {"muon": 3e-3, "adamw": 1.5e-3, "sgd": 1e-2}
 DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}
-DEFAULT_MOMENTUM = {"muon": 0.95, "adamw": 0.9, "sgd": 0.9}
 WARMUP_STEPS = {"muon": 25, "adamw": 100, "sgd": 100}  # Muon's steps have one size from the first
 ATSS_SHARE = 1 / 3  # of a run with assigner=tal-after-atss: as in TOOD and PicoDet, near PP-YOLOE's 30 of 80 epochs
 LONGEST_WARMUP = 0.2  # share of the run: a warm-up as long as the run would never let it train
@@ -68,7 +67,7 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
         lr0=DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0,
         lrf=settings.lrf,
         flat=settings.flat,
-        momentum=DEFAULT_MOMENTUM[settings.optimizer] if settings.momentum is None else settings.momentum,
+        momentum=settings.momentum,
         weight_decay=DEFAULT_DECAY[settings.optimizer] if settings.weight_decay is None else settings.weight_decay,
         warmup_steps=warmup,
         close_epoch=settings.epochs - round(closed),
