@@ -86,6 +86,7 @@ def test_what_is_left_open_follows_from_the_run() -> None:
     assert planned(epochs=40, optimizer="sgd").weight_decay == 5e-4
     assert planned(epochs=10, optimizer="adamw").warmup_steps == 40  # a fifth of 200 steps
     assert planned(epochs=40, optimizer="adamw").lr0 == 1.5e-3
+    assert (planned(epochs=40, optimizer="adamw").momentum, planned(epochs=40).momentum) == (0.9, 0.9)
     assert planned(epochs=1, steps_per_epoch=2).warmup_steps == 0
 
 

@@ -29,12 +29,7 @@ def markdown(results: Sequence[Result], facts: Sequence[str]) -> str:
     """The table, best AP first, under the lines that say how it came about."""
     rows = [[name, *_cells(_of(results, name))] for name in _ranked(results)]
     head = ["variant", *COLUMNS, "training, s", "seeds"]
-    lines = [*(f"{fact}  " for fact in facts), "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
-    spread = (
-        "A cell is the mean over the seeds, ± half the difference of the highest and the lowest. score ~ IoU is the "
-        "rank correlation over the best detections, two for each truth."
-    )
-    return "\n".join([*lines, "", spread, ""])
+    return _table(head, rows, facts)
 
 
 def beside(results: Mapping[str, Sequence[Result]], facts: Sequence[str]) -> str:
@@ -52,12 +47,17 @@ def beside(results: Mapping[str, Sequence[Result]], facts: Sequence[str]) -> str
                 cell([run.metrics["map75"] for run in mine]),
                 cell([run.metrics["score_iou"] for run in mine]),
             ]
+    return _table(head, rows, [*facts, "a difference from the first variant is taken seed by seed"])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], facts: Sequence[str]) -> str:
+    """Rows under the lines that say how they came about, and above what their cells mean."""
     lines = [*(f"{fact}  " for fact in facts), "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
-    note = (
-        "A cell is the mean over the seeds, ± half the difference of the highest and the lowest; a difference is taken "
-        "seed by seed. score ~ IoU is the rank correlation over the best detections, two for each truth."
+    spread = (
+        "A cell is the mean over the seeds, ± half the difference of the highest and the lowest. score ~ IoU is the "
+        "rank correlation over the best detections, two for each truth."
     )
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([*lines, "", spread, ""])
 
 
 def chart(results: Mapping[str, Sequence[Result]], path: Path) -> None:

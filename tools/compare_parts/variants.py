@@ -43,11 +43,11 @@ RECIPE = (
     Variant("no change of colours", {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}),
     Variant("no change of size", {"scale": 0.0}),
     Variant("no flip", {"fliplr": 0.0}),
-    Variant("BCE", {"cls_loss": "bce"}),
-    Variant("varifocal", {"cls_loss": "vfl"}),
+    Variant("BCE for QFL", {"cls_loss": "bce"}),
+    Variant("varifocal for QFL", {"cls_loss": "vfl"}),
     Variant("plain IoU as target", {"cls_target": "iou"}),
     Variant("no DFL", {"dfl": 0.0}),
-    Variant("GIoU", {"iou_loss": "giou"}),
+    Variant("GIoU for CIoU", {"iou_loss": "giou"}),
     Variant("13 points a truth", {"tal_topk": 13}),
 )
 
