@@ -96,6 +96,17 @@ def test_a_comparison_of_two_data_sets(
         compare.arguments(["--data", "a/x.yaml", "b/x.yaml"])
 
 
+def test_a_length_for_all_data_sets_or_one_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    from compare_parts import __main__ as compare
+
+    two = ["--data", "cells.yaml", "cards.yaml", "--epochs"]
+    assert compare.arguments([*two, "24", "16"]).epochs == [24, 16]
+    assert compare.arguments([*two, "24"]).epochs == [24, 24]
+    with pytest.raises(SystemExit, match="2"):
+        compare.arguments([*two, "24", "16", "8"])
+    assert "3 lengths for 2 data sets" in capsys.readouterr().err
+
+
 @pytest.mark.long
 def test_a_whole_comparison(
     dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

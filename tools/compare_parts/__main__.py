@@ -31,7 +31,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="data YAMLs; several make one table of differences from the first variant (default: the built-in shapes)",
     )
     parser.add_argument("--model", default="gfldet-n", help="model (default: gfldet-n)")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[30], help="length of a run, or one length for each data set"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
@@ -48,26 +50,32 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(str(error))
     if len({Path(data).stem for data in given.data}) < len(given.data):
         parser.error("--data: two of the files have one name, which is what their runs are called by; rename one")
+    if len(given.epochs) not in (1, len(given.data)):
+        parser.error(f"--epochs: {len(given.epochs)} lengths for {len(given.data)} data sets; give one or as many")
+    if len(given.epochs) == 1:
+        given.epochs *= len(given.data)
     return given
 
 
 def main() -> int:
     """Run everything, a seed and a data set at a time, and write the table after each run."""
     given = arguments()
-    results: dict[str, list[Result]] = {Path(data).stem: [] for data in given.data}
+    budgets = {
+        Path(data).stem: Budget(data, given.model, epochs, given.imgsz, given.batch, given.out)
+        for data, epochs in zip(given.data, given.epochs, strict=True)
+    }
+    results: dict[str, list[Result]] = {name: [] for name in budgets}
+    lengths = ", ".join(f"{Path(budget.data).name}: {budget.epochs} epochs" for budget in budgets.values())
     facts = [
-        f"data: {', '.join(Path(data).name for data in given.data)}; {given.model}, {given.epochs} epochs from "
-        f"scratch, {given.imgsz} px, batch {given.batch}, last weights",
+        f"{lengths}; {given.model} from scratch, {given.imgsz} px, batch {given.batch}, last weights",
         f"command: `tools/compare {shlex.join(sys.argv[1:])}`",
     ]
     table = ""
     try:
         for seed in given.seeds:
             for variant in given.variants:
-                for data in given.data:
-                    name = Path(data).stem
+                for name, budget in budgets.items():
                     print(f"{name}, {variant.name}, seed {seed} ...", file=sys.stderr, flush=True)
-                    budget = Budget(data, given.model, given.epochs, given.imgsz, given.batch, given.out)
                     results[name].append(run(variant, seed, budget))
                 first, *others = results.values()
                 table = beside(results, facts) if others else markdown(first, facts)
