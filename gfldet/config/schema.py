@@ -185,7 +185,9 @@ class Optimiser:
     flat: float = _setting(0.5, _SHARE, "share of the run at full rate, before the cosine down to lrf")
     momentum: float = _setting(0.9, Real(0, 0.9999), "momentum of muon and sgd, first beta of adamw")
     weight_decay: float | None = _setting(
-        None, Optional(_SHARE), "decay of weight matrices; none is 0.02, for sgd 0.0005"
+        None,
+        Optional(_SHARE),
+        "decay of weight matrices; none is 1 / (lr0 x steps), 0.02 to 1, for muon, 0.02 for adamw, 0.0005 for sgd",
     )
     warmup_steps: int | None = _setting(
         None,

@@ -14,7 +14,7 @@ from gfldet.data.sampling import balanced_weights
 from gfldet.errors import ConfigError
 
 DEFAULT_LR = {"muon": 3e-3, "adamw": 1.5e-3, "sgd": 1e-2}
-DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}
+DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}  # for Muon the least; see `weight_decay`
 WARMUP_STEPS = {"muon": 25, "adamw": 100, "sgd": 100}  # Muon's steps have one size from the first
 ATSS_SHARE = 1 / 3  # of a run with assigner=tal-after-atss: as in TOOD and PicoDet, near PP-YOLOE's 30 of 80 epochs
 LONGEST_WARMUP = 0.2  # share of the run: a warm-up as long as the run would never let it train
@@ -60,21 +60,36 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
     warmup = settings.warmup_steps
     if warmup is None:
         warmup = min(WARMUP_STEPS[settings.optimizer], int(LONGEST_WARMUP * total))
+    lr0 = DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0
     closed = settings.close_mosaic if settings.close_mosaic >= 1 else settings.close_mosaic * settings.epochs
     return Plan(
         epochs=settings.epochs,
         steps_per_epoch=steps_per_epoch,
-        lr0=DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0,
+        lr0=lr0,
         lrf=settings.lrf,
         flat=settings.flat,
         momentum=settings.momentum,
-        weight_decay=DEFAULT_DECAY[settings.optimizer] if settings.weight_decay is None else settings.weight_decay,
+        weight_decay=weight_decay(settings.optimizer, lr0, total)
+        if settings.weight_decay is None
+        else settings.weight_decay,
         warmup_steps=warmup,
         close_epoch=settings.epochs - round(closed),
         half_side=median_half_side(split, settings.height_width),
         class_weights=class_weights(settings, split),
         tal_epoch=round(ATSS_SHARE * settings.epochs) if settings.assigner == "tal-after-atss" else 0,
     )
+
+
+def weight_decay(optimizer: str, lr0: float, total_steps: int) -> float:
+    """The decay of weight matrices for a run of `total_steps`.
+
+    Muon's is 1 / (lr0 x steps), from .02 to 1: at the full rate, a weight that nothing pushes falls to 1/e over the
+    run.  The time in which a weight forgets is to go with the time that it has (Wang and Aitchison, How to set AdamW's
+    weight decay as you scale model and dataset size, 2024); a constant small enough for 100,000 steps does nothing in
+    a few hundred.
+    """
+    least = DEFAULT_DECAY[optimizer]
+    return min(1.0, max(least, 1 / (lr0 * total_steps))) if optimizer == "muon" else least
 
 
 def class_weights(settings: TrainSettings, split: Split) -> tuple[float, ...] | None:

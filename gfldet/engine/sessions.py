@@ -229,7 +229,7 @@ def tell_plan(
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
     say(
         f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 {numbers.lr0:g}, "
-        f"weight decay {numbers.weight_decay:g}, warm-up {numbers.warmup_steps} steps; no mosaic from epoch "
+        f"weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no mosaic from epoch "
         f"{numbers.close_epoch + 1}; median half side of the boxes {half}"
     )
     if numbers.class_weights is not None:

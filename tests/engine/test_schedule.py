@@ -80,7 +80,7 @@ def planned(steps_per_epoch: int = 20, **settings: Any) -> Plan:
 
 def test_what_is_left_open_follows_from_the_run() -> None:
     found = planned(epochs=40)
-    assert (found.lr0, found.weight_decay, found.warmup_steps, found.close_epoch) == (3e-3, 2e-2, 25, 34)
+    assert (found.lr0, found.warmup_steps, found.close_epoch) == (3e-3, 25, 34)
     assert found.half_side == pytest.approx(9.6)
     assert planned(epochs=40, optimizer="sgd").lr0 == 1e-2
     assert planned(epochs=40, optimizer="sgd").weight_decay == 5e-4
@@ -88,6 +88,15 @@ def test_what_is_left_open_follows_from_the_run() -> None:
     assert planned(epochs=40, optimizer="adamw").lr0 == 1.5e-3
     assert (planned(epochs=40, optimizer="adamw").momentum, planned(epochs=40).momentum) == (0.9, 0.9)
     assert planned(epochs=1, steps_per_epoch=2).warmup_steps == 0
+
+
+def test_the_decay_of_muon_goes_with_the_length_of_the_run() -> None:
+    plans = [planned(epochs=epochs) for epochs in (10, 40, 100, 10_000)]  # 200, 800, 2,000 and 200,000 steps
+    assert [run.weight_decay for run in plans] == pytest.approx([1, 1 / 2.4, 1 / 6, 0.02])
+    assert planned(epochs=40, lr0=0.03).weight_decay == pytest.approx(1 / 24)
+    # What the decay alone leaves of a weight after a run at the full rate: 1 / e.
+    assert (1 - plans[2].lr0 * plans[2].weight_decay) ** plans[2].total_steps == pytest.approx(math.exp(-1), rel=1e-3)
+    assert planned(epochs=40, optimizer="adamw").weight_decay == 0.02
 
 
 def test_class_weights() -> None:

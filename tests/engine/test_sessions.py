@@ -183,7 +183,7 @@ def test_a_run_is_ready(prepared: Prepared, capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "train: 6 images, 9 boxes, 2 classes; kept in memory"
     assert out[2].startswith(f"tiny: {trainer.model.parameter_count():,} parameters, strides (8, 32), reg_max 8; 64x")
-    assert out[3].startswith("plan: 7 epochs x 2 steps; muon lr0 0.004, weight decay 0.02, warm-up 2 steps; no mosaic")
+    assert out[3].startswith("plan: 7 epochs x 2 steps; muon lr0 0.004, weight decay 1, warm-up 2 steps; no mosaic")
     assert out[4] == f"writing to {folder}"
     assert len(out) == 5  # the table begins when there is something in it
 
