@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,20 +186,23 @@ def _first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What `transfer` did: names of tensors loaded whole, class rows taken over by name, tensors left as they were."""
+    """What `transfer` did: tensors loaded whole; classes whose rows came over by name, and those that had none to take
+    (both empty where the classes are the same); tensors left as they were."""
 
     loaded: tuple[str, ...]
     classes: tuple[str, ...]
+    new: tuple[str, ...]
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        rows = f", rows of {len(self.classes)} classes by name" if self.classes else ""
-        left = (
-            f"; left at their start: {', '.join(self.left[:6])}{' ...' if len(self.left) > 6 else ''}"
-            if self.left
-            else ""
-        )
-        return f"{len(self.loaded)} tensors taken over{rows}{left}"
+        groups = {"classes by name": self.classes, "new classes": self.new, "left at their start": self.left}
+        said = [f"{what}: {_few(names)}" for what, names in groups.items() if names]
+        return "; ".join([f"{len(self.loaded)} tensors taken over", *said])
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @torch.no_grad()
@@ -221,10 +224,13 @@ def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
         if other is None or other.shape[1:] != value.shape[1:]:
             left.append(name)
         elif name in last and not same_names:
+            by_name = True
             for mine, theirs in pairs:
                 value[mine].copy_(other[theirs])
-            by_name = bool(pairs)
-            (loaded if len(pairs) == len(value) else left).append(name)
+            if len(pairs) == len(value):
+                loaded.append(name)
+            elif not pairs:
+                left.append(name)
         elif other.shape == value.shape:
             value.copy_(other)
             loaded.append(name)
@@ -235,5 +241,7 @@ def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
             f"pretrained: nothing in the checkpoint ({source.description.name}) fits {model.description.name}; "
             "use a checkpoint of the same model and scale"
         )
-    taken = tuple(model.names[i] for i, _ in pairs) if by_name else ()
-    return Transfer(tuple(loaded), taken, tuple(left))
+    compared = tuple(model.names.values()) if by_name else ()
+    classes = tuple(name for name in compared if name in source.names)
+    new = tuple(name for name in compared if name not in source.names)
+    return Transfer(tuple(loaded), classes, new, tuple(left))

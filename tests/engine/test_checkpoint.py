@@ -255,15 +255,14 @@ def test_transfer_matches_classes_by_name(tiny: Description, whole: Checkpoint) 
             assert torch.equal(now[name][2], old[name][0])  # cat
             assert torch.equal(now[name][0], fresh[name][0])  # bird is new
     assert torch.equal(now["graph.layers.2.conv.weight"], old["graph.layers.2.conv.weight"])
-    assert done.classes == ("dog", "cat")
-    assert len(done.left) == 4
-    assert str(done).startswith(f"{len(done.loaded)} tensors taken over, rows of 2 classes by name; left at their")
+    assert (done.classes, done.new, done.left) == (("dog", "cat"), ("bird",), ())
+    assert str(done) == f"{len(done.loaded)} tensors taken over; classes by name: dog, cat; new classes: bird"
 
 
 def test_transfer_to_the_same_classes_takes_everything(tiny: Description, whole: Checkpoint) -> None:
     model = DetectionModel(tiny, NAMES)
     done = checkpoints.transfer(model, whole)
-    assert (done.left, done.classes) == ((), ())
+    assert (done.left, done.classes, done.new) == ((), (), ())
     assert all(torch.equal(value, whole.weights[name]) for name, value in model.state_dict().items())
 
 
@@ -274,6 +273,7 @@ def test_transfer_keeps_other_classes_apart(tiny: Description, whole: Checkpoint
     done = checkpoints.transfer(model, whole)
     assert torch.equal(model.state_dict()[name], before)
     assert name in done.left
+    assert "; new classes: car, bus; left at their start: graph.layers.4.cls.0.2.weight, " in str(done)
 
 
 def test_transfer_of_nothing_is_an_error(tiny: Description, whole: Checkpoint) -> None:
