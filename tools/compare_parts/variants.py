@@ -33,6 +33,7 @@ RECIPE = (
     Variant("AdamW", {"optimizer": "adamw"}),
     Variant("half the rate", {"lr0": 0.0015}),
     Variant("momentum of .95", {"momentum": 0.95}),
+    Variant("weight decay of .02", {"weight_decay": 0.02}),
     Variant("cosine from the start", {"flat": 0.0}),
     Variant("no warm-up", {"warmup_steps": 0}),
     Variant("no averaged weights", {"ema_decay": 0.0}),
