@@ -14,7 +14,7 @@ from difflib import get_close_matches
 
 import gfldet
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, General, Settings, settings_of
+from gfldet.config.schema import COMMANDS, GeneralGroup, Settings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 
@@ -149,7 +149,7 @@ def _work(command: str, settings: Settings) -> None:
     for notice in settings.notices:
         tell(notice)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
-    if not isinstance(settings, General):
+    if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
         return
     model = Model(settings.model)

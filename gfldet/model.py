@@ -1,4 +1,4 @@
-"""`Model`: what a user holds.  A facade over the engine, without mathematics of its own.
+"""`Model`: what a user holds.  A facade over the rooms below, without mathematics of its own.
 
 An exported file is opened, measured and predicted with without torch, so torch's side of the house is imported where it
 is needed.
@@ -14,23 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
+from gfldet.data.load import eval_set, load_images
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
-from gfldet.engine import loading, runs
-from gfldet.engine.detector import NMS, Detector
-from gfldet.engine.predictor import Predictor, Saver
-from gfldet.engine.reports import write_validation
-from gfldet.engine.validator import Validation, validate
+from gfldet.detect import exported
+from gfldet.detect.card import WEIGHTS_LICENCE
+from gfldet.detect.detector import Detector, Selection
+from gfldet.detect.predict import Predictor
+from gfldet.detect.saver import Saver
+from gfldet.detect.validate import Validation, validate
 from gfldet.errors import ConfigError, DataError, Notice, listed
-from gfldet.export import runtime
-from gfldet.export.card import WEIGHTS_LICENCE
+from gfldet.machine import loader_threads, memory_budget
+from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.report.validation import write_validation
 from gfldet.results import Results
+from gfldet.store import runs
 
 if TYPE_CHECKING:
-    from gfldet.engine.checkpoint import Checkpoint
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
+    from gfldet.store.checkpoint import Checkpoint
 
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
@@ -58,9 +62,9 @@ class Model:
         self.save_dir: Path | None = None
         self._checkpoint: Checkpoint | None = None
         self._model: DetectionModel | None = None
-        self._exported: runtime.ExportedDetector | None = None
-        if self.source.endswith(runtime.SUFFIXES):
-            self._exported = runtime.load(self.source)
+        self._exported: exported.ExportedDetector | None = None
+        if self.source.endswith(exported.SUFFIXES):
+            self._exported = exported.load(self.source)
             return
         _need_torch(self.source)
         if self.source.endswith(".pt"):
@@ -70,7 +74,7 @@ class Model:
 
     def _take(self, path: str | Path) -> None:
         """The weights of a checkpoint."""
-        from gfldet.engine import checkpoint as checkpoints
+        from gfldet.store import checkpoint as checkpoints
 
         self._model, self._checkpoint = checkpoints.load_model(path)
 
@@ -99,14 +103,15 @@ class Model:
 
         Returns the metrics of these on the val split (None with val=False).  All settings: `gfldet train --help`.
         """
-        from gfldet.engine import checkpoint as checkpoints
-        from gfldet.engine import sessions
-        from gfldet.engine.inference import for_inference
+        from gfldet.detect.torch_detector import for_inference
+        from gfldet.store import checkpoint as checkpoints
+        from gfldet.train import prepare
+        from gfldet.train import resume as resuming
         from gfldet.viz.plots import plot_results
 
         given = {**settings, **self._named(settings)}
         resolved = resolve("train", given)
-        resume = sessions.find_resume(resolved)
+        resume = resuming.find_resume(resolved)
         if resume is None:  # what the model YAML prefers, where the user, also in a file, says nothing
             preferred = {n: value for n, value in self.description.choices.items() if n not in resolved.explicit}
             resolved = resolve("train", {**preferred, **given})
@@ -114,9 +119,9 @@ class Model:
         description, start = self.description, self._checkpoint
         if resume is not None:
             start = checkpoints.load(resume)
-            resolved = sessions.resumed_settings(start, resume, resolved)
+            resolved = resuming.resumed_settings(start, resume, resolved)
             description = start.description
-        trainer = sessions.prepare_training(resolved, description, start, resume)
+        trainer = prepare.prepare_training(resolved, description, start, resume)
         self.save_dir = trainer.weights.parent
         trainer.run()
         self._take(trainer.weights / "best.pt")
@@ -125,9 +130,9 @@ class Model:
         if trainer.val is None:
             return None
         fused = for_inference(self.model, trainer.device)
-        found = validate(fused, trainer.val, NMS.of(resolved), trainer.workers, resolved.evaluator)
+        found = validate(fused, trainer.val, Selection(**resolved.selection()), trainer.workers, resolved.evaluator)
         write_validation(self.save_dir, found, trainer.val.split, trainer.val.store, resolved.plots)
-        loading.sayer(resolved.verbose)(
+        teller(resolved.verbose)(
             f"best weights, of epoch {trainer.progress.best_epoch + 1}:\n{format_table(found.metrics)}"
         )
         return found.metrics
@@ -142,12 +147,12 @@ class Model:
         trained = self._trained_with(VALIDATED_WITH, self._suppressing(resolve("val", given)))
         resolved = _told(resolve("val", {**trained, **given}))
         found = self._validate(resolved)
-        loading.sayer(resolved.verbose)(format_table(found.metrics))
+        teller(resolved.verbose)(format_table(found.metrics))
         return found.metrics
 
     def _validate(self, settings: ValSettings) -> Validation:
-        say = loading.sayer(settings.verbose)
-        folder = runs.choose(settings.project, settings.name, "val", settings.exist_ok)
+        tell = teller(settings.verbose)
+        folder = runs.free_folder(settings.project, settings.name, "val", settings.exist_ok)
         detector = self._detector(settings)
         spec = load_spec(settings.data)
         if tuple(self.names.values()) != spec.names:
@@ -155,17 +160,17 @@ class Model:
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
                 f"{list(self.names.values())}; use the data that the model was trained for"
             )
-        budget = loading.memory_budget("auto")
-        loaded = loading.load_images(
-            spec, settings.split, settings.height_width, budget, settings.on_bad, say, settings.verbose
+        budget = memory_budget("auto")
+        loaded = load_images(
+            spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
         )
         rect = settings.rect and detector.frame is None
-        data = loading.eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect)
+        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect)
         found = validate(
             detector,
             data,
-            NMS.of(settings),
-            loading.workers(settings.workers, detector.device == "cpu"),
+            Selection(**settings.selection()),
+            loader_threads(settings.workers, detector.device == "cpu"),
             settings.evaluator,
         )
         runs.make(folder)
@@ -174,16 +179,16 @@ class Model:
         return found
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
-        """The model, ready to find, where and as the settings say."""
+        """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
-            from gfldet.engine.device import choose, set_threads
-            from gfldet.engine.inference import for_inference
+            from gfldet.detect.torch_detector import for_inference
+            from gfldet.machine import pick_device, set_threads
 
-            device = choose(settings.device)
+            device = pick_device(settings.device)
             set_threads(settings.threads)
             return for_inference(self.model, device)
         if {"device", "threads"} & settings.explicit:
-            self._exported = runtime.load(self.source, settings.device, settings.threads)
+            self._exported = exported.load(self.source, settings.device, settings.threads)
         frame = self._exported.frame
         if frame is not None and settings.height_width != frame:
             raise ConfigError(
@@ -211,17 +216,17 @@ class Model:
     __call__ = predict
 
     def _predict(self, settings: PredictSettings) -> Iterator[Results]:
-        say = loading.sayer(settings.verbose)
+        tell = teller(settings.verbose)
         detector = self._detector(settings)
         predictor = Predictor(
             detector,
             settings.height_width,
-            NMS.of(settings, PREDICT_CONF),
+            Selection(**settings.selection(PREDICT_CONF)),
             self._category_ids(),
             self._class_numbers(settings.classes),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-        frames = iter_source(settings.source, settings.vid_stride, on_bad, loading.warn)
+        frames = iter_source(settings.source, settings.vid_stride, on_bad, warn)
         saver = self._saver(settings)
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
@@ -231,7 +236,7 @@ class Model:
                     saver.add(prediction)
                     self.save_dir = saver.folder
                 if settings.verbose:
-                    say(f"{prediction.results.path}: {prediction.results.verbose()}")
+                    tell(f"{prediction.results.path}: {prediction.results.verbose()}")
                 yield prediction.results
         finally:
             if saver is not None:
@@ -263,7 +268,7 @@ class Model:
         if not (settings.save or settings.save_txt or settings.save_json):
             return None
         return Saver(
-            runs.choose(settings.project, settings.name, "predict", settings.exist_ok),
+            runs.free_folder(settings.project, settings.name, "predict", settings.exist_ok),
             settings.save,
             settings.save_txt,
             settings.save_conf,
@@ -339,7 +344,7 @@ def _can_plot() -> bool:
     """Whether matplotlib is here, which a small environment for exported files may lack; tells if it is not."""
     there = find_spec("matplotlib") is not None
     if not there:
-        loading.warn("plots=true: matplotlib is not installed, so no curves are drawn; pip install matplotlib")
+        warn("plots=true: matplotlib is not installed, so no curves are drawn; pip install matplotlib")
     return there
 
 
@@ -351,15 +356,15 @@ def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -
     """
     resolved = resolve("import", {**settings, "weights": weights, "out": out})
     _need_torch("import")
-    from gfldet.engine.foreign.yolov8 import check_out, read_yolov8, save_imported
+    from gfldet.imports.yolov8 import check_out, read_yolov8, save_imported
 
     file = Path(resolved.weights)
     target = check_out(resolved.out or file.with_name(f"{file.stem}-gfldet.pt"), resolved.exist_ok)
     foreign = read_yolov8(file)
     save_imported(foreign, target, resolved.exist_ok)
-    say = loading.sayer(resolved.verbose)
-    say(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")
-    say(
+    tell = teller(resolved.verbose)
+    tell(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")
+    tell(
         f"licence: these weights are not gfldet's; their own, {foreign.licence or 'which the file does not tell'}, "
         "holds for them and for what is trained from them"
     )

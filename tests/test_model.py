@@ -16,12 +16,12 @@ from PIL import Image
 import gfldet
 from gfldet import Model, cli
 from gfldet.config.load import dump, resolve
-from gfldet.engine import checkpoint as checkpoints
-from gfldet.engine.checkpoint import Checkpoint
 from gfldet.errors import CheckpointError, ConfigError, DataError, Notice, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.results import Results
+from gfldet.store import checkpoint as checkpoints
+from gfldet.store.checkpoint import Checkpoint
 
 WIDTH, HEIGHT = 96, 64
 RECTANGLES = [(0, 8, 4, 40, 36), (1, 60, 40, 88, 60)]

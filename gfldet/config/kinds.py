@@ -138,7 +138,7 @@ class Augment(Choice):
 
 
 @dataclass(frozen=True)
-class Optional:
+class OrNone:
     """The given kind, or None."""
 
     kind: Kind

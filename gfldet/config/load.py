@@ -17,7 +17,7 @@ import yaml
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
     COMMANDS,
-    Augmentation,
+    AugmentationGroup,
     ExportSettings,
     ImportSettings,
     PredictSettings,
@@ -210,7 +210,7 @@ def _idle(settings: Settings) -> list[str]:
     """A line for each explicit setting that another one switches off."""
     lines = []
     if isinstance(settings, TrainSettings):
-        moves = sorted({s.name for s in settings_of(Augmentation)} & settings.explicit - {"augment"})
+        moves = sorted({s.name for s in settings_of(AugmentationGroup)} & settings.explicit - {"augment"})
         if settings.augment != "default" and moves:
             lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:

@@ -21,7 +21,7 @@ from gfldet.config.kinds import (
     Freeze,
     ImageSize,
     Kind,
-    Optional,
+    OrNone,
     Real,
     Resume,
     Source,
@@ -51,7 +51,7 @@ def _setting(default: Any, kind: Kind, help: str, unit: str = "", required: bool
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class General:
+class GeneralGroup:
     """General"""
 
     model: str = _setting(
@@ -79,7 +79,7 @@ class General:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RunFolder:
+class RunFolderGroup:
     """Run folder"""
 
     project: str = _setting("runs", Text("a folder"), "folder that holds the run folders")
@@ -89,7 +89,7 @@ class RunFolder:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Output:
+class OutputGroup:
     """Output"""
 
     exist_ok: bool = _setting(False, Flag(), "write into a run folder, or over a file, that exists already")
@@ -97,14 +97,14 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Data:
+class DataGroup:
     """Data"""
 
     data: str = _setting("shapes", Text("the name of a data set, or the path of a data YAML"), "data set to work on")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Measuring:
+class MeasuringGroup:
     """Measuring"""
 
     evaluator: str = _setting(
@@ -117,19 +117,28 @@ class Measuring:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Detections:
+class DetectionGroup:
     """Detections"""
 
     conf: float | None = _setting(
-        None, Optional(_SHARE), "lowest score of a detection; none is 0.25 in predict, else 0.001"
+        None, OrNone(_SHARE), "lowest score of a detection; none is 0.25 in predict, else 0.001"
     )
     iou: float = _setting(0.7, _SHARE, "overlap above which NMS drops the lower of two detections", "IoU")
     max_det: int = _setting(300, Whole(1), "most detections of an image", "detections")
     agnostic_nms: bool = _setting(False, Flag(), "let NMS compare detections of different classes too")
 
+    def selection(self, conf: float = 0.001) -> dict[str, Any]:
+        """The keyword arguments of `detect.detector.Selection`; `conf` where the settings leave it open."""
+        return {
+            "conf": conf if self.conf is None else self.conf,
+            "iou": self.iou,
+            "max_det": self.max_det,
+            "agnostic": self.agnostic_nms,
+        }
+
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Training:
+class TrainingGroup:
     """Training"""
 
     epochs: int = _setting(100, Whole(1), "passes over the training images", "epochs")
@@ -148,7 +157,7 @@ class Training:
     )
     pretrained: str | None = _setting(
         None,
-        Optional(Text("the path of a checkpoint; for a model on a ResNet also torchvision's .pth, or imagenet")),
+        OrNone(Text("the path of a checkpoint; for a model on a ResNet also torchvision's .pth, or imagenet")),
         "checkpoint whose fitting weights are taken over; imagenet is torchvision's file in torch's cache",
     )
     resume: bool | str = _setting(
@@ -156,9 +165,9 @@ class Training:
         Resume(),
         "go on with an interrupted run, or with more epochs a finished one; true takes the newest in project",
     )
-    freeze: int | tuple[int, ...] | None = _setting(None, Optional(Freeze()), "layers that are not trained")
+    freeze: int | tuple[int, ...] | None = _setting(None, OrNone(Freeze()), "layers that are not trained")
     class_weights: str | tuple[float, ...] | None = _setting(
-        None, Optional(Weights()), "weight of each class in the loss; auto goes by 1 / sqrt(number of its truths)"
+        None, OrNone(Weights()), "weight of each class in the loss; auto goes by 1 / sqrt(number of its truths)"
     )
     repeat_share: float = _setting(
         0.0,
@@ -172,13 +181,13 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Optimiser:
+class OptimiserGroup:
     """Optimiser and schedule"""
 
     optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd"), "who turns gradients into steps")
     lr0: float | None = _setting(
         None,
-        Optional(Real(0, 1, above=True)),
+        OrNone(Real(0, 1, above=True)),
         "full learning rate; none is 0.003 for muon, 0.0015 for adamw, 0.01 for sgd",
     )
     lrf: float = _setting(0.01, _SHARE, "last learning rate as a share of lr0")
@@ -186,12 +195,12 @@ class Optimiser:
     momentum: float = _setting(0.9, Real(0, 0.9999), "momentum of muon and sgd, first beta of adamw")
     weight_decay: float | None = _setting(
         None,
-        Optional(_SHARE),
+        OrNone(_SHARE),
         "decay of weight matrices; none is 1 / (lr0 x steps), 0.02 to 1, for muon, 0.02 for adamw, 0.0005 for sgd",
     )
     warmup_steps: int | None = _setting(
         None,
-        Optional(Whole(0)),
+        OrNone(Whole(0)),
         "optimiser steps over which the rate rises from zero; none is 25 for muon, else 100, or a fifth of the run",
         "steps",
     )
@@ -201,7 +210,7 @@ class Optimiser:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Augmentation:
+class AugmentationGroup:
     """Augmentation"""
 
     augment: str | Callable[..., Any] = _setting(
@@ -227,7 +236,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Loss:
+class LossGroup:
     """Loss and assigner"""
 
     cls_loss: str = _setting(
@@ -235,7 +244,7 @@ class Loss:
     )
     cls_target: str | None = _setting(
         None,
-        Optional(Choice("iou", "alignment", "one")),
+        OrNone(Choice("iou", "alignment", "one")),
         "what the score of a positive point learns; none is 1 for focal and ohem, else alignment, or iou without tal",
     )
     iou_loss: str = _setting(
@@ -248,19 +257,19 @@ class Loss:
     )
     reg_max: int | None = _setting(
         None,
-        Optional(Whole(1, 256)),
+        OrNone(Whole(1, 256)),
         "bins of a box side, in strides; 1 predicts the side itself, without DFL; none is the model's own",
         "bins",
     )
     dgqp: bool | None = _setting(
-        None, Optional(Flag()), "let the sharpness of the bins bear on the scores (GFLv2); none is as the model has it"
+        None, OrNone(Flag()), "let the sharpness of the bins bear on the scores (GFLv2); none is as the model has it"
     )
     end2end: bool | None = _setting(
-        None, Optional(Flag()), "train a second head that needs no NMS, and use that; none is as the model has it"
+        None, OrNone(Flag()), "train a second head that needs no NMS, and use that; none is as the model has it"
     )
     box: float = _setting(7.5, Real(0), "gain of the loss of the boxes")
     cls: float | None = _setting(
-        None, Optional(Real(0)), "gain of the loss of the scores; none goes by cls_loss, and is 1.5 for qfl"
+        None, OrNone(Real(0)), "gain of the loss of the scores; none goes by cls_loss, and is 1.5 for qfl"
     )
     dfl: float = _setting(1.5, Real(0), "gain of the distribution focal loss of the bins")
     prior: float = _setting(0.01, Real(0, 0.5, above=True), "score of every class at the start", "probability")
@@ -270,30 +279,30 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Validation:
+class ValidationGroup:
     """Validation"""
 
     split: str = _setting("val", Choice("train", "val", "test"), "part of the data set to validate on")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Prediction:
+class PredictionGroup:
     """Prediction"""
 
     source: Any = _setting(None, Source(), "what to predict on", required=True)
-    classes: tuple[int | str, ...] | None = _setting(None, Optional(ClassPick()), "classes to keep; none keeps all")
+    classes: tuple[int | str, ...] | None = _setting(None, OrNone(ClassPick()), "classes to keep; none keeps all")
     save: bool = _setting(
         False, Flag(), "write the pictures with their boxes; the command line does so unless told false"
     )
     save_txt: bool = _setting(False, Flag(), "write a label file in YOLO format for each image")
     save_conf: bool = _setting(False, Flag(), "write the scores into those label files too")
     save_json: bool = _setting(False, Flag(), "write predictions.json in COCO format")
-    line_width: int | None = _setting(None, Optional(Whole(1)), "width of drawn lines; none goes by the image", "px")
+    line_width: int | None = _setting(None, OrNone(Whole(1)), "width of drawn lines; none goes by the image", "px")
     vid_stride: int = _setting(1, Whole(1), "take every so many frames of a video", "frames")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Export:
+class ExportGroup:
     """Exported file"""
 
     format: str = _setting(
@@ -315,7 +324,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Import:
+class ImportGroup:
     """Imported weights"""
 
     weights: str = _setting(
@@ -324,7 +333,7 @@ class Import:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Target:
+class TargetGroup:
     """Target"""
 
     out: str = _setting(
@@ -335,7 +344,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Output):
+class Settings(OutputGroup):
     """What every command has, and what its settings know besides their values."""
 
     explicit: frozenset[str] = frozenset()
@@ -345,27 +354,38 @@ class Settings(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(General, Data, Measuring, Detections, Training, Optimiser, Augmentation, Loss, RunFolder, Settings):
+class TrainSettings(
+    GeneralGroup,
+    DataGroup,
+    MeasuringGroup,
+    DetectionGroup,
+    TrainingGroup,
+    OptimiserGroup,
+    AugmentationGroup,
+    LossGroup,
+    RunFolderGroup,
+    Settings,
+):
     """Train a model, validating as it goes"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValSettings(General, Data, Measuring, Detections, Validation, RunFolder, Settings):
+class ValSettings(GeneralGroup, DataGroup, MeasuringGroup, DetectionGroup, ValidationGroup, RunFolderGroup, Settings):
     """Measure a checkpoint on labelled images"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(General, Detections, Prediction, RunFolder, Settings):
+class PredictSettings(GeneralGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings):
     """Find objects in images and videos"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings(General, Data, Detections, Export, Target, Settings):
+class ExportSettings(GeneralGroup, DataGroup, DetectionGroup, ExportGroup, TargetGroup, Settings):
     """Write a checkpoint as a file that other programs run, proven equal to it"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportSettings(Import, Target, Settings):
+class ImportSettings(ImportGroup, TargetGroup, Settings):
     """Bring in weights of YOLOv8 as a checkpoint"""
 
 
@@ -377,21 +397,21 @@ COMMANDS: dict[str, type[Settings]] = {
     "import": ImportSettings,
 }
 GROUPS: tuple[type, ...] = (
-    General,
-    Data,
-    Measuring,
-    Training,
-    Optimiser,
-    Augmentation,
-    Loss,
-    Validation,
-    Prediction,
-    Detections,
-    Export,
-    Import,
-    Target,
-    RunFolder,
-    Output,
+    GeneralGroup,
+    DataGroup,
+    MeasuringGroup,
+    TrainingGroup,
+    OptimiserGroup,
+    AugmentationGroup,
+    LossGroup,
+    ValidationGroup,
+    PredictionGroup,
+    DetectionGroup,
+    ExportGroup,
+    ImportGroup,
+    TargetGroup,
+    RunFolderGroup,
+    OutputGroup,
 )
 
 

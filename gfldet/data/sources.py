@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfldet.data import shapes
-from gfldet.data.formats.yolo import read_list
 from gfldet.data.images import (
     IMAGE_SUFFIXES,
     ImageError,
@@ -35,6 +34,7 @@ from gfldet.data.images import (
     read_image,
     to_rgb_uint8,
 )
+from gfldet.data.text import read_list
 from gfldet.errors import DataError, listed
 
 VIDEO_SUFFIXES = frozenset(f".{s}" for s in ("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"))

@@ -17,8 +17,9 @@ import yaml
 
 from gfldet.data import shapes
 from gfldet.data.formats import coco, nearest
-from gfldet.data.formats.yolo import label_folder, read_lines
+from gfldet.data.formats.yolo import label_folder
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
+from gfldet.data.text import read_lines
 from gfldet.errors import DataError, listed
 
 FORMATS = ("yolo", "coco", "voc")

@@ -6,7 +6,6 @@ pixels too passes `visit`, and gets each image while it is in memory anyway.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from gfldet.data.images import ImageError, Warn, read_image
 from gfldet.data.records import Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
+from gfldet.machine import cores
 
 ROUNDING = 0.5  # px that a box may reach out of its image before clipping it is worth a word
 MIN_SIDE = 0.01  # px; a thinner box is one without area, float32 cannot tell its sides apart in a large image
@@ -84,11 +84,6 @@ def index_split(spec: DataSpec, name: str) -> Index:
 def open_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
     """The image of a `Record`, whether its path is a file or belongs to a built-in set; see `images.read_image`."""
     return shapes.read(path) if shapes.is_virtual(path) else read_image(path, warn)
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(slots=True)

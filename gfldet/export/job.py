@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from gfldet.config.schema import ExportSettings
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import index_split, open_image
-from gfldet.engine import loading
-from gfldet.engine.detector import NMS
-from gfldet.engine.inference import for_inference
-from gfldet.engine.loading import Say
-from gfldet.engine.runs import check_writable
+from gfldet.detect import exported
+from gfldet.detect.card import WEIGHTS_LICENCE, Card, Layout
+from gfldet.detect.detector import Selection
+from gfldet.detect.torch_detector import for_inference
 from gfldet.errors import ConfigError, DataError, OutputError, listed
-from gfldet.export import onnx, openvino, quantise, runtime, web
-from gfldet.export.card import WEIGHTS_LICENCE, Card, Layout
+from gfldet.export import onnx, openvino, quantise, web
 from gfldet.export.parity import compare
+from gfldet.messages import Tell, teller, warn
 from gfldet.nn.tasks import DetectionModel
+from gfldet.ops.letterbox import check_frame
+from gfldet.store.runs import check_writable
 
 COMPARED_IMAGES = 6
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "web": "-web"}
@@ -49,25 +50,25 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
     be read; WorkError when the file differs from the torch model or, with int8, loses more than `max_drop`.  In each
     case nothing is left behind.
     """
-    say = loading.sayer(settings.verbose)
+    tell = teller(settings.verbose)
     card = make_card(subject, settings)
     target = choose_target(subject.source, settings)
     if settings.int8:
         int8_data(subject, settings)  # its mistakes now, not after minutes
-    images = compared_images(subject, settings, say)
+    images = compared_images(subject, settings, tell)
     try:
         with tempfile.TemporaryDirectory(prefix=".gfldet-export-", dir=target.parent) as folder:
-            made = build(subject, card, settings, Path(folder), images, say)
+            made = build(subject, card, settings, Path(folder), images, tell)
             move(made, target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error}); choose another out=") from error
-    say(f"{card.model}: {', '.join(described(card))}")
-    say(f"licence: {card.licence}")
+    tell(f"{card.model}: {', '.join(described(card))}")
+    tell(f"licence: {card.licence}")
     return target
 
 
 def make_card(subject: Subject, settings: ExportSettings) -> Card:
-    """What the file will say of itself; one ConfigError for all choices that make no sense together."""
+    """What the file will tell of itself; one ConfigError for all choices that make no sense together."""
     model = subject.model
     choose_inside = settings.nms or settings.format == "web"
     layout: Layout = "detections" if choose_inside else "decoded" if settings.decode else "raw"
@@ -84,9 +85,9 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
     idle = sorted({"conf", "iou", "max_det", "agnostic_nms"} & settings.explicit) if not choose_inside else []
     idle += ["batch"] if dynamic != "none" and "batch" in settings.explicit else []
     if idle:
-        loading.warn(f"{', '.join(idle)}: without effect on this file; whoever runs it chooses (nms, dynamic)")
-    loading.check_size(settings.height_width, model.multiple)
-    nms = NMS.of(settings) if choose_inside else NMS(0.0, 1.0, 0)
+        warn(f"{', '.join(idle)}: without effect on this file; whoever runs it chooses (nms, dynamic)")
+    check_frame(settings.height_width, model.multiple)
+    nms = Selection(**settings.selection()) if choose_inside else Selection(0.0, 1.0, 0)
     return Card(
         names=tuple(model.names.values()),
         category_ids=subject.category_ids,
@@ -128,7 +129,7 @@ def choose_target(source: str, settings: ExportSettings) -> Path:
     return target
 
 
-def compared_images(subject: Subject, settings: ExportSettings, say: Say) -> list[NDArray[np.uint8]]:
+def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> list[NDArray[np.uint8]]:
     """A few images to compare on: of the val split (else train) of `data`, of the data that the model was trained on,
     or, where these are out of reach, of the built-in shapes."""
     wanted = data_of(subject, settings)
@@ -137,16 +138,14 @@ def compared_images(subject: Subject, settings: ExportSettings, say: Say) -> lis
             spec = load_spec(wanted)
             items = index_split(spec, "train" if spec.val is None else "val").items
             step = max(1, len(items) // COMPARED_IMAGES)
-            say(f"compared on images of {spec.source}")
+            tell(f"compared on images of {spec.source}")
             return [open_image(item.path) for item in items[::step][:COMPARED_IMAGES]]
         except DataError as error:
             if "data" in settings.explicit:
                 raise
-            loading.warn(
-                f"the training data are out of reach, so shapes are compared on ({str(error).splitlines()[0]})"
-            )
+            warn(f"the training data are out of reach, so shapes are compared on ({str(error).splitlines()[0]})")
     else:
-        say("compared on the built-in shapes; give data= for images of your own")
+        tell("compared on the built-in shapes; give data= for images of your own")
     return [open_image(item.path) for item in index_split(load_spec("shapes"), "val").items[:COMPARED_IMAGES]]
 
 
@@ -156,7 +155,7 @@ def build(
     settings: ExportSettings,
     folder: Path,
     images: Sequence[NDArray[np.uint8]],
-    say: Say,
+    tell: Tell,
 ) -> Path:
     """Everything up to the finished file or folder in `folder`, which is returned."""
     fused = for_inference(subject.model, torch.device("cpu"))
@@ -171,9 +170,9 @@ def build(
         onnx.save(onnx.with_choice(graph, card), float_card, final_file)
     else:
         final_file = bare_file
-    bare = runtime.load(bare_file, "cpu", settings.threads)
-    final = runtime.load(final_file, "cpu", settings.threads) if final_file != bare_file else bare
-    say(str(compare(fused, bare, final, images)))
+    bare = exported.load(bare_file, "cpu", settings.threads)
+    final = exported.load(final_file, "cpu", settings.threads) if final_file != bare_file else bare
+    tell(str(compare(fused, bare, final, images)))
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)
@@ -183,8 +182,8 @@ def build(
     if settings.format == "openvino":
         final_file = openvino.convert(final_file, card, folder / "model.xml")
         if not settings.int8:
-            final = runtime.load(final_file, "cpu", settings.threads)
-            say(f"OpenVINO: {compare(fused, bare if card.layout == 'detections' else final, final, images)}")
+            final = exported.load(final_file, "cpu", settings.threads)
+            tell(f"OpenVINO: {compare(fused, bare if card.layout == 'detections' else final, final, images)}")
     if settings.format == "web":
         return web.write(final_file, card, folder / "web")
     return final_file

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gfldet.engine.runs import write_aside
+from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.errors import ConfigError, WorkError
-from gfldet.export.card import INPUT, OUTPUTS, Card
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.boxes import xywh_to_xyxy
+from gfldet.store.runs import write_aside
 
 if TYPE_CHECKING:
     import onnx

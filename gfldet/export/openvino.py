@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gfldet.detect.card import Card
+from gfldet.detect.exported import RT_INFO
 from gfldet.errors import ConfigError
-from gfldet.export.card import Card
-from gfldet.export.runtime import RT_INFO
 
 
 def convert(file: Path, card: Card, target: Path) -> Path:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.engine.detector import NMS, Found
-from gfldet.engine.inference import TorchDetector
+from gfldet.detect.card import Card
+from gfldet.detect.detector import Detections, Selection
+from gfldet.detect.exported import ExportedDetector
+from gfldet.detect.torch_detector import TorchDetector
 from gfldet.errors import WorkError
-from gfldet.export.card import Card
-from gfldet.export.runtime import ExportedDetector
 from gfldet.metrics.matching import pairwise_iou
 from gfldet.ops import letterbox
 
@@ -62,7 +62,8 @@ def compare(
     """
     limit = TOLERANCES[final.card.precision]
     card = final.card
-    nms = NMS(max(CONF, card.conf), card.iou, card.max_det, card.agnostic) if card.max_det else NMS(CONF)
+    inside = Selection(max(CONF, card.conf), card.iou, card.max_det, card.agnostic)
+    selection = inside if card.max_det else Selection(CONF)
     px = score = 0.0
     count = frames = 0
     shapes = []
@@ -70,8 +71,8 @@ def compare(
         shape = " x ".join(map(str, batch.shape[:3]))
         outputs = torch_side.infer(batch)
         points = _point_differences(outputs.numpy(), decoded, batch)
-        theirs, ours = final.choose(final.infer(batch), nms), torch_side.choose(outputs, nms)
-        alone = sum(_without_partner(a, b, limit, nms) for a, b in zip(ours, theirs, strict=True))
+        theirs, ours = final.select(final.infer(batch), selection), torch_side.select(outputs, selection)
+        alone = sum(_without_partner(a, b, limit, selection) for a, b in zip(ours, theirs, strict=True))
         found = sum(len(one.boxes) for one in ours)
         if not (points.px <= limit.px and points.score <= limit.score and alone <= limit.alone * found):
             raise WorkError(
@@ -120,7 +121,7 @@ def _point_differences(
     return _Differences(float(px), float(np.abs(ours[..., 4:] - scores).max()))
 
 
-def _without_partner(ours: Found, theirs: Found, limit: Tolerance, nms: NMS) -> int:
+def _without_partner(ours: Detections, theirs: Detections, limit: Tolerance, selection: Selection) -> int:
     """How many detections of either side have none of the same class, place and score on the other, nor an excuse.
 
     Excuses are a score at a threshold (`conf`, or the last of `max_det`), and a choice of NMS that rounding decides:
@@ -131,15 +132,15 @@ def _without_partner(ours: Found, theirs: Found, limit: Tolerance, nms: NMS) -> 
     partner = tied & close & (ours.classes[:, None] == theirs.classes)
     alone = ~partner.any(1), ~partner.any(0)
     overlap = pairwise_iou(ours.boxes.astype(np.float64), theirs.boxes.astype(np.float64))
-    doubtful = tied | (np.abs(overlap - nms.iou) < 0.01)
-    rival = (overlap > nms.iou - 0.01) & (nms.agnostic | (ours.classes[:, None] == theirs.classes))
-    ours_excused = _at_threshold(ours, theirs, limit, nms) | (rival & (doubtful | alone[1])).any(1)
-    theirs_excused = _at_threshold(theirs, ours, limit, nms) | (rival & (doubtful | alone[0][:, None])).any(0)
+    doubtful = tied | (np.abs(overlap - selection.iou) < 0.01)
+    rival = (overlap > selection.iou - 0.01) & (selection.agnostic | (ours.classes[:, None] == theirs.classes))
+    ours_excused = _at_threshold(ours, theirs, limit, selection) | (rival & (doubtful | alone[1])).any(1)
+    theirs_excused = _at_threshold(theirs, ours, limit, selection) | (rival & (doubtful | alone[0][:, None])).any(0)
     return int((alone[0] & ~ours_excused).sum() + (alone[1] & ~theirs_excused).sum())
 
 
-def _at_threshold(some: Found, others: Found, limit: Tolerance, nms: NMS) -> NDArray[np.bool_]:
+def _at_threshold(some: Detections, others: Detections, limit: Tolerance, selection: Selection) -> NDArray[np.bool_]:
     """Which of `some` score so low that rounding may have kept them from the others."""
-    full = len(others.scores) >= nms.max_det
-    lowest = float(others.scores.min()) if full else nms.conf
+    full = len(others.scores) >= selection.max_det
+    lowest = float(others.scores.min()) if full else selection.conf
     return np.asarray(some.scores <= lowest + limit.score)

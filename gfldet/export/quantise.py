@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
+from gfldet.data.load import LoadedSplit, eval_set, load_images
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import index_split, open_image
-from gfldet.engine import loading
-from gfldet.engine.detector import NMS
-from gfldet.engine.validator import validate
+from gfldet.detect import exported
+from gfldet.detect.card import INPUT, Card
+from gfldet.detect.detector import Selection
+from gfldet.detect.validate import validate
 from gfldet.errors import WorkError
-from gfldet.export import runtime
-from gfldet.export.card import INPUT, Card
 from gfldet.export.onnx import import_onnx, save
+from gfldet.machine import memory_budget
+from gfldet.messages import teller
 from gfldet.ops import letterbox
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def quantised(
             if not batch:
                 return None
             batch += [batch[-1]] * (card.batch - len(batch))
-            return {INPUT: runtime.to_input(np.stack(batch))}
+            return {INPUT: exported.to_input(np.stack(batch))}
 
     graph = onnx.load(str(file))
     root = logging.getLogger()
@@ -98,9 +100,9 @@ def calibration_images(spec: DataSpec, count: int) -> Iterator[NDArray[np.uint8]
 
 def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings) -> None:
     """Measure the AP of both files on the val split and tell it; WorkError where more than `max_drop` is lost."""
-    say = loading.sayer(settings.verbose)
-    loaded = loading.load_images(
-        spec, "val", settings.height_width, loading.memory_budget("auto"), settings.on_bad, lambda line: None, False
+    tell = teller(settings.verbose)
+    loaded = load_images(
+        spec, "val", settings.height_width, memory_budget("auto"), settings.on_bad, lambda line: None, False
     )
     ap = [_measured(file, loaded, settings) for file in (before, after)]
     drop = ap[0] - ap[1]
@@ -111,11 +113,11 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
             f"int8: {told}, where max_drop={settings.max_drop:g} is allowed. Nothing was written; give more images "
             f"(calibration={settings.calibration} now), or a larger max_drop"
         )
-    say(f"int8: {told}")
+    tell(f"int8: {told}")
 
 
-def _measured(file: Path, loaded: loading.LoadedSplit, settings: ExportSettings) -> float:
+def _measured(file: Path, loaded: LoadedSplit, settings: ExportSettings) -> float:
     """The AP of an exported file on a split."""
-    detector = runtime.load(file, "cpu", settings.threads)
-    data = loading.eval_set(loaded, settings.height_width, settings.batch, detector.multiple, detector.frame is None)
-    return validate(detector, data, NMS.of(settings), workers=0, detailed=False).metrics.map
+    detector = exported.load(file, "cpu", settings.threads)
+    data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, detector.frame is None)
+    return validate(detector, data, Selection(**settings.selection()), workers=0, detailed=False).metrics.map

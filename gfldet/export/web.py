@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from gfldet.export.card import Card
+from gfldet.detect.card import Card
 
 PAGE = Path(__file__).parent / "page"
 

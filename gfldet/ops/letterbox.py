@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gfldet.errors import ConfigError
+
 PAD_COLOUR = 114  # the grey that detectors of this family pad with
 
 
@@ -95,3 +97,14 @@ def apply(image: NDArray[np.uint8], box: Letterbox) -> NDArray[np.uint8]:
     canvas = np.full((box.frame_height, box.frame_width, image.shape[2]), PAD_COLOUR, dtype=np.uint8)
     canvas[box.top : box.top + box.resized_height, box.left : box.left + box.resized_width] = resized
     return canvas
+
+
+def check_frame(frame: tuple[int, int], multiple: int, training: bool = False) -> None:
+    """ConfigError for a frame (height, width) that is no multiple of `multiple`, or too small to train on."""
+    if any(side % multiple for side in frame):
+        raise ConfigError(
+            f"imgsz: {frame[0]} x {frame[1]} px; the sides must be multiples of {multiple} for this model"
+        )
+    if training and max(frame) == multiple:
+        # A batch of one image would leave batch norm a single value on its coarsest level.
+        raise ConfigError(f"imgsz: {frame[0]} x {frame[1]} px is too small to train on; give at least {2 * multiple}")

@@ -41,9 +41,9 @@ def test_flag_false(word: object) -> None:
         (kinds.Weights(), "1, 2.5", (1.0, 2.5)),
         (kinds.Weights(), [3, 1], (3.0, 1.0)),
         (kinds.Choice("auto", "on", true="on"), True, "on"),
-        (kinds.Optional(kinds.Whole(1)), "None", None),
-        (kinds.Optional(kinds.Whole(1)), None, None),
-        (kinds.Optional(kinds.Whole(1)), "3", 3),
+        (kinds.OrNone(kinds.Whole(1)), "None", None),
+        (kinds.OrNone(kinds.Whole(1)), None, None),
+        (kinds.OrNone(kinds.Whole(1)), "3", 3),
         (kinds.ImageSize(), "640", 640),
         (kinds.ImageSize(), "480,640", (480, 640)),
         (kinds.ImageSize(), "[480, 640]", (480, 640)),
@@ -143,7 +143,7 @@ def test_source_keeps_an_array() -> None:
         (kinds.Real(0, 0.5, above=True), "a number above 0, up to 0.5"),
         (kinds.Real(), "a number"),
         (kinds.Choice("a", "b", "c"), "a, b or c"),
-        (kinds.Optional(kinds.Real(0, 1)), "a number from 0 to 1, or none"),
+        (kinds.OrNone(kinds.Real(0, 1)), "a number from 0 to 1, or none"),
     ],
 )
 def test_describe(kind: kinds.Kind, words: str) -> None:

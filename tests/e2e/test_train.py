@@ -17,9 +17,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from gfldet import Model, cli
-from gfldet.engine import checkpoint as checkpoints
-from gfldet.engine.observers import ResultsCsv
 from gfldet.errors import ConfigError
+from gfldet.store import checkpoint as checkpoints
+from gfldet.train.observers import ResultsCsv
 
 Run = Callable[..., Model]
 

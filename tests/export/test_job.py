@@ -13,10 +13,11 @@ import torch
 from gfldet import Model, cli
 from gfldet.config.assets import resolve_model_yaml
 from gfldet.config.load import resolve
-from gfldet.engine.inference import for_inference
+from gfldet.detect import exported
+from gfldet.detect.card import OUTPUTS
+from gfldet.detect.torch_detector import for_inference
 from gfldet.errors import CheckpointError, ConfigError, DataError, Notice, OutputError, WorkError
-from gfldet.export import job, onnx, parity, quantise, runtime
-from gfldet.export.card import OUTPUTS
+from gfldet.export import job, onnx, parity, quantise
 from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.results import Results
@@ -89,7 +90,7 @@ def test_every_model_of_cfg(spread: Spread, name: str, pictures: list[np.ndarray
     assert card.end2end == ("e2e" in name)
     told: list[str] = []
     file = job.build(subject, card, settings, tmp_path, pictures, told.append)
-    assert runtime.load(file).card == card
+    assert exported.load(file).card == card
     assert "equal to torch on" in told[0]
     assert not told[0].endswith(" 0 detections")
 
@@ -112,7 +113,7 @@ def test_half_precision(checkpoint: Write, pictures: list[np.ndarray], tmp_path:
     whole = Model(best).export(out=str(tmp_path / "whole.onnx"), **QUIET)
     half = Model(best).export(out=str(tmp_path / "half.onnx"), half=True, **QUIET)
     assert half.stat().st_size < whole.stat().st_size
-    found = runtime.load(half)
+    found = exported.load(half)
     assert found.card.precision == "float16"
     outputs = found.infer(pictures[0][None])
     assert {name: value.dtype for name, value in outputs.items()} == dict.fromkeys(outputs, np.dtype(np.float32))
@@ -205,7 +206,7 @@ def test_what_else_is_in_a_folder_stays(checkpoint: Write, tmp_path: Path) -> No
 
 def test_a_very_low_threshold(checkpoint: Write) -> None:
     """As it is written into the graph's text."""
-    assert runtime.load(Model(checkpoint()).export(nms=True, conf=1e-5, iou=1, **QUIET)).card.conf == 1e-5
+    assert exported.load(Model(checkpoint()).export(nms=True, conf=1e-5, iou=1, **QUIET)).card.conf == 1e-5
 
 
 def test_choices_that_make_no_sense(checkpoint: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,7 +269,7 @@ def test_integers(
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     whole = [node for node in convolutions if node.input[1] not in quantised]
     assert len(convolutions) > len(whole) == 4  # two levels, boxes and classes
-    assert runtime.load(file).card.precision == "int8"
+    assert exported.load(file).card.precision == "int8"
     monkeypatch.setattr(quantise, "_measured", lambda file, *rest: 0.5 if "int8" in file.name else 0.52)
     with pytest.raises(WorkError, match=r"a drop of 0.0200.*max_drop=0.01 is allowed. Nothing was written"):
         Model(best).export(int8=True, calibration=1, out=str(best.with_name("other.onnx")), **QUIET)
@@ -283,19 +284,19 @@ def test_integers(
 def test_licence_of_weights_from_elsewhere(checkpoint: Write, tiny_yaml: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from gfldet.engine import checkpoint as checkpoints
+    from gfldet.store import checkpoint as checkpoints
 
     foreign = tmp_path / "foreign.pt"
     checkpoints.save(foreign, replace(checkpoints.load(checkpoint()), licence="Theirs alone."))
-    assert runtime.load(Model(foreign).export(**QUIET)).card.licence == "Theirs alone."
+    assert exported.load(Model(foreign).export(**QUIET)).card.licence == "Theirs alone."
 
 
 def test_ties_are_excused_and_nothing_else() -> None:
-    def found(*rows: tuple[float, float]) -> parity.Found:
+    def found(*rows: tuple[float, float]) -> parity.Detections:
         boxes = np.array([[x, 0, x + 10, 10] for x, _ in rows], np.float32).reshape(-1, 4)
-        return parity.Found(boxes, np.array([s for _, s in rows], np.float32), np.zeros(len(rows), np.int64))
+        return parity.Detections(boxes, np.array([s for _, s in rows], np.float32), np.zeros(len(rows), np.int64))
 
-    limit, nms = parity.Tolerance(0.05, 1e-4), parity.NMS(0.1, 0.5, 3)
+    limit, nms = parity.Tolerance(0.05, 1e-4), parity.Selection(0.1, 0.5, 3)
     count = parity._without_partner
     assert count(found((0, 0.9), (50, 0.5)), found((0.01, 0.9), (50, 0.50005)), limit, nms) == 0
     assert count(found((0, 0.9), (50, 0.5)), found((0, 0.9)), limit, nms) == 1
@@ -311,10 +312,10 @@ def test_ties_are_excused_and_nothing_else() -> None:
 
 def test_frames_of_every_kind(checkpoint: Write, pictures: list[np.ndarray]) -> None:
     model = Model(checkpoint())
-    card = runtime.load(model.export(dynamic=True, **QUIET)).card
+    card = exported.load(model.export(dynamic=True, **QUIET)).card
     shapes = [batch.shape[:3] for batch in parity.batches(pictures, card)]
     assert shapes == [(1, 64, 64), (3, 64, 64), (3, 32, 96), (1, 32, 64)]
-    card = runtime.load(model.export(batch=2, exist_ok=True, **QUIET)).card
+    card = exported.load(model.export(batch=2, exist_ok=True, **QUIET)).card
     assert [batch.shape[:3] for batch in parity.batches(pictures, card)] == [(2, 64, 64), (3, 64, 64)]
 
 

@@ -30,8 +30,9 @@ from torch import Tensor
 
 from gfldet import Model
 from gfldet.config.load import resolve
+from gfldet.detect import exported
 from gfldet.errors import OutputError
-from gfldet.export import job, runtime, web
+from gfldet.export import job, web
 from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
@@ -127,7 +128,7 @@ def test_the_folder_holds_the_page_the_model_and_its_card(page: Path) -> None:
     assert {path.name for path in page.iterdir()} == PAGE_FILES | {"model.onnx", "card.json"}
     for name in PAGE_FILES:
         assert (page / name).read_bytes() == (web.PAGE / name).read_bytes()
-    card = runtime.load(page / "model.onnx").card
+    card = exported.load(page / "model.onnx").card
     assert json.loads((page / "card.json").read_text(encoding="utf-8")) == card.to_dict()
     assert (card.layout, card.dynamic, card.conf) == ("detections", "all", 0.001)
 

@@ -60,12 +60,11 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
     from gfldet.data.augment import Augmentation
-    from gfldet.data.dataset import TrainSet
-    from gfldet.data.evaluation import ImageStore
+    from gfldet.data.image_store import ImageStore
     from gfldet.data.spec import load_spec
     from gfldet.data.split import load_split, open_image
-    from gfldet.engine.device import set_threads
-    from gfldet.engine.loading import memory_budget
+    from gfldet.data.train_set import TrainSet
+    from gfldet.machine import memory_budget, set_threads
 
     set_threads(1)
     store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
@@ -85,11 +84,11 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from gfldet.config.load import resolve
-    from gfldet.engine import sessions
     from gfldet.model import Model
+    from gfldet.train import prepare
 
     settings = resolve("train", {"data": data, "imgsz": imgsz, "batch": batch, "val": False, "verbose": False})
-    trainer = sessions.prepare_training(settings, Model("gfldet-n").description, None, None)
+    trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, None)
     trainer.model.train()
     made = trainer.train.load(next(trainer.train.keys(0)))
     on_device = made.to(trainer.device)
@@ -127,7 +126,7 @@ def runtime(file: str, data: str, imgsz: int, repeats: int) -> dict[str, Any]:
     from gfldet.data.images import read_image
     from gfldet.data.spec import load_spec
     from gfldet.data.split import index_split
-    from gfldet.export import runtime as runner
+    from gfldet.detect import exported as runner
     from gfldet.model import Model
     from gfldet.ops import letterbox
 

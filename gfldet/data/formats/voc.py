@@ -16,8 +16,8 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from gfldet.data.formats import EMPTY, NO_LABELS, TURNED, Index, Item, Labels, counted, nearest, relative, repeats
-from gfldet.data.formats.yolo import read_lines
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
+from gfldet.data.text import read_lines
 from gfldet.errors import DataError
 
 _LINE = "line of the file"  # an attribute that no XML file can hold, for its name has blanks

@@ -27,6 +27,7 @@ from gfldet.data.formats import (
     repeats,
 )
 from gfldet.data.images import find_files, find_images
+from gfldet.data.text import read_lines, read_list
 from gfldet.errors import DataError
 
 FAR_OUT = 2.0  # a normalised value beyond this cannot be a box that only reaches out of its image
@@ -62,28 +63,6 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
     result.warnings += repeats([path for path, _ in images])
     result.warnings += _orphans(entries, folders, [path for path, _ in images])
     return result
-
-
-def read_list(file: Path, root: Path) -> list[Path]:
-    """Image paths in a .txt list, one a line, relative to the list's folder or else to `root`."""
-    paths = []
-    for line in read_lines(file):
-        if not line.strip():
-            continue
-        path = Path(line.strip().replace("\\", "/"))
-        beside = file.parent / path
-        paths.append(beside if beside.exists() or not (root / path).exists() else root / path)
-    return paths
-
-
-def read_lines(file: Path) -> list[str]:
-    """Lines of a UTF-8 text file (a byte-order mark is passed over); raises DataError if it is no text."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not a UTF-8 text file (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def label_folder(images: Path) -> Path:

@@ -1,0 +1,57 @@
+"""The letterboxed batches of a validation; numpy alone, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.data.image_store import ImageStore
+from gfldet.data.records import Record, Split
+from gfldet.ops import letterbox
+from gfldet.ops.letterbox import Letterbox
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvalBatch:
+    """A batch to predict on: images (B, H, W, 3) uint8, where each came from and how it lies in the frame."""
+
+    images: NDArray[np.uint8]
+    records: tuple[Record, ...]
+    boxes: tuple[Letterbox, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvalSet:
+    """Validation images, letterboxed without augmentation.
+
+    With `rect`, images share a batch when the smallest frame that holds them (sides multiples of `stride`) is the same,
+    so that no time goes into padding; without, every frame is `size` (height, width).
+    """
+
+    split: Split
+    store: ImageStore
+    size: tuple[int, int]
+    batch: int
+    stride: int
+    rect: bool = True
+
+    def keys(self) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+        """(frame, image numbers) of each batch."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, record in enumerate(self.split.records):
+            frame = letterbox.rectangle(record.height, record.width, self.size, self.stride) if self.rect else self.size
+            groups.setdefault(frame, []).append(number)
+        return [
+            (frame, tuple(numbers[start : start + self.batch]))
+            for frame, numbers in groups.items()
+            for start in range(0, len(numbers), self.batch)
+        ]
+
+    def load(self, key: tuple[tuple[int, int], tuple[int, ...]]) -> EvalBatch:
+        frame, numbers = key
+        records = tuple(self.split.records[number] for number in numbers)
+        boxes = tuple(letterbox.fit(record.height, record.width, frame) for record in records)
+        images = [letterbox.apply(self.store.get(r), b) for r, b in zip(records, boxes, strict=True)]
+        return EvalBatch(np.stack(images), records, boxes)

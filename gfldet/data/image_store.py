@@ -1,0 +1,61 @@
+"""Images in memory, at the size at which they are used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.data.augment import Sample
+from gfldet.data.records import Record
+from gfldet.ops import letterbox
+
+
+class ImageStore:
+    """Images at the size they are trained or validated at, kept in RAM up to a budget, else read when asked for.
+
+    An image is resized once, so that its longer side fits `size` (height, width); smaller ones stay as they are.
+    `keep` may be called from any thread.
+    """
+
+    def __init__(self, size: tuple[int, int], budget: int, read: Callable[[Record], NDArray[np.uint8]]) -> None:
+        self._size = size
+        self.left = budget
+        self._read = read
+        self._kept: dict[tuple[str, int | str], NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+        self.complete = True
+
+    def keep(self, record: Record, image: NDArray[np.uint8]) -> None:
+        """Take a decoded image into RAM if it still fits."""
+        image = self._fitted(image)
+        with self._lock:
+            if image.nbytes <= self.left:
+                self._kept[_key(record)] = np.ascontiguousarray(image)
+                self.left -= image.nbytes
+            else:
+                self.complete = False
+
+    def get(self, record: Record) -> NDArray[np.uint8]:
+        """The image (H, W, 3) uint8 RGB of a record, fitted to the store's size; not to be written to."""
+        kept = self._kept.get(_key(record))
+        return kept if kept is not None else self._fitted(self._read(record))
+
+    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = image.shape[:2]
+        box = letterbox.fit(height, width, self._size)
+        if box.resized_height >= height:
+            return image
+        return letterbox.resize(image, box.resized_height, box.resized_width)
+
+    def sample(self, record: Record) -> Sample:
+        """A record's image with its truths scaled to it."""
+        image = self.get(record)
+        scale = np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2, dtype=np.float32)
+        return Sample(image, record.boxes * scale, record.classes, record.ignore * scale)
+
+
+def _key(record: Record) -> tuple[str, int | str]:
+    return str(record.path), record.image_id

@@ -1,0 +1,59 @@
+"""Splits with their images in memory, as training and validation use them; no torch."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gfldet.data.eval_set import EvalSet
+from gfldet.data.image_store import ImageStore
+from gfldet.data.records import Record, Split
+from gfldet.data.spec import DataSpec
+from gfldet.data.split import load_split, open_image
+from gfldet.messages import Tell, warn
+from gfldet.ops.letterbox import check_frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedSplit:
+    """A split and its images at the size they are used at."""
+
+    split: Split
+    store: ImageStore
+
+
+def load_images(
+    spec: DataSpec, name: str, size: tuple[int, int], budget: int, on_bad: str, tell: Tell, verbose: bool
+) -> LoadedSplit:
+    """Read, check and (as far as `budget` bytes go) keep a split's images; its warnings are told."""
+    store = ImageStore(size, budget, read_record)
+    bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress)  # type: ignore[arg-type]
+    for warning in split.warnings:
+        warn(warning)
+    kept = "kept in memory" if store.complete else "read anew each time" if not budget else "kept as far as they fit"
+    boxes = sum(len(record.boxes) for record in split.records)
+    tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
+    return LoadedSplit(split, store)
+
+
+def read_record(record: Record) -> NDArray[np.uint8]:
+    """The image of a record, from its file or built in."""
+    return open_image(record.path)
+
+
+def eval_set(loaded: LoadedSplit, size: tuple[int, int], batch: int, multiple: int, rect: bool) -> EvalSet:
+    """The validation batches: with `rect` in frames as small as the images allow, else all of `size`."""
+    if not rect:
+        check_frame(size, multiple)
+    return EvalSet(loaded.split, loaded.store, size, batch, multiple, rect)

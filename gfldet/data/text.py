@@ -1,0 +1,29 @@
+"""The text files of a data set: their lines, and lists of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfldet.errors import DataError
+
+
+def read_lines(file: Path) -> list[str]:
+    """Lines of a UTF-8 text file (a byte-order mark is passed over); raises DataError if it is no text."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not a UTF-8 text file (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def read_list(file: Path, root: Path) -> list[Path]:
+    """Image paths in a .txt list, one a line, relative to the list's folder or else to `root`."""
+    paths = []
+    for line in read_lines(file):
+        if not line.strip():
+            continue
+        path = Path(line.strip().replace("\\", "/"))
+        beside = file.parent / path
+        paths.append(beside if beside.exists() or not (root / path).exists() else root / path)
+    return paths

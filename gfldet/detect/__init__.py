@@ -1,0 +1,1 @@
+"""Finding objects: detectors, how their detections are selected, and the loops that predict and validate."""

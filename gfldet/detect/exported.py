@@ -1,0 +1,308 @@
+"""The runner of exported files: numpy, opencv and onnxruntime (or OpenVINO), no torch.
+
+    file -> card + engine; frames (B, H, W, 3) uint8 -> engine -> boxes and scores -> chosen detections
+
+Everything that torch does on the way from images to detections is done here once more in numpy: the test of both is
+that they give the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.detect.card import INPUT, OUTPUTS, Card
+from gfldet.detect.detector import Detections, Selection
+from gfldet.errors import CheckpointError, ConfigError
+from gfldet.machine import cores
+
+Outputs: TypeAlias = "dict[str, NDArray[Any]]"
+BoxesOf: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
+SUFFIXES = (".onnx", ".xml")
+RT_INFO = "gfldet"  # the section of an OpenVINO file that holds the card
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """A loaded graph: `run` takes (B, 3, H, W) float32 and gives its outputs by name; `device` is where it computes."""
+
+    run: Callable[[NDArray[np.float32]], Outputs]
+    card: Card
+    device: str
+
+
+def load(path: str | Path, device: str = "auto", threads: int = 0) -> ExportedDetector:
+    """Open an exported .onnx (onnxruntime) or .xml (OpenVINO).
+
+    Raises CheckpointError for a file that is missing, damaged or not ours, ConfigError for a device that is not there
+    or a package that is not installed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; gfldet export model=best.pt writes one")
+    cv2.setNumThreads(1)  # as beside torch: its threads would wait for those of the engine, which spin
+    return ExportedDetector((_openvino if file.suffix == ".xml" else _onnxruntime)(file, device, threads))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExportedDetector:
+    """See `detect.detector.Detector`."""
+
+    engine: Engine
+
+    @property
+    def card(self) -> Card:
+        return self.engine.card
+
+    @property
+    def names(self) -> dict[int, str]:
+        return dict(enumerate(self.card.names))
+
+    @property
+    def multiple(self) -> int:
+        return self.card.multiple
+
+    @property
+    def end2end(self) -> bool:
+        return self.card.end2end
+
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        return None if self.card.dynamic == "all" else self.card.imgsz
+
+    @property
+    def device(self) -> str:
+        return self.engine.device
+
+    def infer(self, images: NDArray[np.uint8]) -> Outputs:
+        """Frames (B, H, W, 3) -> outputs as the card's layout has them, float32.
+
+        A file for a fixed number of images is run as often as needed, the last time with blank frames beside.
+        """
+        batch = self.card.batch
+        if self.card.dynamic != "none" or len(images) == batch:
+            return self.engine.run(to_input(images))
+        parts = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            blank = np.zeros((batch - len(part), *images.shape[1:]), np.uint8)
+            parts.append(self.engine.run(to_input(np.concatenate((part, blank)))))
+        return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in parts[0]}
+
+    def select(
+        self, outputs: Outputs, selection: Selection, classes: tuple[int, ...] | None = None
+    ) -> list[Detections]:
+        if self.card.layout == "detections":
+            return [
+                _kept(Detections(boxes[:count], scores[:count], labels[:count]), selection, classes)
+                for boxes, scores, labels, count in zip(
+                    outputs["boxes"], outputs["scores"], outputs["classes"], outputs["count"], strict=True
+                )
+            ]
+        iou = None if self.end2end else selection.iou
+        scores, boxes_of = self._scores_and_boxes(outputs)
+        return [_chosen(one, partial(boxes_of, image), selection, iou, classes) for image, one in enumerate(scores)]
+
+    def points(self, outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (B, A, 4) xyxy in px of the frame and scores (B, A, C) of all points; not for layout detections."""
+        scores, boxes_of = self._scores_and_boxes(outputs)
+        every = np.arange(scores.shape[1])
+        return np.stack([boxes_of(image, every) for image in range(len(scores))]), scores
+
+    def _scores_and_boxes(self, outputs: Outputs) -> tuple[NDArray[np.float32], BoxesOf]:
+        """Scores (B, A, C), and what gives the boxes (P, 4) of `points` (P,) of an image."""
+        if self.card.layout == "decoded":
+            boxes = outputs["boxes"]
+            return outputs["scores"], lambda image, points: boxes[image, points]
+        bins, logits = outputs["bins"], outputs["logits"]
+        height, width = outputs[INPUT].shape[2:]
+        anchors = anchor_points(height, width, self.card.strides)
+        scores = sigmoid(logits).transpose(0, 2, 1)
+        return scores, lambda image, points: decode(bins[image][:, points], anchors[points], self.card.reg_max)
+
+
+def to_input(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Frames (B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], a plane at a time: opencv's own blob takes thrice
+    as long."""
+    count, height, width, channels = images.shape
+    out = np.empty((count, channels, height, width), np.float32)
+    for planes, image in zip(out, images, strict=True):
+        for plane, values in zip(planes, cv2.split(image), strict=True):
+            np.multiply(values, np.float32(1 / 255), out=plane)
+    return out
+
+
+def anchor_points(height: int, width: int, strides: tuple[int, ...]) -> NDArray[np.float32]:
+    """(A, 3): x, y in px of the frame and the stride of each point, level by level, row by row (see `ops.points`)."""
+    levels = []
+    for stride in strides:
+        rows, columns = -(-height // stride), -(-width // stride)
+        y, x = np.divmod(np.arange(rows * columns), columns)
+        levels.append(np.stack(((x + 0.5) * stride, (y + 0.5) * stride, np.full(len(x), stride)), axis=1))
+    return np.concatenate(levels).astype(np.float32)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + e^-x), without an overflow for large negative x."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
+def decode(bins: NDArray[np.float32], anchors: NDArray[np.float32], reg_max: int) -> NDArray[np.float32]:
+    """Bins (4R, P) of points (P, 3) -> boxes (P, 4) xyxy in px of the frame: the integral of each side's distribution
+    (with R = 1 its softplus), times the stride, away from the point."""
+    if reg_max == 1:
+        sides = np.logaddexp(0, bins)
+    else:
+        logits = bins.reshape(4, reg_max, -1)
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        sides = np.einsum("srp,r->sp", weights, np.arange(reg_max, dtype=np.float32)) / weights.sum(1)
+    left, top, right, bottom = sides * anchors[:, 2]
+    x, y = anchors[:, 0], anchors[:, 1]
+    return np.stack((x - left, y - top, x + right, y + bottom), axis=1)
+
+
+def _chosen(
+    scores: NDArray[np.float32],
+    boxes_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    selection: Selection,
+    iou: float | None,
+    classes: tuple[int, ...] | None,
+) -> Detections:
+    """Scores (A, C) of an image -> its detections, by the rule of `ops.nms`."""
+    wanted = scores > selection.conf
+    if classes is not None:
+        wanted[:, [c for c in range(scores.shape[1]) if c not in classes]] = False
+    point, label = wanted.nonzero()
+    score = scores[point, label]
+    order = np.argsort(-score, kind="stable")
+    if iou is None:
+        order = order[: selection.max_det]
+        return Detections(boxes_of(point[order]), score[order], label[order])
+    # As in `ops.nms`: the best few candidates settle the best `max_det`; more are looked at when too few survive.
+    take = 4 * selection.max_det
+    while True:
+        best = order[:take]
+        boxes = boxes_of(point[best])
+        keep = _survivors(boxes, score[best], label[best], iou, selection.agnostic)[: selection.max_det]
+        if len(keep) == selection.max_det or take >= len(order):
+            return Detections(boxes[keep], score[best][keep], label[best][keep])
+        take *= 4
+
+
+def _survivors(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], iou: float, agnostic: bool
+) -> NDArray[np.int64]:
+    """Numbers of the boxes (P, 4) xyxy that greedy NMS keeps, best first; they come best first."""
+    if not len(boxes):
+        return np.empty(0, np.int64)
+    corners = boxes.astype(np.float64)
+    corners[:, 2:] -= corners[:, :2]
+    if agnostic:
+        keep = cv2.dnn.NMSBoxes(corners, scores, 0.0, iou)  # type: ignore[arg-type]
+    else:
+        keep = cv2.dnn.NMSBoxesBatched(corners, scores, labels.astype(np.int32), 0.0, iou)  # type: ignore[arg-type]
+    return np.asarray(keep, np.int64).reshape(-1)
+
+
+def _kept(found: Detections, selection: Selection, classes: tuple[int, ...] | None) -> Detections:
+    """What of detections, chosen inside the graph already, is wanted now."""
+    wanted = found.scores > selection.conf
+    if classes is not None:
+        wanted &= np.isin(found.classes, classes)
+    keep = wanted.nonzero()[0][: selection.max_det]
+    return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
+
+
+def _onnxruntime(file: Path, device: str, threads: int) -> Engine:
+    """An .onnx in onnxruntime."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"{file}: onnxruntime is not installed; pip install onnxruntime") from error
+    there = onnxruntime.get_available_providers()
+    providers: list[Any] = ["CPUExecutionProvider"]
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and "CUDAExecutionProvider" not in there:
+        raise ConfigError(
+            f"device={device}: this onnxruntime computes on {', '.join(there)}; pip install onnxruntime-gpu in its "
+            "place, or use device=cpu"
+        )
+    if kind == "mps":
+        raise ConfigError(f"device={device}: not for exported files; use device=cpu")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cores()
+    options.log_severity_level = 3
+    if kind in ("auto", "cuda") and "CUDAExecutionProvider" in there:
+        providers = [("CUDAExecutionProvider", {"device_id": int(number or 0)}), *providers]
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers)
+    except Exception as error:  # onnxruntime's own errors share no class but this
+        raise _unreadable(file, error) from error
+    card = Card.from_text(session.get_modelmeta().custom_metadata_map, str(file))
+    _check_names(file, card, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
+    names = list(OUTPUTS[card.layout])
+
+    def run(images: NDArray[np.float32]) -> Outputs:
+        return {INPUT: images, **dict(zip(names, session.run(names, {INPUT: images}), strict=True))}
+
+    return Engine(run, card, session.get_providers()[0].removesuffix("ExecutionProvider").lower())
+
+
+def _openvino(file: Path, device: str, threads: int) -> Engine:
+    """An .xml, with its .bin beside it, in OpenVINO on the CPU."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise ConfigError(f"{file}: OpenVINO is not installed; pip install openvino") from error
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device={device}: OpenVINO files run on the CPU here; use device=cpu")
+    # In full precision also where the processor has bfloat16: the same detections as torch's.
+    hints = {"INFERENCE_NUM_THREADS": threads or cores(), "INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        core = openvino.Core()
+        model = core.read_model(str(file))
+        text = {key: model.get_rt_info([RT_INFO, key]).astype(str) for key in _rt_keys(model)}
+        card = Card.from_text(text, str(file))
+        compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", **hints})
+    except RuntimeError as error:
+        raise _unreadable(file, error) from error
+    _check_names(
+        file, card, [i.any_name for i in compiled.inputs], [name for o in compiled.outputs for name in o.names]
+    )
+    request = compiled.create_infer_request()
+    names = list(OUTPUTS[card.layout])
+
+    def run(images: NDArray[np.float32]) -> Outputs:
+        request.infer({INPUT: images}, share_inputs=True)
+        return {INPUT: images, **{name: request.get_tensor(name).data.copy() for name in names}}
+
+    return Engine(run, card, "cpu")
+
+
+def _rt_keys(model: Any) -> list[str]:
+    """The keys that the file's own card has."""
+    info = model.get_rt_info()
+    return list(info[RT_INFO]) if RT_INFO in info else []
+
+
+def _check_names(file: Path, card: Card, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """CheckpointError where a graph has not the input and outputs that its card speaks of."""
+    wanted = list(OUTPUTS[card.layout])
+    if list(inputs) != [INPUT] or not set(wanted) <= set(outputs):
+        raise CheckpointError(
+            f"{file}: another layout: input {', '.join(inputs)} and outputs {', '.join(outputs)}, where its card "
+            f"({card.layout}) says {INPUT} and {', '.join(wanted)}; export it anew with gfldet export"
+        )
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())[:300]
+    return CheckpointError(f"{file}: cannot be loaded ({reason}); export it anew with gfldet export model=best.pt")

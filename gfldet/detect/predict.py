@@ -1,0 +1,100 @@
+"""Prediction: frames of any source -> `Results` in original pixels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gfldet.data.sources import Frame
+from gfldet.detect.detector import Detections, Detector, Selection
+from gfldet.detect.validate import coco_results
+from gfldet.errors import DataError
+from gfldet.ops import letterbox
+from gfldet.ops.letterbox import Letterbox
+from gfldet.results import Results
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One frame and what was found in it: `Results` for the user; `found` lies in the letterbox `box`."""
+
+    frame: Frame
+    results: Results
+    found: Detections
+    box: Letterbox
+    category_ids: tuple[int, ...]
+
+    @property
+    def coco(self) -> list[dict[str, Any]]:
+        """The same as COCO results, for predictions.json."""
+        name = self.frame.name
+        number = int(name) if name.isdecimal() else name
+        return coco_results(self.found, self.box, number, self.frame.file_name, self.category_ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictor:
+    """A detector, and how its detections are chosen.
+
+    `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of
+    `detector.multiple` only.  `classes` (numbers) keeps those classes alone.
+    """
+
+    detector: Detector
+    size: tuple[int, int]
+    selection: Selection
+    category_ids: tuple[int, ...]
+    classes: tuple[int, ...] | None = None
+    rect: bool = True
+
+    def __call__(self, frames: Iterable[Frame], batch: int) -> Iterator[Prediction]:
+        """Predictions in the order of the frames; up to `batch` neighbours of one size go through together.
+
+        A DataError of the frames comes out after the predictions of those before it.
+        """
+        waiting: list[Frame] = []
+        failure: DataError | None = None
+        try:
+            for frame in frames:
+                if waiting and waiting[0].image.shape != frame.image.shape:
+                    yield from self._predict(waiting)
+                    waiting = []
+                waiting.append(frame)
+                if len(waiting) == batch:
+                    yield from self._predict(waiting)
+                    waiting = []
+        except DataError as error:
+            failure = error
+        if waiting:
+            yield from self._predict(waiting)
+        if failure is not None:
+            raise failure
+
+    def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
+        """Frames of one image size, in one batch."""
+        started = time.perf_counter()
+        height, width = frames[0].image.shape[:2]
+        rect = self.rect and self.detector.frame is None
+        shape = letterbox.rectangle(height, width, self.size, self.detector.multiple) if rect else self.size
+        box = letterbox.fit(height, width, shape)
+        images = np.stack([letterbox.apply(f.image, box) for f in frames])
+        prepared = time.perf_counter()
+        outputs = self.detector.infer(images)
+        inferred = time.perf_counter()
+        found = self.detector.select(outputs, self.selection, self.classes)
+        done = time.perf_counter()
+        steps = {"preprocess": prepared - started, "inference": inferred - prepared, "postprocess": done - inferred}
+        speed = {step: 1000 * seconds / len(frames) for step, seconds in steps.items()}
+        for frame, one in zip(frames, found, strict=True):
+            yield self._prediction(frame, box, one, speed)
+
+    def _prediction(self, frame: Frame, box: Letterbox, found: Detections, speed: dict[str, float]) -> Prediction:
+        rows = np.column_stack((box.inverse(found.boxes), found.scores, found.classes))
+        bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
+        results = Results(bgr, frame.path, self.detector.names, rows, speed)
+        return Prediction(frame, results, found, box, self.category_ids)

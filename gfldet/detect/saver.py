@@ -1,0 +1,76 @@
+"""What a prediction leaves on disk: pictures or videos, label files, and predictions.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gfldet.data.sources import Frame
+from gfldet.detect.predict import Prediction
+from gfldet.errors import OutputError
+from gfldet.store import runs
+
+VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
+
+
+@dataclass(slots=True, eq=False)
+class Saver:
+    """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json.
+
+    The folder is made for the first of them, so that a source that cannot be read leaves none.  `vid_stride` is the
+    share of a video's frames that come, which its copy is slowed down by.
+    """
+
+    folder: Path
+    pictures: bool
+    txt: bool
+    scores_in_txt: bool
+    coco: bool
+    line_width: int | None = None
+    vid_stride: int = 1
+    _results: list[dict[str, Any]] | None = None
+    _video: cv2.VideoWriter | None = None
+    _video_path: Path | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one prediction; OutputError where that fails."""
+        frame, results = prediction.frame, prediction.results
+        if self._results is None:
+            runs.make(self.folder)
+            self._results = []
+        if self.pictures and frame.index is None:
+            results.save(self.folder / f"{frame.name}.jpg", self.line_width)
+        elif self.pictures:
+            self._add_to_video(frame, results.plot(self.line_width))
+        if self.txt:
+            results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
+        if self.coco:
+            self._results += prediction.coco
+
+    def close(self) -> None:
+        """Finish the video and write predictions.json, if anything came."""
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+        if self.coco and self._results is not None:
+            runs.write_json(self.folder / "predictions.json", self._results)
+
+    def _add_to_video(self, frame: Frame, picture: np.ndarray) -> None:
+        """One frame of the video that has the name of its source."""
+        path = self.folder / f"{frame.name.rpartition('_')[0]}.mp4"
+        if path != self._video_path:
+            if self._video is not None:
+                self._video.release()
+            height, width = picture.shape[:2]
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            fps = (frame.fps or VIDEO_FPS) / self.vid_stride
+            self._video = cv2.VideoWriter(str(path), code, fps, (width, height))
+            self._video_path = path
+            if not self._video.isOpened():
+                raise OutputError(f"{path}: the video cannot be written; choose another project=, or save=false")
+        assert self._video is not None
+        self._video.write(picture)

@@ -1,0 +1,65 @@
+"""The `Detector` of torch: a fused copy of a model on a device."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfldet.detect.detector import Detections, Selection
+from gfldet.nn.tasks import DetectionModel
+from gfldet.ops.images import image_tensor
+from gfldet.ops.nms import non_max_suppression
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TorchDetector:
+    """See `detect.detector.Detector`.  `model` is in eval mode and computes where its weights are."""
+
+    model: DetectionModel
+
+    @property
+    def names(self) -> dict[int, str]:
+        return self.model.names
+
+    @property
+    def multiple(self) -> int:
+        return self.model.multiple
+
+    @property
+    def end2end(self) -> bool:
+        return self.model.end2end
+
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        return None
+
+    @property
+    def device(self) -> str:
+        return next(self.model.parameters()).device.type
+
+    def infer(self, images: NDArray[np.uint8]) -> Tensor:
+        """Frames (B, H, W, 3) -> decoded head output (B, 4 + C, A), on the model's device."""
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            decoded, _ = self.model.predict(image_tensor(torch.from_numpy(images), device))
+        return decoded
+
+    def select(self, outputs: Tensor, selection: Selection, classes: tuple[int, ...] | None = None) -> list[Detections]:
+        with torch.inference_mode():
+            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=outputs.device)
+            iou = None if self.end2end else selection.iou
+            chosen = non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
+            return [Detections(d.boxes.cpu().numpy(), d.scores.cpu().numpy(), d.classes.cpu().numpy()) for d in chosen]
+
+
+def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:
+    """A fused copy in eval mode on `device`, laid out for speed."""
+    fused = copy.deepcopy(model)
+    fused.fuse()
+    fused.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchDetector(fused)

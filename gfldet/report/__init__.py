@@ -1,0 +1,1 @@
+"""What a validation leaves for people to read: numbers, curves and pictures."""

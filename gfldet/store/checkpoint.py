@@ -1,0 +1,153 @@
+"""Checkpoints: tensors and plain data in one file, which is read without running any code that it may hold."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gfldet
+from gfldet.errors import CheckpointError, ConfigError, OutputError
+from gfldet.nn.build import Description
+from gfldet.nn.tasks import DetectionModel
+from gfldet.store import runs
+
+FORMAT = "gfldet-checkpoint"
+VERSION = 1
+TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a .pt file of ours holds.
+
+    `category_ids` are the ids that the classes had in the user's files (COCO ids survive into predictions).
+    `weights` are those to use (the average, where one was kept).  `settings` are the training run's.  `training` is
+    there in `last.pt` alone: what is needed to go on (see `trainer`).  `licence` is that of weights brought in from
+    elsewhere; empty for weights that were trained here.
+    """
+
+    description: Description
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    weights: Mapping[str, Tensor]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    epoch: int = -1
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
+    licence: str = ""
+
+    def model(self) -> DetectionModel:
+        """A model with these weights."""
+        model = DetectionModel(self.description, self.names)
+        model.load_state_dict(dict(self.weights))
+        return model
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint aside, flush it to disk and rename it, so that `path` is whole or untouched at any moment.
+
+    Raises OutputError when the folder cannot be written or the disk is full.
+    """
+    payload = {
+        "format": FORMAT,
+        "version": VERSION,
+        "gfldet": gfldet.__version__,
+        "model": checkpoint.description.to_dict(),
+        "names": list(checkpoint.names),
+        "category_ids": list(checkpoint.category_ids),
+        "weights": dict(checkpoint.weights),
+        "settings": dict(checkpoint.settings),
+        "epoch": checkpoint.epoch,
+        "metrics": dict(checkpoint.metrics),
+        "training": None if checkpoint.training is None else dict(checkpoint.training),
+        "licence": checkpoint.licence,
+    }
+    try:
+        runs.write_aside(path, lambda file: torch.save(payload, file))
+    except RuntimeError as error:  # what torch makes of a disk that is full
+        raise OutputError(f"{path}: cannot be written ({first_line(error)}); free space or choose project=") from error
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours; tensors are put on the CPU.
+
+    Raises CheckpointError for a file that is missing, no checkpoint, not ours, of a later version, or that holds
+    anything but tensors and plain data (such a file could run code when loaded, so it is refused unread).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such file; expected a .pt that gfldet wrote, e.g. runs/train/weights/best.pt"
+        )
+    payload = _read(path)
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")
+    if payload.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {payload.get('version')!r}; this gfldet {gfldet.__version__} reads version "
+            f"{VERSION}; install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
+        )
+    try:
+        missing = TRAINING_PARTS - (TRAINING_PARTS if payload["training"] is None else payload["training"].keys())
+        if missing:
+            raise KeyError(*sorted(missing))
+        return Checkpoint(
+            description=Description.from_dict(payload["model"]),
+            names=tuple(payload["names"]),
+            category_ids=tuple(payload["category_ids"]),
+            weights=payload["weights"],
+            settings=payload["settings"],
+            epoch=payload["epoch"],
+            metrics=payload["metrics"],
+            training=payload["training"],
+            licence=payload.get("licence", ""),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({error!r}); use another file") from error
+
+
+def _read(path: Path) -> Any:
+    """What a torch file holds, if that is tensors and plain data alone."""
+    try:
+        whole = zipfile.is_zipfile(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    if not whole:  # torch would take it for one of its formats of old
+        raise CheckpointError(f"{path}: no checkpoint, or one that was cut short; copy it again or use another")
+    return read_tensors(path)
+
+
+def read_tensors(path: Path) -> Any:
+    """Tensors and plain data of any torch file, without running what it may hold."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: it holds more than tensors and plain data, and loading such a file could run code. "
+            f"Use a checkpoint that gfldet wrote. ({first_line(error)})"
+        ) from error
+    except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({first_line(error)}); copy it again or use another"
+        ) from error
+
+
+def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
+    """A checkpoint and the model it describes, or a CheckpointError when the two do not fit."""
+    checkpoint = load(path)
+    try:
+        return checkpoint.model(), checkpoint
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit the model they name ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, cut to a length that fits a message; its class where it says nothing."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -1,0 +1,110 @@
+"""Weights from elsewhere into a model: those of a checkpoint that fit, or torchvision's of a ResNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gfldet.errors import CheckpointError
+from gfldet.nn.backbones import ResNetFPN
+from gfldet.nn.tasks import DetectionModel
+from gfldet.store.checkpoint import Checkpoint, read_tensors
+
+IMAGENET = "imagenet"  # as a value of `pretrained`: torchvision's file in torch's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What `transfer` did: tensors loaded whole; classes whose rows came over by name, and those that had none to take
+    (both empty where the classes are the same); tensors left as they were."""
+
+    loaded: tuple[str, ...]
+    classes: tuple[str, ...]
+    new: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        groups = {"classes by name": self.classes, "new classes": self.new, "left at their start": self.left}
+        said = [f"{what}: {_few(names)}" for what, names in groups.items() if names]
+        return "; ".join([f"{len(self.loaded)} tensors taken over", *said])
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@torch.no_grad()
+def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
+    """Copy the weights that fit from `source` into `model`, in place; rows of the class outputs are matched by name.
+
+    Raises CheckpointError when nothing at all fits.
+    """
+    own = model.state_dict()
+    head = len(model.graph.layers) - 1
+    last = {f"graph.layers.{head}.{row}" for row in model.head.class_rows()}
+    pairs = [(i, source.names.index(n)) for i, n in model.names.items() if n in source.names]
+    same_names = tuple(model.names.values()) == source.names
+    loaded: list[str] = []
+    left: list[str] = []
+    by_name = False
+    for name, value in own.items():
+        other = source.weights.get(name)
+        if other is None or other.shape[1:] != value.shape[1:]:
+            left.append(name)
+        elif name in last and not same_names:
+            by_name = True
+            for mine, theirs in pairs:
+                value[mine].copy_(other[theirs])
+            if len(pairs) == len(value):
+                loaded.append(name)
+            elif not pairs:
+                left.append(name)
+        elif other.shape == value.shape:
+            value.copy_(other)
+            loaded.append(name)
+        else:
+            left.append(name)
+    if not loaded:
+        raise CheckpointError(
+            f"pretrained: nothing in the checkpoint ({source.description.name}) fits {model.description.name}; "
+            "use a checkpoint of the same model and scale"
+        )
+    compared = tuple(model.names.values()) if by_name else ()
+    classes = tuple(name for name in compared if name in source.names)
+    new = tuple(name for name in compared if name not in source.names)
+    return Transfer(tuple(loaded), classes, new, tuple(left))
+
+
+def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
+    """Put torchvision's weights of its ResNet into `body`, in place; the file they came from.
+
+    `pretrained` is the path of such a file, or "imagenet" for the one in torch's cache, where it is if other programs
+    fetched it; nothing is fetched here.  Raises CheckpointError for a file that is missing, unsafe or of another model.
+    """
+    path = Path(pretrained)
+    if pretrained == IMAGENET:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        found = sorted(cache.glob(f"{body.name}-*.pth"))
+        if not found:
+            raise CheckpointError(
+                f"pretrained=imagenet: no {body.name}-*.pth in {cache}, and gfldet fetches nothing; put "
+                "torchvision's file there, or give its path"
+            )
+        path = found[0]
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected torchvision's weights of {body.name}")
+    weights = read_tensors(path)
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(
+            f"{path}: no weights of {body.name}: expected names and tensors, as torchvision keeps them"
+        )
+    try:
+        body.load_body(weights)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}; give the file that belongs to {body.name}") from error
+    return path

@@ -1,0 +1,1 @@
+"""The training run: its parts, its loop, and who watches it."""

@@ -1,0 +1,227 @@
+"""Settings -> the parts of a training run, before its loop begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gfldet.config import load as config
+from gfldet.config.schema import TrainSettings
+from gfldet.data.augment import NO_AUGMENTATION, Augmentation
+from gfldet.data.load import LoadedSplit, eval_set, load_images
+from gfldet.data.records import Split
+from gfldet.data.sampling import repeat_factors
+from gfldet.data.spec import DataSpec, load_spec
+from gfldet.data.train_set import TrainSet
+from gfldet.errors import ConfigError, DataError, OutputError, listed
+from gfldet.losses.detection import CLASS_LOSSES, reach_of
+from gfldet.machine import keep_freed_memory, memory_budget, mixed_precision, pick_device, set_threads
+from gfldet.messages import Tell, teller, warn
+from gfldet.nn.backbones import ResNetFPN
+from gfldet.nn.build import Description
+from gfldet.nn.heads import DGQP_TOP
+from gfldet.nn.tasks import DetectionModel
+from gfldet.ops.letterbox import check_frame
+from gfldet.store import checkpoint as checkpoints
+from gfldet.store import runs, transfer
+from gfldet.store.checkpoint import Checkpoint
+from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
+from gfldet.train.schedule import Plan, plan
+from gfldet.train.trainer import Observer, Trainer
+
+
+def prepare_training(
+    settings: TrainSettings, description: Description, source: Checkpoint | None, resume: Path | None
+) -> Trainer:
+    """Everything of a training run up to its first step.
+
+    `description` is the model to build (its class count follows the data), `source` a checkpoint whose weights it
+    starts from; with `resume`, the last.pt that `source` was read from, its run is gone on with.  Nothing is written
+    before the settings, the data and the model have all been found good.
+    """
+    tell = teller(settings.verbose)
+    if resume:
+        folder = resume.parent.parent
+        runs.check_writable(resume.parent)
+    else:
+        folder = runs.free_folder(settings.project, settings.name, "train", settings.exist_ok)
+    device = pick_device(settings.device)
+    set_threads(settings.threads)
+    keep_freed_memory()
+    description = chosen_head(description, settings)
+    spec = load_spec(settings.data)
+    if resume and source and source.names != spec.names:
+        raise DataError(f"resume: the run has the classes {list(source.names)}, {spec.source} has {list(spec.names)}")
+    train, val = load_training_images(settings, spec, tell)
+    torch.manual_seed(settings.seed)
+    model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
+    check_frame(settings.height_width, model.multiple, training=True)
+    train_set = make_train_set(settings, train)
+    numbers = plan(settings, train.split, len(train_set))
+    model.head.init_biases(settings.prior, numbers.half_side)
+    licence = source.licence if source else ""
+    if not resume:
+        licence = take_weights(model, settings, source, tell)
+    warn_of_reach(model, train.split, settings.height_width)
+    size, batch = settings.height_width, settings.batch
+    val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
+    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, folder / "weights", licence=licence)
+    if resume and source:
+        trainer.restore(source)
+        tell(f"going on with {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
+    runs.make(folder / "weights")
+    save_settings(settings, numbers, folder / "args.yaml")
+    trainer.observers = watch(settings, numbers, folder, spec.names, trainer.progress.epoch)
+    tell_plan(settings, numbers, model, device, folder, tell)
+    return trainer
+
+
+def chosen_head(description: Description, settings: TrainSettings) -> Description:
+    """The description with the head that the settings choose; ConfigError for choices that make no sense together."""
+    picked = {
+        name: getattr(settings, name) for name in ("reg_max", "dgqp", "end2end") if getattr(settings, name) is not None
+    }
+    chosen = dataclasses.replace(description, **picked)
+    problems = []
+    if chosen.dgqp and chosen.reg_max < DGQP_TOP:
+        problems.append(
+            f"dgqp=true with reg_max={chosen.reg_max}: it looks at the {DGQP_TOP} largest probabilities of a side; "
+            f"set reg_max to {DGQP_TOP} or more, or dgqp=false"
+        )
+    if chosen.dgqp and (settings.cls_target or CLASS_LOSSES[settings.cls_loss].target) == "one":
+        problems.append(
+            f"dgqp=true with cls_loss={settings.cls_loss}: every positive is to score 1, so there is no quality to "
+            "learn; set cls_loss to qfl, vfl or bce, or dgqp=false"
+        )
+    if chosen.end2end and settings.assigner != "tal":
+        problems.append(
+            f"end2end=true with assigner={settings.assigner}: the head without NMS needs a ranking of points, of which "
+            "it takes the first; set assigner=tal, or end2end=false"
+        )
+    if chosen.reg_max == 1 and settings.dfl > 0 and "dfl" in settings.explicit:
+        problems.append(
+            f"dfl={settings.dfl:g} with reg_max=1: a side without bins has no DFL; leave dfl out, or set reg_max=16"
+        )
+    if problems:
+        raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
+    return chosen
+
+
+def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
+    """The train split, and with `val` the val split in the memory that is left."""
+    if settings.val and spec.val is None:
+        raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
+    size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
+    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
+    if not settings.val:
+        return train, None
+    val = load_images(spec, "val", size, train.store.left, *arguments)
+    if not any(len(record.boxes) for record in val.split.records):
+        warn("val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best")
+    return train, val
+
+
+def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
+    """The training batches, augmented as the settings tell."""
+    custom = settings.augment if callable(settings.augment) else None
+    how = NO_AUGMENTATION
+    if settings.augment == "default":
+        how = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
+    repeats = repeat_factors(loaded.split, settings.repeat_share) if settings.repeat_share else None
+    frame = settings.height_width
+    return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, how, custom, repeats)
+
+
+def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, tell: Tell) -> str:
+    """Start from the weights of the model given as a checkpoint, or of `pretrained`: a checkpoint too, or for a ResNet
+    torchvision's file of weights.  Returns the licence that came with them, if any."""
+    if settings.pretrained is not None:
+        if settings.pretrained == transfer.IMAGENET or settings.pretrained.endswith(".pth"):
+            body = model.graph.layers[0]
+            if not isinstance(body, ResNetFPN):
+                raise ConfigError(
+                    f"pretrained={settings.pretrained}: torchvision's weights fit models on a ResNet alone, such as "
+                    "gfl-r50; give a .pt that gfldet wrote"
+                )
+            file = transfer.load_backbone(body, settings.pretrained)
+            tell(f"weights: {body.name} from {file}, the rest at its start")
+            return ""
+        source = checkpoints.load(settings.pretrained)
+    if source is None:
+        return ""
+    tell(f"weights: {transfer.transfer(model, source)}")
+    return source.licence
+
+
+def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:
+    """Tell so when boxes are larger than the bins can express: such boxes come out too small, whatever the training."""
+    coarsest = max(model.strides)
+    # From the point nearest to a truth's centre, half a stride away at worst, the farther side has to be in reach.
+    reach = (2 * reach_of(model.reg_max) - 1) * coarsest
+    total = beyond = 0
+    largest = 0.0
+    for record in split.records:
+        scale = min(frame[0] / record.height, frame[1] / record.width)
+        sides = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
+        total, beyond = total + len(sides), beyond + int((sides > reach).sum())
+        largest = max(largest, float(sides.max(initial=0)))
+    if beyond:
+        bins = int(np.ceil((largest / coarsest + 1) / 2)) + 1
+        warn(
+            f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach:.0f} px that reg_max="
+            f"{model.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
+            "smaller imgsz"
+        )
+
+
+def watch(
+    settings: TrainSettings, numbers: Plan, folder: Path, names: tuple[str, ...], done: int
+) -> tuple[Observer, ...]:
+    """Who watches a run: results.csv always, the terminal and the pictures if wanted."""
+    observers: list[Observer] = [ResultsCsv(folder / "results.csv", done)]
+    if settings.verbose:
+        observers.append(Terminal(numbers.epochs, numbers.steps_per_epoch))
+    else:
+        observers.append(Quiet())
+    if settings.plots:
+        observers.append(BatchPictures(folder, names, (0, numbers.close_epoch)))
+    return tuple(observers)
+
+
+def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:
+    """args.yaml: the resolved settings, which `cfg=` takes again, and as comments what was derived from them."""
+    config.save(settings, path)
+    derived = "".join(f"# {name} = {value}\n" for name, value in dataclasses.asdict(numbers).items())
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"\n# Derived from the settings and the data:\n{derived}")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another project=") from error
+
+
+def tell_plan(
+    settings: TrainSettings, numbers: Plan, model: DetectionModel, device: torch.device, folder: Path, tell: Tell
+) -> None:
+    """The start of a run in a few lines: what is trained, where, and every number that was derived."""
+    height, width = settings.height_width
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    precision = str(mixed_precision(settings.amp, device) or torch.float32).removeprefix("torch.")
+    tell(
+        f"{model.description.name}: {model.parameter_count():,} parameters, strides {model.strides}, reg_max "
+        f"{model.reg_max}; {height}x{width} px, batch {settings.batch}, on {device}{threads}, {precision}"
+    )
+    half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
+    tell(
+        f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 {numbers.lr0:g}, "
+        f"weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no mosaic from epoch "
+        f"{numbers.close_epoch + 1}; median half side of the boxes {half}"
+    )
+    if numbers.class_weights is not None:
+        weights = zip(model.names.values(), numbers.class_weights, strict=True)
+        tell(f"class weights: {', '.join(f'{name} {weight:g}' for name, weight in weights)}")
+    if settings.repeat_share:
+        tell(f"images of classes in less than {settings.repeat_share:.0%} of the images are shown more often")
+    tell(f"writing to {folder}")

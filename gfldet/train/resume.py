@@ -1,0 +1,67 @@
+"""Resuming: which run is meant, and with which settings its training continues."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from gfldet.config import load as config
+from gfldet.config.schema import TrainSettings
+from gfldet.errors import CheckpointError, ConfigError
+from gfldet.store.checkpoint import Checkpoint
+from gfldet.train.trainer import Progress, out_of_patience
+
+
+def find_resume(settings: TrainSettings) -> Path | None:
+    """The last.pt that `resume` means; None if it is false.
+
+    A path is that of a last.pt or of its run folder.  True is the checkpoint that `model` names, or else the newest
+    last.pt in `project` (in the folder `name` there, if that is given).
+    """
+    if settings.resume is False:
+        return None
+    if settings.resume is not True:
+        path = Path(settings.resume)
+    elif settings.model.endswith(".pt"):
+        path = Path(settings.model)
+    else:
+        pattern = f"{glob.escape(settings.name) or '*'}/weights/last.pt"
+        found = sorted(Path(settings.project).glob(pattern), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise CheckpointError(f"resume: no {pattern} in {settings.project}; give resume=RUN/weights/last.pt")
+        path = found[-1]
+    path = path / "weights" / "last.pt" if path.is_dir() else path
+    if not path.is_file() or path.parent.name != "weights":
+        raise CheckpointError(f"resume: {path} is no last.pt in its run folder; expected RUN/weights/last.pt")
+    return path
+
+
+def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -> TrainSettings:
+    """The settings of the run of `checkpoint`, read from `path`, under those that the user gives now.
+
+    With the settings as they were, an interrupted run goes on to the same result as an uninterrupted one.  With a
+    larger `epochs` a finished run is extended, by this rule: learning rate and close of mosaic are those of a run of
+    the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.
+
+    Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
+    """
+    saved, state = dict(checkpoint.settings), checkpoint.training
+    if state is None:
+        raise CheckpointError(f"resume: {path} holds weights alone; resume from the last.pt of a run")
+    new = {name: getattr(given, name) for name in given.explicit - {"model"}}
+    if str(saved.get("augment", "")).startswith("<") and "augment" not in new:
+        raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
+    settings = config.resolve("train", {**saved, **new, "resume": False})
+    for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
+        was, now = saved.get(name), config.dump(settings)[name]
+        if was != now:
+            raise ConfigError(f"resume: {name}={now}, but the run has {name}={was}; start another with model={path}")
+    progress = Progress(**state["progress"])
+    if progress.epoch >= settings.epochs:
+        raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
+    if out_of_patience(progress, settings.patience):
+        raise ConfigError(
+            f"resume: {path} stopped at epoch {progress.epoch}, {settings.patience} after its best; give a larger "
+            "patience= (or 0) to go on"
+        )
+    return settings

@@ -1,0 +1,277 @@
+"""Training: the loop, and what one step and one epoch of it do."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gfldet.config.load import dump
+from gfldet.config.schema import TrainSettings
+from gfldet.data.eval_set import EvalSet
+from gfldet.data.loader import in_order
+from gfldet.data.train_set import TrainBatch, TrainSet
+from gfldet.detect.detector import Selection
+from gfldet.detect.torch_detector import for_inference
+from gfldet.detect.validate import validate
+from gfldet.errors import CheckpointError, WorkError
+from gfldet.losses.detection import Gains
+from gfldet.machine import loader_threads, mixed_precision
+from gfldet.metrics.coco import DetectionMetrics
+from gfldet.nn.tasks import DetectionModel
+from gfldet.store import checkpoint as checkpoints
+from gfldet.store.checkpoint import Checkpoint
+from gfldet.train.ema import WeightAverage
+from gfldet.train.parts import freeze, keep_frozen_statistics, make_assigner, make_optimizer
+from gfldet.train.schedule import Plan
+
+ITEMS = ("box", "cls", "dfl")
+MAX_BAD_STEPS = 5  # non-finite steps in a row before a run stops
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands: finished epochs, optimiser steps taken, the best epoch (by AP50-95) so far."""
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    bad_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What an epoch gave: mean losses by name, the rate of its last step, metrics if it was validated."""
+
+    epoch: int
+    seconds: float
+    losses: Mapping[str, float]
+    rate: float
+    metrics: DetectionMetrics | None
+    best: bool
+
+
+class Observer(Protocol):
+    """Who is told how a run goes; none of them changes it."""
+
+    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None: ...
+    def epoch(self, report: EpochReport) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+@dataclass(eq=False)
+class Trainer:
+    """One run.  Everything it needs is given: data, model, numbers (`plan`), the folder for weights, and observers."""
+
+    settings: TrainSettings
+    plan: Plan
+    model: DetectionModel
+    train: TrainSet
+    val: EvalSet | None
+    device: torch.device
+    weights: Path
+    observers: tuple[Observer, ...] = ()
+    progress: Progress = field(default_factory=Progress)
+    licence: str = ""  # of the weights that the run starts from, where they have one of their own
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._choose_losses(self.progress.epoch)
+        freeze(self.model, s.freeze)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = s.bn_momentum
+        self.precision = mixed_precision(s.amp, self.device)
+        self.optimizer = make_optimizer(self.model, s, self.plan, self.precision)
+        self.average = WeightAverage(self.model, s.ema_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.guard = BufferGuard(self.model)
+        self.workers = loader_threads(s.workers, self.device.type == "cpu")
+
+    def run(self) -> Progress:
+        """Train from where `progress` stands to the plan's last epoch, or until patience ends."""
+        for epoch in range(self.progress.epoch, self.plan.epochs):
+            began = time.perf_counter()
+            losses = self._train_epoch(epoch)
+            metrics = self._validate() if self.val is not None and self.settings.val else None
+            self.progress.epoch = epoch + 1
+            self.progress.seconds += time.perf_counter() - began
+            best = self._is_best(epoch, metrics)
+            rate = self.plan.learning_rate(self.progress.step - 1)
+            report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best)
+            for observer in self.observers:
+                observer.epoch(report)
+            self._save(epoch, metrics, best)
+            if out_of_patience(self.progress, self.settings.patience):
+                break
+        return self.progress
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training images; the mean of each loss over its steps."""
+        if 0 < epoch == self.plan.tal_epoch:
+            self._choose_losses(epoch)
+        self.model.train()
+        keep_frozen_statistics(self.model)
+        total, counted = torch.zeros(3, device=self.device), 0
+        for number, batch in enumerate(self._batches(epoch)):
+            items = self._step(batch)
+            if items is not None:
+                total, counted = total + items, counted + 1
+                for observer in self.observers:
+                    observer.batch(epoch, number, batch, total / counted)
+        means = (total / counted).tolist() if counted else [math.nan] * len(ITEMS)
+        return dict(zip(ITEMS, means, strict=True))
+
+    def _choose_losses(self, epoch: int) -> None:
+        """The criterion of an epoch, which differs from that before it where a run has two assigners."""
+        s = self.settings
+        self.model.criterion = self.model.init_criterion(
+            gains=Gains(s.box, s.cls, s.dfl),
+            assigner=make_assigner(s, early=epoch < self.plan.tal_epoch),
+            cls_loss=s.cls_loss,
+            iou_loss=s.iou_loss,
+            cls_target=s.cls_target,
+            class_weights=self.plan.class_weights,
+        )
+
+    def _batches(self, epoch: int) -> Iterator[TrainBatch]:
+        how = self.train.how.without_mosaic() if epoch >= self.plan.close_epoch else self.train.how
+        return in_order(lambda key: self.train.load(key, how), self.train.keys(epoch), self.workers)
+
+    def _step(self, batch: TrainBatch) -> Tensor | None:
+        """One optimiser step; the detached losses (3,), or None for a step left out because it was not finite."""
+        rate = self.plan.learning_rate(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.guard.remember()
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+            loss, items = self.model(batch.to(self.device))
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip or float("inf"))
+        self.progress.step += 1
+        # With fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
+        if not bool(torch.isfinite(loss if self.scaler.is_enabled() else loss + norm)):
+            self._leave_out(batch)
+            return None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.average.update(self.model)
+        self.progress.bad_steps = 0
+        return items
+
+    def _leave_out(self, batch: TrainBatch) -> None:
+        """Undo what a non-finite step did to the statistics, say whose images it was, stop after several."""
+        self.guard.restore()
+        self.optimizer.zero_grad()
+        self.scaler.update()
+        self.progress.bad_steps += 1
+        images = ", ".join(batch.files)
+        for observer in self.observers:
+            observer.warn(f"step {self.progress.step}: loss or gradient not finite; step left out; images: {images}")
+        if self.progress.bad_steps >= MAX_BAD_STEPS:
+            last = self.weights / "last.pt"
+            kept = f"; the weights of the last whole epoch are in {last}" if last.is_file() else ""
+            raise WorkError(
+                f"{MAX_BAD_STEPS} steps in a row were not finite, the last at step {self.progress.step} with {images}"
+                f"{kept}. Try a lower lr0 or amp=off"
+            )
+
+    def _validate(self) -> DetectionMetrics:
+        assert self.val is not None
+        model = for_inference(self.average.model, self.device)
+        nms, evaluator = Selection(**self.settings.selection()), self.settings.evaluator
+        return validate(model, self.val, nms, self.workers, evaluator, detailed=False).metrics
+
+    def _is_best(self, epoch: int, metrics: DetectionMetrics | None) -> bool:
+        """Whether this epoch is the best so far; without an AP (no validation, or no truths) the last always is."""
+        ap = math.nan if metrics is None else metrics.map
+        if ap <= self.progress.best:
+            return False
+        self.progress.best = self.progress.best if math.isnan(ap) else ap
+        self.progress.best_epoch = epoch
+        return True
+
+    def _save(self, epoch: int, metrics: DetectionMetrics | None, best: bool) -> None:
+        """last.pt with all that is needed to go on; best.pt and epochN.pt with the averaged weights alone.
+
+        last.pt comes last, after results.csv too: a run that is cut off in between repeats the epoch, and so
+        writes the others again, the same to the bit.
+        """
+        plain = Checkpoint(
+            description=self.model.description,
+            names=tuple(self.model.names.values()),
+            category_ids=self.train.split.category_ids,
+            weights=self.average.model.state_dict(),
+            settings=dump(self.settings),
+            epoch=epoch,
+            metrics={} if metrics is None else {"map": metrics.map, "map50": metrics.map50, "map75": metrics.map75},
+            licence=self.licence,
+        )
+        if best:
+            checkpoints.save(self.weights / "best.pt", plain)
+        period = self.settings.save_period
+        if period and (epoch + 1) % period == 0:
+            checkpoints.save(self.weights / f"epoch{epoch + 1}.pt", plain)
+        checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
+
+    def _state(self) -> dict[str, Any]:
+        """All that a continued run needs beside the averaged weights, as tensors and plain data."""
+        return {
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "updates": self.average.updates,
+            "progress": {name: getattr(self.progress, name) for name in self.progress.__slots__},
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the state of `last.pt`; what follows is what would have followed without the interruption."""
+        state = checkpoint.training
+        if state is None:
+            raise CheckpointError("resume: this checkpoint holds weights alone; resume from weights/last.pt of a run")
+        self.model.load_state_dict(state["weights"])
+        self.average.model.load_state_dict(dict(checkpoint.weights))
+        self.average.updates = state["updates"]
+        # Moments come from the checkpoint, but what the settings say of decay and momentum now is what counts.
+        said = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, values in zip(self.optimizer.param_groups, said, strict=True):
+            group.update(values)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        self._choose_losses(self.progress.epoch)
+        torch.set_rng_state(state["random"])
+
+
+def out_of_patience(progress: Progress, patience: int) -> bool:
+    """Whether `patience` epochs (0: any number) have gone by without a better AP."""
+    return patience > 0 and progress.epoch - 1 - progress.best_epoch >= patience
+
+
+class BufferGuard:
+    """The batch-norm statistics before a step, to put back if the step was not finite: a forward alone spoils them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = list(model.buffers())
+        self._kept = [b.clone() for b in self._buffers]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        torch._foreach_copy_(self._kept, self._buffers)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        torch._foreach_copy_(self._buffers, self._kept)
