@@ -18,10 +18,10 @@ from torch import Tensor
 
 from gfldet.assigners import Assigner, Assignment, Predictions, TaskAlignedAssigner, Truths
 from gfldet.losses import focal
-from gfldet.losses.distribution import distribution_focal_loss, sides_in_strides
+from gfldet.losses.distribution import distribution_focal_loss
 from gfldet.losses.iou import iou_loss
-from gfldet.ops.boxes import IoUKind, ltrb_to_xyxy, xywh_to_xyxy, xyxy_to_ltrb
-from gfldet.ops.points import Grid, anchor_points, grids
+from gfldet.ops.boxes import IoUKind, xywh_to_xyxy, xyxy_to_ltrb
+from gfldet.ops.decode import HeadOutput, split_maps
 
 ClassTarget = Literal["iou", "alignment", "one"]
 
@@ -73,30 +73,6 @@ class LossItems:
 
     total: Tensor
     items: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class HeadOutput:
-    """Head maps, flat over levels: `bins` (B, A, 4, R) and `logits` (B, A, C), `points` (A, 2), `strides` (A, 1)."""
-
-    bins: Tensor
-    logits: Tensor
-    points: Tensor
-    strides: Tensor
-    levels: tuple[Grid, ...]
-
-    def boxes(self) -> Tensor:
-        """Decoded boxes (B, A, 4) xyxy in pixels."""
-        return ltrb_to_xyxy(self.points, sides_in_strides(self.bins) * self.strides)
-
-
-def split_maps(maps: Sequence[Tensor], reg_max: int, strides: Sequence[int]) -> HeadOutput:
-    """Per-level maps (B, 4 * reg_max + C, H, W) -> bins and class logits over all A points, in float32."""
-    levels = grids([(m.shape[2], m.shape[3]) for m in maps], strides)
-    points, stride = anchor_points(levels, maps[0].device)
-    flat = torch.cat([m.permute(0, 2, 3, 1).flatten(1, 2) for m in maps], dim=1).float()
-    bins = flat[..., : 4 * reg_max].unflatten(-1, (4, reg_max))
-    return HeadOutput(bins, flat[..., 4 * reg_max :], points, stride, levels)
 
 
 @dataclass(frozen=True, slots=True)
