@@ -34,7 +34,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
-    """A detector, and how its detections are chosen.
+    """A detector with the selection of its detections.
 
     `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of
     `detector.multiple` only.  `classes` (numbers) keeps those classes alone.

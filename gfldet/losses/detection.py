@@ -1,7 +1,7 @@
 """The criteria of the detectors: head outputs and a batch's truths -> one number to step on.
 
     maps (B, 4R + C, H, W) per level -> bins (B, A, 4, R) and class logits (B, A, C)
-    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or the losses chosen in their place)
+    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or others in their place)
 
 It knows no module of `nn`: the number of classes, the bins, the strides and the gains arrive as arguments.
 """
@@ -130,12 +130,12 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         self, head: HeadOutput, positive: Assignment, truths: Truths, ignored: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The classification loss () over all points and classes, normalised."""
-        chosen = CLASS_LOSSES[self.cls_loss]
+        class_loss = CLASS_LOSSES[self.cls_loss]
         kind = self.target
         value = {"iou": positive.iou, "alignment": positive.alignment, "one": torch.ones_like(positive.iou)}
         target = torch.zeros_like(head.logits)
         target[positive.image, positive.point, truths.classes[positive.truth]] = value[kind]
-        loss = chosen.loss(head.logits, target)
+        loss = class_loss.loss(head.logits, target)
         if self.class_weights is not None:
             loss = loss * loss.new_tensor(self.class_weights)
         if len(ignored[0]):

@@ -95,7 +95,7 @@ def _greedy(overlap: Floats, iou: float) -> Ints:
     taken = np.full(len(overlap), -1, np.int64)
     overlap = np.where(overlap >= iou, overlap, 0.0)
     for row in np.flatnonzero(overlap.any(axis=1)):  # most detections reach no truth: this loop is short
-        best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())  # of equals the last, as COCOeval does
+        best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())  # the last of equal ones, as COCOeval does
         if overlap[row, best] > 0:
             taken[row] = best
             overlap[:, best] = 0.0

@@ -45,7 +45,7 @@ class Detections:
 
 
 def joined(parts: Sequence[Detections]) -> Detections:
-    """The detections of several parts of one image, all in the same px; best score first, of equals as given."""
+    """The detections of several parts of one image, all in the same px: best score first, equal ones as given."""
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
     scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
     classes = np.concatenate([np.zeros(0, np.int64), *(part.classes for part in parts)])
