@@ -272,7 +272,7 @@ def _header(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _open_pillow(file: BinaryIO) -> Image.Image:
-    """Opens by the first bytes, not by the suffix.  Bypasses `Image.open`, which warns of large images or refuses them."""
+    """Opens by the first bytes, not by the suffix.  Bypasses `Image.open`, which warns of large images."""
     file.seek(0)
     data = file.read(64)
     file.seek(0)
