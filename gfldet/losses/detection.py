@@ -44,7 +44,7 @@ def _quality(logits: Tensor, target: Tensor) -> Tensor:
     """QFL with beta 1 and a floor of .1 instead of the paper's 2 and 0.
 
     With beta 2 the gradient goes with the cube of the distance: a few hundred steps leave the background at .05 to .1
-    and the scores of positives .1 beside their target.  Measured in README, "Losses, heads and models".
+    and the scores of positives .1 beside their target.  Measured in gfldet/MEASURED.md, "Trials of QFL".
     """
     return focal.quality_focal_loss(logits, target, beta=1.0, floor=0.1)
 
