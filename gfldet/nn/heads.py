@@ -47,7 +47,7 @@ class Head(nn.Module):
 
     def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
         """Maps (B, 4R + C, H / s, W / s) -> boxes and scores over all points, with `keep_bins` the bins too."""
-        return decode(maps, self.bins, self.strides, keep_bins)
+        return decode(maps, self.nc, self.bins, self.reg_max, self.strides, keep_bins)
 
     def class_rows(self) -> tuple[str, ...]:
         """Names of the parameters that have a row for each class, relative to the head."""

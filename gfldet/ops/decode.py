@@ -43,15 +43,22 @@ class Decoded:
         return xywh_to_xyxy(self.boxes[image].float().T[points])
 
 
-def decode(maps: Sequence[Tensor], bin_values: Tensor, strides: Sequence[int], keep_bins: bool = False) -> Decoded:
+def decode(
+    maps: Sequence[Tensor],
+    classes: int,
+    bin_values: Tensor,
+    reg_max: int,
+    strides: Sequence[int],
+    keep_bins: bool = False,
+) -> Decoded:
     """Per-level maps (B, 4R + C, H / s, W / s) -> decoded; `bin_values` (R,) are 0..R-1.
 
-    A side is the mean of its distribution, in strides; with R = 1 it is the softplus of its one number.
+    A side is the mean of its distribution, in strides; with R = 1 it is the softplus of its one number.  C and R are
+    given, not read from shapes: an exported graph would compute them anew in each run.
     """
-    reg_max = len(bin_values)
     points, stride = anchor_points(grids([(m.shape[2], m.shape[3]) for m in maps], strides), maps[0].device)
     flat = torch.cat([m.flatten(2) for m in maps], dim=2).float()
-    bins, logits = flat.split((4 * reg_max, flat.shape[1] - 4 * reg_max), dim=1)
+    bins, logits = flat.split((4 * reg_max, classes), dim=1)
     if reg_max == 1:
         sides = F.softplus(bins).transpose(1, 2)
     else:

@@ -17,7 +17,7 @@ def some_maps(reg_max: int, classes: int = 3) -> list[torch.Tensor]:
 @pytest.mark.parametrize("reg_max", [1, 4, 16])
 def test_both_layouts_say_the_same(reg_max: int) -> None:
     maps = some_maps(reg_max)
-    decoded = decode(maps, torch.arange(float(reg_max)), (8, 32), keep_bins=True)
+    decoded = decode(maps, 3, torch.arange(float(reg_max)), reg_max, (8, 32), keep_bins=True)
     flat = split_maps(maps, reg_max, (8, 32))
     torch.testing.assert_close(xywh_to_xyxy(decoded.boxes.transpose(1, 2)), flat.boxes(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(decoded.scores.transpose(1, 2), flat.logits.sigmoid())
@@ -27,7 +27,7 @@ def test_both_layouts_say_the_same(reg_max: int) -> None:
 
 
 def test_names_and_the_stack_are_one_thing() -> None:
-    decoded = decode(some_maps(4), torch.arange(4.0), (8, 32))
+    decoded = decode(some_maps(4), 3, torch.arange(4.0), 4, (8, 32))
     assert decoded.bins is None
     assert len(decoded) == 2
     stacked = decoded.stacked()
