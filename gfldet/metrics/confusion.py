@@ -13,9 +13,9 @@ def confusion_matrix(
 ) -> Ints:
     """(C+1, C+1) counts: rows are true classes, columns predicted ones, the last of each is the background.
 
-    DetectionTable with score >= `conf` are matched to truths of whatever class, the highest score first.  [c, C] counts
+    Detections with score >= `conf` are matched to truths of whatever class, the highest score first.  [c, C] counts
     truths of class c that nothing found, [C, c] detections of class c that found nothing; [C, C] stays 0.
-    DetectionTable in ignore regions are left out.
+    Detections in ignore regions are left out.
     """
     keep = detections.scores >= conf
     kept = detections.take(keep)
