@@ -1,7 +1,7 @@
 """argv -> one call of `Model`; the help, the messages and the exit codes.
 
 Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one message, no traceback), 130 interrupted.  Settings are
-checked before torch is imported, so a typing mistake is told at once; help loads neither torch nor YAML.
+checked before torch is imported, so a typing mistake is reported at once; help loads neither torch nor YAML.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gfldet: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does; nothing is left to tell it
+    except BrokenPipeError:  # the reader of our output, for example `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -83,7 +83,7 @@ def _help(command: str) -> str:
 
 
 def _settings(command: str, tokens: list[str]) -> Settings:
-    """The checked settings of the tokens behind a command; one ConfigError for all mistakes in them."""
+    """The checked settings from the tokens after a command; one ConfigError lists all mistakes in them."""
     from gfldet.config.load import check, mistakes
 
     overrides, problems = _overrides(command, tokens)
@@ -94,7 +94,7 @@ def _settings(command: str, tokens: list[str]) -> Settings:
 
 
 def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[str]]:
-    """`key=value`, `--key=value` and `--key value` as a mapping, and what is wrong with the rest."""
+    """`key=value`, `--key=value` and `--key value` as a mapping, and the problems of all other tokens."""
     flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, Flag)}
     overrides: dict[str, str] = {}
     problems: list[str] = []
@@ -142,7 +142,7 @@ def _no_such_command(word: str) -> str:
 
 
 def _work(command: str, settings: Settings) -> None:
-    """Call `Model` with the settings that the user gave, and tell where the results lie."""
+    """Call `Model` with the settings that the user gave, and print where the results are."""
     from gfldet.model import Model, import_weights
 
     tell = _teller()
@@ -159,7 +159,7 @@ def _work(command: str, settings: Settings) -> None:
         if command == "export":
             print(f"Written: {model.export(**given)}")
         elif command == "predict":
-            given.setdefault("save", True)  # whoever predicts from a shell wants to see pictures
+            given.setdefault("save", True)  # a user of the shell wants to see pictures
             for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
                 pass
         else:
@@ -169,12 +169,12 @@ def _work(command: str, settings: Settings) -> None:
 
 
 def _teller() -> Callable[..., None]:
-    """What prints a notice (or stands for `warnings.showwarning`), the same one once."""
-    told: set[str] = set()
+    """A function that prints a notice, each text only once; it also fits as `warnings.showwarning`."""
+    printed: set[str] = set()
 
     def tell(message: Warning | str, *where: object, **more: object) -> None:
-        if str(message) not in told:
+        if str(message) not in printed:
             print(f"notice: {message}", file=sys.stderr)
-            told.add(str(message))
+            printed.add(str(message))
 
     return tell

@@ -1,17 +1,17 @@
-"""Every exception that a user of gfldet can meet on purpose.
+"""Every exception that gfldet raises on purpose.
 
     GfldetError
     +-- UserError            the input is wrong: the CLI prints one message and exits with 2
     |   +-- ConfigError      a setting or a model YAML: unknown key, wrong type, out of range
     |   +-- DataError        a data YAML, a label file, an image, or a source to predict on
-    |   +-- CheckpointError  a file that is no gfldet checkpoint, or does not fit the request
+    |   +-- CheckpointError  a file that is not a gfldet checkpoint, or does not fit the request
     |   +-- OutputError      a run folder or file that cannot be written
     +-- WorkError            the input was fine but the work failed: the CLI exits with 1
 
-    Notice                   no error: a warning of Python about settings that were changed or have no effect
+    Notice                   not an error: a Python warning about settings that were changed or have no effect
 
-A message tells the value met, what is allowed and what to do next.  Errors that collect several problems list
-all of them, one a line, so that a person mends a data set in one round.
+A message states the value found, what is allowed and what to do next.  An error about several problems lists all of
+them, one per line, so that the user can fix a data set in one pass.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class OutputError(UserError):
 
 
 class WorkError(GfldetError):
-    """The work failed although the input was valid (for one: the loss stayed non-finite)."""
+    """The work failed although the input was valid (for example, the loss stayed non-finite)."""
 
 
 class Notice(UserWarning):
@@ -52,7 +52,7 @@ class Notice(UserWarning):
 
 
 def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> str:
-    """`head`, the problems one a line (the first `limit`, then a count), and what to do in `tail`."""
+    """`head`, the problems one per line (the first `limit`, then a count), and what to do in `tail`."""
     shown = [f"  {problem}" for problem in problems[:limit]]
     if len(problems) > limit:
         shown.append(f"  ... and {len(problems) - limit} more")

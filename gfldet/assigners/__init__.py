@@ -1,4 +1,4 @@
-"""Assigners: which anchor points answer for which truth.  No gradients, no state between calls."""
+"""Assigners: which anchor points are positive for which truth.  No gradients, no state between calls."""
 
 from __future__ import annotations
 

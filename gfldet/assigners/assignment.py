@@ -1,4 +1,4 @@
-"""What every assigner is given and gives: predictions and truths in, positive points out."""
+"""What every assigner takes and returns: predictions and truths in, positive points out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gfldet.ops.points import Grid
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the head says now: class logits (B, A, C) and decoded boxes (B, A, 4) xyxy in pixels; no gradients."""
+    """The head's output now: class logits (B, A, C) and decoded boxes (B, A, 4) xyxy in pixels; no gradients."""
 
     logits: Tensor
     boxes: Tensor
@@ -33,10 +33,10 @@ class Truths:
 class Assignment:
     """The P positive points of a batch, one row each.
 
-    `image`, `point`, `truth` (P,) int64 index B, A and N; a point occurs once at most.  `iou` (P,) is the plain IoU of
+    `image`, `point`, `truth` (P,) int64 index B, A and N; a point occurs at most once.  `iou` (P,) is the plain IoU of
     its predicted box with its truth; `alignment` (P,) in [0, 1] is how much the point counts (TAL: the normalised
-    alignment, per truth m / max m * max IoU; assigners that do not rank give 1); `reachable` (P,) whether the bins can
-    express the truth's four sides from that point.
+    alignment, per truth m / max m * max IoU; assigners that do not rank give 1).  `reachable` (P,) says whether the
+    bins can express the truth's four sides from that point.
     """
 
     image: Tensor
@@ -48,7 +48,7 @@ class Assignment:
 
 
 class Assigner(Protocol):
-    """Who decides which points answer for which truth.  One that `ranks` says by `alignment` how well each does."""
+    """A rule that assigns points to truths.  If it `ranks`, `alignment` says how well each point predicts."""
 
     @property
     def ranks(self) -> bool: ...
@@ -61,18 +61,18 @@ class Assigner(Protocol):
 
 
 def no_positives(like: Tensor) -> Assignment:
-    """No positive point, on the device of `like`."""
+    """An assignment without positive points, on the device of `like`."""
     index = torch.zeros(0, dtype=torch.int64, device=like.device)
     value = torch.zeros(0, device=like.device)
     return Assignment(index, index, index, value, value, index.bool())
 
 
 def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor]) -> Tensor:
-    """The best of P pairs in each of `groups`: their numbers.
+    """Indices of the best of P pairs in each of `groups` groups.
 
-    `group` (P,) tells where each pair belongs, for instance which point it wants: a point can serve one truth alone.
-    The pair with the highest first claim (P,) wins.  Where these are equal the second claim decides, and so on; where
-    all are equal, the first pair wins.
+    `group` (P,) is the group of each pair, for instance its point if a point may have only one truth.  The pair with
+    the highest first claim (P,) wins.  If the first claims are equal, the second claim decides, and so on.  If all are
+    equal, the first pair wins.
     """
     left = torch.arange(len(group), device=group.device)
     for claim in claims:

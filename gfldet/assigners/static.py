@@ -1,7 +1,7 @@
-"""Assigners that go by where truths and points lie, never by what the head predicts: ATSS and FCOS.
+"""Assigners that use only the positions of truths and points, not the predictions of the head: ATSS and FCOS.
 
-Both look at the points nearest to a truth's centre, a fixed number on each level, so work and memory go with the number
-of truths.
+Both look at a fixed number of points on each level, those nearest to a truth's centre, so time and memory grow with the
+number of truths.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of
 from gfldet.ops.boxes import aligned_iou, area, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points
 
-WINDOW = 5  # cells a side that hold the 9 points nearest to any place, at a border of the frame too
+WINDOW = 5  # a window of 5 x 5 cells holds the 9 points nearest to any place, also at a border of the frame
 
 
 @dataclass(frozen=True, slots=True)
 class ATSSAssigner:
     """Adaptive training sample selection (Zhang et al., CVPR 2020, algorithm 1).
 
-    Of the `nearest` points to a truth's centre on each level, those whose square prior (`prior` strides wide) overlaps
-    the truth by at least mean + standard deviation of those overlaps are positive, if they lie inside the truth.  A
-    point wanted by several goes to the truth that its prior overlaps most.  Departures: a truth narrower than two cells
-    of the finest level counts as that wide for "inside", and a truth that no point qualifies for takes the best of its
-    candidates, so that every truth has one to begin with.
+    The candidates of a truth are the `nearest` points to its centre on each level.  The prior of a point is a square
+    around it, `prior` strides wide.  A candidate is positive if it lies inside the truth and its prior overlaps the
+    truth by at least mean + standard deviation of the overlaps of all candidates.  A point that is positive for several
+    truths goes to the truth that its prior overlaps most.  Departures from the paper: for "inside", a truth narrower
+    than two cells of the finest level counts as two cells wide; and a truth without a positive point takes the best of
+    its candidates, so every truth starts with a point.
     """
 
     nearest: int = 9
@@ -51,9 +52,9 @@ class ATSSAssigner:
 class FCOSAssigner:
     """FCOS (Tian et al., ICCV 2019, with the centre sampling of its journal version, TPAMI 2021, section 3).
 
-    A point is positive when it lies inside a truth, at most `radius` strides from its centre, and the farthest side is
-    within the range of its level: 4 to 8 strides, on the finest level from 0, on the coarsest without end.  A point
-    wanted by several goes to the smallest truth.  Departure: as in ATSS above, no truth begins without a point.
+    A point is positive for a truth if it lies inside it, less than `radius` strides from its centre, and the distance
+    to its farthest side is within the range of the level: 4 to 8 strides (from 0 on the finest level, without an upper
+    limit on the coarsest).  A point that is positive for several truths goes to the smallest.  Departures: as in ATSS.
     """
 
     radius: float = 1.5
@@ -65,22 +66,23 @@ class FCOSAssigner:
         """See `assignment.Assigner`."""
         if not len(truths.boxes):
             return no_positives(predictions.boxes)
-        near = _Near.of(truths, levels, nearest=16)  # within 1.5 strides of a place lie at most 16 points
+        near = _Near.of(truths, levels, nearest=16)  # at most 16 points lie within 1.5 strides of a place
         centre = (truths.boxes[:, :2] + truths.boxes[:, 2:]) / 2
         close = (near.points - centre[:, None]).abs().amax(-1) < self.radius * near.strides[..., 0]
         farthest = xyxy_to_ltrb(near.points, truths.boxes[:, None]).amax(-1) / near.strides[..., 0]
         finest, coarsest = (f([level.stride for level in levels]) for f in (min, max))
         above = (farthest > self.range[0]) | (near.strides[..., 0] == finest)
         below = (farthest <= self.range[1]) | (near.strides[..., 0] == coarsest)
-        fit = -(farthest.clamp(min=1e-3) / self.range[1]).log2().abs()  # of those without a point: the level nearest
+        fit = -(farthest.clamp(min=1e-3) / self.range[1]).log2().abs()  # for a truth without a point: the nearest level
         claim = -area(truths.boxes)[:, None].expand_as(farthest)
         return near.assignment(predictions, near.inside & close & above & below, claim, reach, fit)
 
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """The K points nearest to each truth's centre: numbers (N, K), `points` (N, K, 2), `strides` (N, K, 1), and whether
-    each lies `inside` its truth (N, K), small truths grown to two cells of the finest level."""
+    """The K points nearest to each truth's centre: `number` (N, K) among all A points, `points` (N, K, 2), `strides`
+    (N, K, 1).  `inside` (N, K) says whether a point lies in its truth; small truths are first grown to two cells of the
+    finest level."""
 
     truths: Truths
     number: Tensor
@@ -102,9 +104,10 @@ class _Near:
     def assignment(
         self, predictions: Predictions, positive: Tensor, claim: Tensor, reach: float, fit: Tensor | None = None
     ) -> Assignment:
-        """The pairs marked `positive` (N, K), each point once, by the higher `claim` (N, K).
+        """The pairs marked `positive` (N, K); a point of several pairs goes to the one with the highest `claim` (N, K).
 
-        A truth without any takes its best by `fit` (N, K; the claim if not given), inside it if there is one.
+        A truth without a positive point takes the point with the best `fit` (N, K; the claim if None).  Points inside
+        it come first.
         """
         best = (claim if fit is None else fit) + self.inside * 1e3
         lonely = ~positive.any(1)

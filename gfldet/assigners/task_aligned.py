@@ -1,8 +1,8 @@
 """Task-aligned assignment over flat (truth, point) pairs.
 
-Only a point inside a truth can answer for it, so only such pairs are ever written down: the points inside a box form
-a rectangle of cells on each level, whose corners follow from the box by division.  Work and memory go with the number
-of those pairs, and pairs are handled in chunks of whole truths, so that memory stays bounded however dense an image is.
+Only a point inside a truth can be positive for it, so only these pairs are built.  The points inside a box form a
+rectangle of cells on each level, and the box divided by the stride gives its corners.  Time and memory grow with the
+number of pairs.  Pairs are handled in chunks of whole truths, so memory stays bounded in dense images too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,16 @@ from gfldet.ops.points import Grid, anchor_points
 
 
 @dataclass(frozen=True, slots=True)
+class _Anchors:
+    """All anchor points: `points` (A, 2) in pixels and `strides` (A, 1); `reach` is the longest side that the bins
+    express, in strides."""
+
+    points: Tensor
+    strides: Tensor
+    reach: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Pairs:
     """Candidate pairs: truth (P,), point (P,), log metric (P,), plain IoU (P,), reachable (P,)."""
 
@@ -36,18 +46,21 @@ class _Pairs:
 
 @dataclass(frozen=True, slots=True)
 class TaskAlignedAssigner:
-    """TAL (Feng et al., TOOD, ICCV 2021) with remedies for its cold start under quality focal loss.
+    """TAL (Feng et al., TOOD, ICCV 2021) with changes for its cold start under quality focal loss.
 
-    A pair's metric is m = score^alpha * IoU^beta; each truth takes its `topk` best points; a point wanted by several
-    goes to the truth that its box overlaps most.  Departures, each with its reason:
+    The metric of a pair is m = score^alpha * IoU^beta.  Each truth takes its `topk` best points.  A point that several
+    truths take goes to the truth that its predicted box overlaps most.  Departures from the paper, each with its
+    reason:
 
-    - log space and no absolute epsilon: at initialisation IoU^6 of a small truth is about 1e-9, where all pairs tie;
-    - plain IoU, not CIoU, which is negative for thin truths and would be clamped to one tie;
-    - ties go to the nearer centre (a term that is small beside any real difference of log m);
-    - a truth narrower than two cells of the finest level is grown to that size for the choice of candidates, so that
-      every truth has points to choose from;
-    - a truth that lost all its points to others, as happens in dense images, is given one back (`_none_left_out`);
-    - points from which the bins cannot reach all four sides stand back while a truth has others, and are marked.
+    - The metric is in log space, without an absolute epsilon: at initialisation IoU^6 of a small truth is about 1e-9,
+      and an epsilon would make all its pairs equal.
+    - The overlap is plain IoU, not CIoU: CIoU is negative for thin truths, and clamping would make their pairs equal.
+    - If pairs are equal, the point nearer to the truth's centre wins (by a term much smaller than real differences of
+      log m).
+    - For the choice of candidates, a truth narrower than two cells of the finest level is grown to that size, so every
+      truth has candidates.
+    - A truth that lost all its points to others, as happens in dense images, gets one back (`_none_left_out`).
+    - A point from which the bins cannot reach all four sides is marked, and used only if its truth has no other.
     """
 
     topk: int = 10
@@ -59,9 +72,9 @@ class TaskAlignedAssigner:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
         """See `assignment.Assigner`."""
-        points, strides = anchor_points(levels, predictions.boxes.device)
+        anchors = _Anchors(*anchor_points(levels, predictions.boxes.device), reach)
         best = [
-            _topk_per_truth(self._measure(predictions, truths, truth, point, points, strides, reach), self.topk)
+            _topk_per_truth(self._measure(predictions, truths, anchors, truth, point), self.topk)
             for truth, point in _candidates(truths.boxes, levels, self.max_pairs)
         ]
         if not best:
@@ -81,25 +94,18 @@ class TaskAlignedAssigner:
         )
 
     def _measure(
-        self,
-        predictions: Predictions,
-        truths: Truths,
-        truth: Tensor,
-        point: Tensor,
-        points: Tensor,
-        strides: Tensor,
-        reach: float,
+        self, predictions: Predictions, truths: Truths, anchors: _Anchors, truth: Tensor, point: Tensor
     ) -> _Pairs:
-        """The log metric and IoU of pairs given by `truth` (P,) and `point` (P,)."""
-        image, box, at = truths.image[truth], truths.boxes[truth], points[point]
-        stride = strides[point, 0]
+        """The log metric and IoU of the pairs of `truth` (P,) and `point` (P,)."""
+        image, box, at = truths.image[truth], truths.boxes[truth], anchors.points[point]
+        stride = anchors.strides[point, 0]
         iou = aligned_iou(predictions.boxes[image, point].float(), box)
         logit = predictions.logits[image, point, truths.classes[truth]].float()
         sides = xyxy_to_ltrb(at, box)
-        reachable = sides.amax(-1) <= reach * stride
+        reachable = sides.amax(-1) <= anchors.reach * stride
         offset = ((box[:, :2] + box[:, 2:]) / 2 - at).abs().amax(-1) / stride
         metric = self.alpha * F.logsigmoid(logit) + self.beta * iou.clamp(min=1e-9).log()
-        # The distance breaks ties alone; a point out of reach ranks below every point within.
+        # The distance only breaks ties.  An unreachable pair ranks below every reachable one.
         metric = metric - 1e-4 * offset - torch.where(reachable, 0.0, 1e4)
         return _Pairs(truth, point, metric, iou, reachable)
 
@@ -153,44 +159,45 @@ def _expand(cells: Tensor, counts: Tensor, levels: Sequence[Grid], first_truth: 
 
 
 def _topk_per_truth(pairs: _Pairs, k: int) -> _Pairs:
-    """The k best pairs of each truth by metric; pairs come grouped by truth and leave so, best first."""
-    # One sort on truth and metric together; float64 keeps a metric's digits beside truth numbers in the millions.
+    """The k best pairs of each truth by metric; pairs are grouped by truth, before and after, then best first."""
+    # One sort by truth and metric; float64 keeps the digits of the metric beside truth numbers in the millions.
     order = (pairs.truth.double() * 1e6 - pairs.metric.double()).argsort(stable=True)
     counts = pairs.truth.unique_consecutive(return_counts=True)[1]
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
     near = (torch.arange(len(order), device=order.device) - first < k).nonzero().squeeze(1)
     chosen, best = order[near], order[first[near]]
-    # A truth reaches beyond the bins only when none of its points is within them: then it keeps those it has.
+    # If the best pair of a truth is unreachable, all its pairs are: it keeps them.  Else it keeps the reachable ones.
     return pairs.take(chosen[pairs.reachable[chosen] == pairs.reachable[best]])
 
 
 def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, truths: int) -> Tensor:
-    """Numbers of the pairs that count, after truths without a point among `kept` were given one of their candidates.
+    """Indices of the final pairs: those of `kept`, after each truth without a point got one of its candidates.
 
-    `place` (P,) is the point of each pair among all `places` points of the batch.  In each round every such truth asks
-    for its best candidate that is free or whose owner has others, and an owner gives one away; so no owner is left
-    without, and only truths of which too many share too few points can stay so.
+    `place` (P,) is the point of each pair among all `places` points of the batch.  In each round every truth without a
+    point asks for its best candidate that is free or that its owner can spare.  An owner gives at most one point per
+    round and keeps at least one.  A truth stays without a point only if too many truths share too few points.
     """
     owner = kept.new_full((places,), -1)
     owner[place[kept]] = pairs.truth[kept]
     points = torch.bincount(pairs.truth[kept], minlength=truths)
     rounds = 0
     while True:
-        asking = (points[pairs.truth] == 0).nonzero().squeeze(1)
-        holder = owner[place[asking]]
-        asking = asking[(holder < 0) | (points[holder] > 1)]
-        if not len(asking):
+        candidates = (points[pairs.truth] == 0).nonzero().squeeze(1)
+        holder = owner[place[candidates]]
+        available = candidates[(holder < 0) | (points[holder] > 1)]
+        if not len(available):
             break
-        asking = asking[best_of_each(pairs.truth[asking], truths, (pairs.metric[asking],))]
-        asking = asking[best_of_each(place[asking], places, (pairs.iou[asking], pairs.metric[asking]))]
-        holder = owner[place[asking]]
-        free = truths + torch.arange(len(asking), device=asking.device)  # a free point takes from no truth
-        giving = torch.where(holder < 0, free, holder)
-        asking = asking[best_of_each(giving, truths + len(asking), (pairs.iou[asking], pairs.metric[asking]))]
-        holder = owner[place[asking]]
+        per_truth = available[best_of_each(pairs.truth[available], truths, (pairs.metric[available],))]
+        per_point = per_truth[best_of_each(place[per_truth], places, (pairs.iou[per_truth], pairs.metric[per_truth]))]
+        holder = owner[place[per_point]]
+        nobody = truths + torch.arange(len(per_point), device=per_point.device)  # a free point takes from no truth
+        giver = torch.where(holder < 0, nobody, holder)
+        claims = (pairs.iou[per_point], pairs.metric[per_point])
+        granted = per_point[best_of_each(giver, truths + len(per_point), claims)]  # one per giver
+        holder = owner[place[granted]]
         points[holder[holder >= 0]] -= 1
-        points[pairs.truth[asking]] += 1
-        owner[place[asking]] = pairs.truth[asking]
+        points[pairs.truth[granted]] += 1
+        owner[place[granted]] = pairs.truth[granted]
         rounds += 1
     return (owner[place] == pairs.truth).nonzero().squeeze(1) if rounds else kept
 

@@ -1,4 +1,4 @@
-"""Finds models by name: the user's own path first, then `cfg/models`, in a checkout and in a wheel alike."""
+"""Finds models by name: the user's own path first, then `cfg/models`, both in a checkout and in a wheel."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def cfg_folder() -> Path:
 def resolve_model_yaml(name: str) -> tuple[Path, str | None]:
     """The model YAML that `name` means, and the scale to build it at: `gfldet-s` is (cfg/models/gfldet.yaml, "s").
 
-    Of a file of one's own, `my/net.yaml` with scales, `my/net-s.yaml` and `my/nets.yaml` mean the scale s.
-    A file of that very name comes first and has no scale (None): its builder takes the file's first one, if any.
-    Raises ConfigError that lists every model and scale if there is none.
+    If the user's own file `my/net.yaml` has scales, `my/net-s.yaml` and `my/nets.yaml` mean its scale s.  A file with
+    exactly the given name comes first; its scale is None, and the builder takes the first scale of the file, if any.
+    If there is no such model, raises ConfigError that lists every model and scale.
     """
     found = _find(name)
     if found is not None:
@@ -47,7 +47,7 @@ def resolve_model_yaml(name: str) -> tuple[Path, str | None]:
 
 
 def scales_of(path: Path) -> tuple[str, ...]:
-    """The names of the scales in a model YAML, in its order; empty if it has none.  ConfigError if it is no YAML."""
+    """The names of the scales in a model YAML, in file order; empty if it has none.  ConfigError if it is not YAML."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,8 +1,8 @@
 """The kinds of value that a setting can have: how each is read, and how it is described to a person.
 
-`read` takes what a command line (always text), a YAML file or Python gives and returns the value in its one settled
-form; anything else raises ValueError, and the caller tells what `describe` says is expected.  Plain classes of the
-standard library: the help is made from them, and it has to appear without waiting for heavy imports.
+`read` takes a value from the command line (always text), a YAML file or Python and returns it in one standard form.
+For any other value it raises ValueError, and the caller reports what `describe` says is expected.  This file imports
+only the standard library: the help is made from it and must appear without heavy imports.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Kind(Protocol):
     """What a setting needs from its kind."""
 
     def describe(self) -> str:
-        """What is accepted, to stand after "expected"."""
+        """What is accepted, as text to follow the word "expected"."""
 
     def read(self, value: Any) -> Any:
-        """The value in its settled form; ValueError if it is not of this kind."""
+        """The value in its standard form; ValueError if it is not of this kind."""
 
 
 def is_none(value: Any) -> bool:
@@ -73,7 +73,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number between `low` and `high`; 3.0 and "3" are 3, 3.5 and True are refused."""
+    """A whole number between `low` and `high`; 3.0 and "3" become 3; 3.5 and True are refused."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -92,7 +92,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text; a path or a number given from Python or YAML counts as its text."""
+    """Any text; a path or a number from Python or YAML becomes text."""
 
     what: str = "text"
     empty: bool = False
@@ -110,7 +110,7 @@ class Text:
 
 
 class Choice:
-    """One of a few words.  `same` maps other spellings, true and false among them, to those words."""
+    """One of a few words.  `same` maps other spellings, also true and false, to these words."""
 
     def __init__(self, *words: str, **same: str) -> None:
         self.words = words
@@ -128,7 +128,7 @@ class Choice:
 
 
 class Augment(Choice):
-    """One of a few words, or from Python a callable (Sample, numpy Generator) -> Sample."""
+    """One of a few words or, from Python, a callable (Sample, numpy Generator) -> Sample."""
 
     def describe(self) -> str:
         return f"{super().describe()}, from Python also a callable"
@@ -166,7 +166,7 @@ class ImageSize:
 
 @dataclass(frozen=True)
 class Weights:
-    """`auto`, or numbers above 0, one a class; how many that are is known once the classes are."""
+    """`auto`, or one number above 0 per class; their count is checked later, when the classes are known."""
 
     def describe(self) -> str:
         return "auto, or a number above 0 for each class, as in class_weights=1,1,3"
@@ -179,7 +179,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Device:
-    """Where to compute: auto, cpu, mps, cuda or cuda:N; a bare N is cuda:N."""
+    """Where to compute: auto, cpu, mps, cuda or cuda:N; N alone becomes cuda:N."""
 
     def describe(self) -> str:
         return "auto, cpu, mps, cuda, cuda:N or N (one device)"
@@ -225,7 +225,7 @@ class Freeze:
 
 @dataclass(frozen=True)
 class ClassPick:
-    """Names or numbers of classes, as a tuple; what the names mean is known once the model is."""
+    """Names or numbers of classes, as a tuple; the names are looked up later, when the model is known."""
 
     def describe(self) -> str:
         return "names or numbers of classes, as in classes=0,dog"
@@ -239,7 +239,7 @@ class ClassPick:
 
 @dataclass(frozen=True)
 class Source:
-    """What to predict on: text or a path, and from Python an array, a PIL image or a list of any of these."""
+    """What to predict on: text or a path or, from Python, an array, a PIL image or a list of any of these."""
 
     def describe(self) -> str:
         return "an image, a folder, a pattern as in 'images/*.jpg', a .txt list or a video"
@@ -261,7 +261,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _between(low: float, high: float, above: bool = False) -> str:
-    """The range in words, with a blank before it; nothing if there is no bound."""
+    """The range in words, with a space before it; empty if there is no bound."""
     if math.isinf(high):
         return "" if math.isinf(low) else f" above {low}" if above else f" from {low} up"
     return f" above {low}, up to {high}" if above else f" from {low} to {high}"

@@ -1,6 +1,6 @@
 """Settings as text: the table of the help, `cfg/default.yaml`, and the YAML that a run keeps.
 
-`gfldet settings` prints `default_yaml()`; `gfldet settings > cfg/default.yaml` brings the file up to date.
+`gfldet settings` prints `default_yaml()`; `gfldet settings > cfg/default.yaml` updates the file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ _HEAD = """\
 # Every setting of gfldet with its default, its meaning and [what it takes].  Generated from gfldet/config/schema.py by
 # `gfldet settings`.  A copy may hold fewer keys and serve every command: gfldet train cfg=my.yaml epochs=20
 """
-_PLAIN = re.compile(
-    r"(\.{0,2}/)?[A-Za-z_][\w./-]*"
-)  # text that YAML 1.1 and 1.2 read as text, given that it is no word below
+# YAML 1.1 and 1.2 read this as text without quotes, unless it is one of _WORDS.
+_PLAIN = re.compile(r"(\.{0,2}/)?[A-Za-z_][\w./-]*")
 _WORDS = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
 
 
@@ -35,7 +34,7 @@ def default_yaml() -> str:
 
 
 def settings_yaml(values: dict[str, Any], head: str) -> str:
-    """Settings as YAML, one a line under the comment `head`; PyYAML reads back what was written."""
+    """Settings as YAML, one per line under the comment `head`; PyYAML reads the same values back."""
     return f"# {head}\n" + "".join(f"{name}: {scalar(value)}\n" for name, value in values.items())
 
 
@@ -45,14 +44,14 @@ def scalar(value: Any) -> str:
         return f"[{', '.join(scalar(item) for item in value)}]"
     if isinstance(value, float):
         text = repr(value)
-        return text if "." in text or "e" not in text else text.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for text
+        return text if "." in text or "e" not in text else text.replace("e", ".0e")  # YAML 1.1 reads 1e-05 as text
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     return json.dumps(value, ensure_ascii=False)  # null, true, false, integers and quoted text are the same in YAML
 
 
 def help_table(command: str, width: int = 120) -> str:
-    """The settings of a command in groups, a line each: name, default, meaning and [what is accepted]."""
+    """The settings of a command in groups, one per line: name, default, meaning and [what is accepted]."""
     lines: list[str] = []
     for title, settings in groups_of(command):
         lines.append(f"\n{title}:")
@@ -62,7 +61,7 @@ def help_table(command: str, width: int = 120) -> str:
 
 
 def commands_table() -> str:
-    """The commands, a line each, with what they do."""
+    """The commands, one per line, with what they do."""
     return "\n".join(f"  {name:<10}{settings.__doc__}" for name, settings in COMMANDS.items())
 
 

@@ -1,7 +1,7 @@
-"""What `predict` and `val` ask of a model, whoever computes it: uint8 images in, boxes in their pixels out.
+"""The interface of a model for `predict` and `val`: uint8 images in, boxes in the pixels of these images out.
 
-A `Detector` is torch's (`detect.torch_detector`) or that of an exported file (`detect.exported`).  The loops over
-frames and over splits know this interface alone, and so run without torch.
+`detect.torch_detector` implements it with torch, `detect.exported` with an exported file.  The loops over frames and
+splits use only this interface, so they run without torch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from gfldet.ops.detections import Detections
 class Selection:
     """Which candidates become detections.
 
-    A candidate needs a score above `conf`.  Of two of one class that overlap by more than `iou`, the one with the
-    higher score stays (with `iou` 1 both do).  The best `max_det` are kept.  `agnostic` lets boxes of different classes
-    suppress each other.  The detections of an end-to-end head are selected by their score alone.
+    A candidate needs a score above `conf`.  If two candidates of one class overlap by more than `iou`, only the one
+    with the higher score is kept (with `iou` 1, both).  The best `max_det` are kept.  With `agnostic`, boxes of
+    different classes suppress each other too.  For an end-to-end head only the score decides.
     """
 
     conf: float = 0.001
@@ -31,12 +31,12 @@ class Selection:
 
 
 class Detector(Protocol):
-    """A model ready to find: `infer` computes, `select` takes the detections out of its outputs.
+    """A model ready for inference: `infer` computes its outputs, `select` takes the detections from them.
 
     names     class number -> name
-    multiple  what the sides of a frame have to be multiples of
-    end2end   whether its detections want no NMS
-    frame     the one frame (height, width) that it takes; None takes any
+    multiple  the sides of a frame must be multiples of this
+    end2end   whether its detections need no NMS
+    frame     the only frame (height, width) that it takes; None: it takes any
     device    where it computes: cpu, cuda, ...
     """
 
@@ -55,4 +55,4 @@ class Detector(Protocol):
         """Frames (B, H, W, 3) uint8 RGB -> the model's outputs, for `select`."""
 
     def select(self, outputs: Any, selection: Selection, classes: tuple[int, ...] | None = None) -> list[Detections]:
-        """The detections of each frame; `classes` keeps those classes alone."""
+        """The detections of each frame; `classes` keeps only these classes."""

@@ -34,10 +34,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
-    """A detector with the selection of its detections.
+    """A detector with the rule that selects its detections.
 
-    `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of
-    `detector.multiple` only.  `classes` (numbers) keeps those classes alone.
+    Frames are fitted to `size` (height, width); with `rect` a frame is padded only to multiples of `detector.multiple`.
+    `classes` (numbers) keeps only these classes.
     """
 
     detector: Detector
@@ -47,9 +47,9 @@ class Predictor:
     rect: bool = True
 
     def __call__(self, frames: Iterable[Frame], batch: int) -> Iterator[Prediction]:
-        """Predictions in the order of the frames; up to `batch` neighbours of one size go through together.
+        """Predictions in the order of the frames; up to `batch` successive frames of one size form a batch.
 
-        A DataError of the frames comes out after the predictions of those before it.
+        If `frames` raises a DataError, the predictions of the frames before it come first, then the error.
         """
         waiting: list[Frame] = []
         failure: DataError | None = None
@@ -70,7 +70,7 @@ class Predictor:
             raise failure
 
     def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
-        """Frames of one image size, in one batch."""
+        """Predict frames of one image size in one batch."""
         started = time.perf_counter()
         height, width = frames[0].image.shape[:2]
         rect = self.rect and self.detector.frame is None

@@ -1,4 +1,4 @@
-"""What a prediction leaves on disk: pictures or videos, label files, and predictions.json."""
+"""Saves predictions to disk: pictures or videos, label files, and predictions.json."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from gfldet.errors import OutputError
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
 
-VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
+VIDEO_FPS = 30.0  # of a written video if the source does not report its own
 
 
 @dataclass(slots=True, eq=False)
 class Saver:
     """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json.
 
-    The folder is made for the first of them, so that a source that cannot be read leaves none.  `vid_stride` is the
-    share of a video's frames that come: its copy runs slower by as much.  `category_ids` are those of the user's files.
+    The folder is made at the first prediction, so a source that cannot be read leaves no folder.  If only every
+    `vid_stride`-th frame of a video comes, the frame rate of its copy is divided by `vid_stride`.  `category_ids` are
+    the class ids in the user's files.
     """
 
     folder: Path
@@ -39,7 +40,7 @@ class Saver:
     _video_path: Path | None = None
 
     def add(self, prediction: Prediction) -> None:
-        """Write one prediction; OutputError where that fails."""
+        """Write one prediction; OutputError if that fails."""
         frame, results = prediction.frame, prediction.results
         if self._images is None:
             runs.make(self.folder)
@@ -55,7 +56,7 @@ class Saver:
             self._images.append((prediction.image_id, frame.file_name))
 
     def close(self) -> None:
-        """Finish the video and write predictions.json, if anything came."""
+        """Finish the video and write predictions.json, if there were predictions."""
         if self._video is not None:
             self._video.release()
             self._video = None
@@ -64,7 +65,7 @@ class Saver:
             runs.write_rows(self.folder / "predictions.json", rows)
 
     def _add_to_video(self, frame: Frame, picture: np.ndarray) -> None:
-        """One frame of the video that has the name of its source."""
+        """Write a frame to the video that is named after its source."""
         path = self.folder / f"{frame.name.rpartition('_')[0]}.mp4"
         if path != self._video_path:
             if self._video is not None:

@@ -19,7 +19,7 @@ from gfldet.ops.nms import non_max_suppression
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TorchDetector:
-    """See `detect.detector.Detector`.  `model` is in eval mode and computes where its weights are."""
+    """See `detect.detector.Detector`.  `model` is in eval mode and computes on the device of its weights."""
 
     model: DetectionModel
 
@@ -69,7 +69,7 @@ class TorchDetector:
 
 
 def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:
-    """A fused copy in eval mode on `device`, laid out for speed."""
+    """A detector with a fused copy of the model in eval mode on `device`, channels last for speed."""
     fused = copy.deepcopy(model)
     fused.fuse()
     fused.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

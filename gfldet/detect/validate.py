@@ -31,8 +31,9 @@ def validate(
 ) -> Validation:
     """Run a detector over a split.
 
-    The metrics are those of the detections returned, to the last bit: what is saved is what was measured.  `detailed`
-    adds curves and the confusion matrix.  `progress` may wrap the batches (and their number) to show where it stands.
+    The metrics are computed from exactly the detections returned, so saved detections are the measured ones.
+    `detailed` adds curves and the confusion matrix.  `progress` takes the batches and their number and returns the
+    batches; it may show how far the run is.
     """
     parts: list[DetectionTable] = []
     keys = data.keys()

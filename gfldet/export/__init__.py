@@ -1,1 +1,1 @@
-"""Models as files that others can run: the graph, its proof, and a runner without torch."""
+"""Export: a model becomes a file that other programs can run; the file is compared with torch before it is written."""

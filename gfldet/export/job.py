@@ -1,4 +1,4 @@
-"""One export from settings to a finished file: built aside, compared with torch, and only then put in its place."""
+"""One export, from settings to a file: built in a temporary folder, compared with torch, then moved to its target."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Subject:
 def export(subject: Subject, settings: ExportSettings) -> Path:
     """Write the file that the settings ask for and return its path.
 
-    Raises UserErrors before any work for settings that make no sense together, a target that exists or data that cannot
-    be read; WorkError when the file differs from the torch model or, with int8, loses more than `max_drop`.  In each
-    case nothing is left behind.
+    Raises UserError, before any work, if settings contradict each other, the target exists or data cannot be read.
+    Raises WorkError if the file differs from the torch model or, with int8, loses more AP than `max_drop`.  In both
+    cases no file is left behind.
     """
     tell = teller(settings.verbose)
     card = make_card(subject, settings)
     target = target_path(subject.source, settings)
     if settings.int8:
-        int8_data(subject, settings)  # its mistakes now, not after minutes
+        int8_data(subject, settings)  # finds mistakes in the data now, not after minutes
     images = compared_images(subject, settings, tell)
     try:
         with tempfile.TemporaryDirectory(prefix=".gfldet-export-", dir=target.parent) as folder:
@@ -68,7 +68,7 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
 
 
 def make_card(subject: Subject, settings: ExportSettings) -> Card:
-    """What the file will tell of itself; one ConfigError for all choices that make no sense together."""
+    """The card of the file, made from the settings; one ConfigError lists all settings that contradict each other."""
     model = subject.model
     selects = settings.nms or settings.format == "web"
     layout: Layout = "detections" if selects else "decoded" if settings.decode else "raw"
@@ -77,7 +77,7 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
         dynamic = "all"
     problems = []
     if selects and not settings.decode:
-        problems.append("decode=false with detections inside the graph: decoded boxes decide them; leave one out")
+        problems.append("decode=false with detections inside the graph: detections need decoded boxes; leave one out")
     if settings.half and settings.int8:
         problems.append("half=true with int8=true: a file computes in one precision; leave one out")
     if problems:
@@ -85,7 +85,7 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
     idle = sorted({"conf", "iou", "max_det", "agnostic_nms"} & settings.explicit) if not selects else []
     idle += ["batch"] if dynamic != "none" and "batch" in settings.explicit else []
     if idle:
-        warn(f"{', '.join(idle)}: without effect on this file; whoever runs it chooses (nms, dynamic)")
+        warn(f"{', '.join(idle)}: without effect on this file; they are chosen when the file is run (see nms, dynamic)")
     check_frame(settings.height_width, model.multiple)
     selection = Selection(**settings.selection()) if selects else Selection(0.0, 1.0, 0)
     return Card(
@@ -110,15 +110,16 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
 
 
 def target_path(source: str, settings: ExportSettings) -> Path:
-    """The file or folder to write: `out`, or beside the checkpoint (here, for a model of cfg/models) and named like it.
+    """The file or folder to write: `out`, or the name of the checkpoint with another suffix, in the same folder.
 
-    OutputError if it is there already (unless `exist_ok`), has a wrong suffix, or could not be written.
+    For a model of cfg/models this is the current folder.  Raises OutputError if the target exists (unless `exist_ok`),
+    has a wrong suffix, or could not be written.
     """
     suffix = SUFFIX[settings.format]
     beside = Path(source) if source.endswith(".pt") else Path(Path(source).name)
     target = Path(settings.out) if settings.out else beside.with_name(f"{beside.stem}{suffix}")
     if suffix.startswith(".") and target.suffix != suffix:
-        raise OutputError(f"out={target}: format={settings.format} writes a {suffix} file; end the name so")
+        raise OutputError(f"out={target}: format={settings.format} writes a {suffix} file; end the name in {suffix}")
     for path in (target, target.with_suffix(".bin")) if suffix == ".xml" else (target,):
         if path.exists() and not settings.exist_ok:
             raise OutputError(f"{path} exists; choose another out=, or exist_ok=true to write over it")
@@ -130,8 +131,11 @@ def target_path(source: str, settings: ExportSettings) -> Path:
 
 
 def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> list[NDArray[np.uint8]]:
-    """A few images to compare on: of the val split (else train) of `data`, of the data that the model was trained on,
-    or, where these are out of reach, of the built-in shapes."""
+    """A few images for the comparison: of `data`, else of the training data if they can be read, else of the
+    built-in shapes.
+
+    They come from the val split, or from train if there is no val.  Raises DataError if `data` cannot be read.
+    """
     wanted = data_of(subject, settings)
     if wanted is not None:
         try:
@@ -143,7 +147,7 @@ def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> l
         except DataError as error:
             if "data" in settings.explicit:
                 raise
-            warn(f"the training data are out of reach, so shapes are compared on ({str(error).splitlines()[0]})")
+            warn(f"the training data cannot be read; the built-in shapes are used ({str(error).splitlines()[0]})")
     else:
         tell("compared on the built-in shapes; give data= for images of your own")
     return [open_image(item.path) for item in index_split(load_spec("shapes"), "val").items[:COMPARED_IMAGES]]
@@ -157,9 +161,9 @@ def build(
     images: Sequence[NDArray[np.uint8]],
     tell: Tell,
 ) -> Path:
-    """Everything up to the finished file or folder in `folder`, which is returned."""
+    """Make the finished file or folder inside `folder`, compare it with torch, and return its path."""
     fused = for_inference(subject.model, torch.device("cpu"))
-    # OpenVINO keeps weights in float16 and computes as the processor likes; its graph comes from one in float32.
+    # OpenVINO stores weights in float16 but chooses the precision of computation itself, so it gets a float32 graph.
     half = settings.half and settings.format != "openvino"
     float_card = replace(card, precision="float16" if half else "float32")
     bare_card = replace(float_card, layout="raw" if card.layout == "raw" else "decoded")
@@ -195,7 +199,7 @@ def data_of(subject: Subject, settings: ExportSettings) -> str | None:
 
 
 def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:
-    """The data set that int8 is calibrated and measured on; ConfigError where none is known."""
+    """The data set that int8 is calibrated and measured on; ConfigError if none is known."""
     wanted = data_of(subject, settings)
     if wanted is None:
         raise ConfigError("int8=true: needs images to calibrate on; give data=, the data YAML of the training run")
@@ -203,15 +207,15 @@ def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:
 
 
 def predicting_weights(model: DetectionModel) -> list[str]:
-    """The graph's names for the weights of the layers whose outputs are the predictions."""
+    """The names that the graph gives to the weights of the prediction layers."""
     ours = {id(weight) for weight in model.predicting()}
     return [f"model.{name}" for name, weight in model.named_parameters() if id(weight) in ours]
 
 
 def move(made: Path, target: Path) -> None:
-    """Put what was made in its place; of an OpenVINO file the weights beside it too.
+    """Move the finished file or folder to `target`; an OpenVINO .xml takes its .bin with it.
 
-    In a folder that exists the files of the same names are replaced, and nothing else is touched.
+    If `target` is a folder that exists, files of the same names are replaced, and nothing else is touched.
     """
     if made.is_dir() and target.exists():
         for part in made.iterdir():

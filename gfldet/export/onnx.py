@@ -25,15 +25,15 @@ from gfldet.store.runs import write_aside
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 17  # onnxruntime from 1.12 on, OpenVINO from 2022.3 on; the exporter of torch 2.4 goes no further
-IR_VERSION = 8  # the oldest that has this opset, for the oldest readers
+OPSET = 17  # runs in onnxruntime >= 1.12 and OpenVINO >= 2022.3; the highest that torch 2.4 exports
+IR_VERSION = 8  # the oldest with this opset, so that old readers can read the file
 
 
 class GraphModule(nn.Module):
     """A fused model as the graph has it: images (B, 3, H, W) float32 in [0, 1] -> the outputs of a layout, float32.
 
-    With `half` the convolutions compute in float16; boxes are still decoded in float32, for float16 knows half pixels
-    only from 1024 px on.
+    With `half` the convolutions compute in float16.  Boxes are still decoded in float32, because the steps of float16
+    are half a pixel from 512 px on and a whole pixel from 1024 px on.
     """
 
     def __init__(self, model: DetectionModel, raw: bool, half: bool) -> None:
@@ -53,10 +53,11 @@ class GraphModule(nn.Module):
 
 
 def to_graph(model: DetectionModel, card: Card) -> onnx.ModelProto:
-    """A fused model in eval mode on the CPU -> its graph, of layout raw or decoded.  `model` is used up.
+    """A fused model in eval mode on the CPU -> its graph, of layout raw or decoded.  Do not use `model` afterwards.
 
-    torch's TorchScript exporter: its newer one (torch.export) needs onnxscript, takes ten times as long, and torch 2.4
-    has it as an experiment only.  Raises ConfigError without the package onnx, WorkError where torch cannot export.
+    This uses torch's TorchScript exporter.  The newer exporter (torch.export) needs onnxscript, takes ten times as
+    long, and is only experimental in torch 2.4.  Raises ConfigError if the package onnx is missing, WorkError if torch
+    cannot export the model.
     """
     onnx = import_onnx()
     raw = card.layout == "raw"
@@ -65,7 +66,7 @@ def to_graph(model: DetectionModel, card: Card) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         file = Path(folder) / "graph.onnx"
         try:
-            warnings.simplefilter("ignore")  # of a deprecated exporter, and of shapes that are fixed by the trace
+            warnings.simplefilter("ignore")  # the exporter is deprecated, and the trace fixes shapes
             torch.onnx.export(
                 outputs,
                 (torch.zeros(card.batch, 3, *card.imgsz),),
@@ -93,7 +94,7 @@ def save(graph: onnx.ModelProto, card: Card, path: Path) -> None:
 
 
 def import_onnx():  # type: ignore[no-untyped-def]
-    """The package; ConfigError where it is missing."""
+    """The package onnx; ConfigError if it is missing."""
     try:
         import onnx
         import onnx.checker
@@ -117,7 +118,7 @@ def _dynamic_axes(card: Card, names: list[str]) -> dict[str, dict[int, str]]:
     return axes
 
 
-# Its names stay as they were in the first files: readers may know them.
+# The names in this graph stay as in the first exported files, because readers may use them.
 SELECTION = """
 <ir_version: 8, opset_import: ["" : 17]>
 choice (float[batch, points, 4] all_boxes, float[batch, points, classes] all_scores)
@@ -143,7 +144,7 @@ choice (float[batch, points, 4] all_boxes, float[batch, points, classes] all_sco
     count = ReduceSum<keepdims = 0>(ones, one)
 }}
 """
-# (P, 3): image, class and point of what NMS keeps; all other scores become 0.
+# `picked` (P, 3) holds image, class and point of what NMS keeps; all other scores become 0.
 SUPPRESSION = """
     picked = NonMaxSuppression({boxes}, {scores}, max_det, iou, conf)
     values = GatherND({scores}, picked)
@@ -152,7 +153,7 @@ SUPPRESSION = """
     surviving = ScatterND(blank, picked, values)
 """
 BY_NMS = SUPPRESSION.format(boxes="all_boxes", scores="by_class")
-# The same where a box of one class may suppress that of another: every class of a point is a box of one class "object".
+# The same for class-agnostic NMS: every class of a point becomes a box of one class "object".
 BY_AGNOSTIC_NMS = """
     whole = Shape(by_class)
     classes_ = Slice(whole, one, two)
@@ -181,12 +182,12 @@ def with_selection(graph: onnx.ModelProto, card: Card) -> onnx.ModelProto:
     joined = onnx.compose.merge_models(
         graph, selection, io_map=[("boxes", "all_boxes"), ("scores", "all_scores")], prefix2="choice/"
     )
-    del joined.opset_import[1:]  # both parts brought the same one
+    del joined.opset_import[1:]  # both graphs have the same opset
     return _renamed(joined, {f"choice/{name}": name for name in OUTPUTS["detections"]})
 
 
 def _renamed(graph: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
-    """The graph with values renamed; those that had the new names before are moved out of their way."""
+    """Rename values of the graph in place; a value that already has one of the new names gets the suffix `_all`."""
     moved = {new: f"{new}_all" for new in names.values()} | dict(names)
     for node in graph.graph.node:
         node.input[:] = [moved.get(name, name) for name in node.input]

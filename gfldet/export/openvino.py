@@ -10,7 +10,7 @@ from gfldet.errors import ConfigError
 
 
 def convert(file: Path, card: Card, target: Path) -> Path:
-    """Write `target` (.xml) and the .bin beside it; ConfigError where OpenVINO is not installed."""
+    """Write `target` (.xml) and the .bin beside it; ConfigError if OpenVINO is not installed."""
     try:
         import openvino
     except ImportError as error:

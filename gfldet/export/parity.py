@@ -1,4 +1,4 @@
-"""The gate of an export: the file is run on real images and compared with the torch model before anyone sees it."""
+"""The check of an export: the file runs on real images and must agree with the torch model before it is kept."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from gfldet.ops.boxes import xywh_to_xyxy
 from gfldet.ops.decode import Decoded
 from gfldet.ops.detections import Detections
 
-SEEN = 0.01  # score from which on a point's box is compared: what background points say of sides is never looked at
-CONF = 0.05  # of the detections compared, unless the file itself cuts off higher
+MIN_POINT_SCORE = 0.01  # boxes of points with lower scores are background: they are never used, so never compared
+MIN_DETECTION_SCORE = 0.05  # detections with lower scores are not compared; a higher `conf` inside the file wins
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """The largest difference of a box side in px and of a score; and the share of detections that may have no partner
-    for reasons that `_without_partner` does not see through (a choice of NMS, three choices further on)."""
+    """The largest allowed difference of a box side in `px` and of a `score`.  `alone` is the share of detections that
+    may have no partner for a reason that `_without_partner` does not recognise (a late effect of a choice of NMS)."""
 
     px: float
     score: float
     alone: float = 0.0
 
 
-# float32: two orders above what other orders of summation were seen to make (.0005 px, 5e-7).  float16: ten bits.
+# float32: two orders of magnitude above the differences measured with other orders of summation (.0005 px, 5e-7).
+# float16: it has ten bits.
 TOLERANCES = {"float32": Tolerance(0.05, 1e-4, 0.005), "float16": Tolerance(2.0, 0.02, 0.05)}
 
 
@@ -57,16 +58,16 @@ class Parity:
 def compare(
     torch_side: TorchDetector, decoded: ExportedDetector, final: ExportedDetector, images: Sequence[NDArray[np.uint8]]
 ) -> Parity:
-    """Run both on frames of every kind that the file takes.
+    """Run the torch model and the file on frames of every kind that the file takes.
 
-    `decoded` gives boxes and scores of all points (layouts raw and decoded), which are compared number by number;
-    `final` is the file as it will be used, of which the detections are compared too (it may be `decoded` itself).
-    Raises WorkError with the first difference beyond TOLERANCES.
+    `decoded` (layout raw or decoded) gives boxes and scores of all points; they are compared number by number.  `final`
+    is the file as it will be used; its detections are compared too.  It may be `decoded` itself.  Raises WorkError at
+    the first difference beyond TOLERANCES.
     """
     limit = TOLERANCES[final.card.precision]
     card = final.card
-    inside = Selection(max(CONF, card.conf), card.iou, card.max_det, card.agnostic)
-    selection = inside if card.max_det else Selection(CONF)
+    inside_file = Selection(max(MIN_DETECTION_SCORE, card.conf), card.iou, card.max_det, card.agnostic)
+    selection = inside_file if card.max_det else Selection(MIN_DETECTION_SCORE)
     px = score = 0.0
     count = frames = 0
     shapes = []
@@ -91,7 +92,7 @@ def compare(
 
 
 def batches(images: Sequence[NDArray[np.uint8]], card: Card) -> Iterator[NDArray[np.uint8]]:
-    """The images, letterboxed into batches of every kind that the file takes: several sizes, several numbers."""
+    """The images, letterboxed into batches of every kind that the file takes: several frame and batch sizes."""
     height, width = card.imgsz
     step = card.multiple
     frames = [(height, width)]
@@ -116,31 +117,32 @@ def _point_differences(decoded: Decoded, exported: ExportedDetector, batch: NDAr
     boxes, scores = exported.points(exported.infer(batch))
     corners = xywh_to_xyxy(decoded.boxes.transpose(1, 2)).numpy()
     ours = decoded.scores.transpose(1, 2).numpy()
-    seen = ours.max(-1) > SEEN
-    px = np.abs(corners - boxes)[seen].max(initial=0)
+    compared = ours.max(-1) > MIN_POINT_SCORE
+    px = np.abs(corners - boxes)[compared].max(initial=0)
     return _Differences(float(px), float(np.abs(ours - scores).max()))
 
 
 def _without_partner(ours: Detections, theirs: Detections, limit: Tolerance, selection: Selection) -> int:
-    """How many detections of either side have none of the same class, place and score on the other, nor an excuse.
+    """How many detections have neither a partner (same class, place and score) on the other side nor an excuse.
 
-    Excuses are a score at a threshold (`conf`, or the last of `max_det`), and a choice of NMS that rounding decides:
-    between two of the same score, or two that overlap by just about `iou`, and what follows from such a choice.
+    One excuse is a score at a threshold: `conf`, or the last of `max_det`.  The other is a choice of NMS that rounding
+    decides, between two detections of the same score or two that overlap by about `iou`, or an effect of such a choice:
+    an overlap with a detection of the other side that has no partner.
     """
     tied = np.abs(ours.scores[:, None] - theirs.scores) <= limit.score
     close = np.abs(ours.boxes[:, None] - theirs.boxes).max(-1, initial=0) <= limit.px
     partner = tied & close & (ours.classes[:, None] == theirs.classes)
-    alone = ~partner.any(1), ~partner.any(0)
+    ours_alone, theirs_alone = ~partner.any(1), ~partner.any(0)
     overlap = pairwise_iou(ours.boxes.astype(np.float64), theirs.boxes.astype(np.float64))
     doubtful = tied | (np.abs(overlap - selection.iou) < 0.01)
     rival = (overlap > selection.iou - 0.01) & (selection.agnostic | (ours.classes[:, None] == theirs.classes))
-    ours_excused = _at_threshold(ours, theirs, limit, selection) | (rival & (doubtful | alone[1])).any(1)
-    theirs_excused = _at_threshold(theirs, ours, limit, selection) | (rival & (doubtful | alone[0][:, None])).any(0)
-    return int((alone[0] & ~ours_excused).sum() + (alone[1] & ~theirs_excused).sum())
+    ours_excused = _at_threshold(ours, theirs, limit, selection) | (rival & (doubtful | theirs_alone)).any(1)
+    theirs_excused = _at_threshold(theirs, ours, limit, selection) | (rival & (doubtful | ours_alone[:, None])).any(0)
+    return int((ours_alone & ~ours_excused).sum() + (theirs_alone & ~theirs_excused).sum())
 
 
 def _at_threshold(some: Detections, others: Detections, limit: Tolerance, selection: Selection) -> NDArray[np.bool_]:
-    """Which of `some` score so low that rounding may have kept them from the others."""
+    """Which of `some` have so low a score that rounding may have left them out of the others."""
     full = len(others.scores) >= selection.max_det
     lowest = float(others.scores.min()) if full else selection.conf
     return np.asarray(some.scores <= lowest + limit.score)

@@ -1,9 +1,9 @@
-"""int8: a float ONNX file -> one that computes in 8-bit integers, calibrated on images, and measured before it counts.
+"""int8: a float ONNX file -> one that computes in 8-bit integers.  Images calibrate it, and its AP is checked.
 
-Weights are rounded a channel at a time, activations by the range that they take on training images (its ends, not a
-percentile: measured on bccd, cutting the tails off cost .007 AP and a search by entropy gained nothing for three times
-the time).  The layers that predict and everything behind them (integral, boxes, scores, selection) stay in float: boxes
-and scores are no numbers to round.
+Weights are rounded per channel.  Activations are rounded by their range on training images, from minimum to maximum:
+measured on bccd, percentiles (which cut off the tails) cost .007 AP, and a search by entropy gained nothing in three
+times the time.  The prediction layers and everything after them (integral, boxes, scores, selection) stay in float,
+because boxes and scores need the precision.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gfldet.ops import letterbox
 if TYPE_CHECKING:
     import onnx
 
-# What onnxruntime computes in integers next to convolutions: their activations stay in integers in between.
+# Operators that onnxruntime computes in integers: between convolutions, activations then stay in integers.
 INTEGER_OPS = ["Conv", "Sigmoid", "Relu", "Mul", "Add", "Concat", "MaxPool", "Resize", "Split", "Slice"]
 
 
@@ -43,7 +43,7 @@ def quantised(
 ) -> Path:
     """Write `file` (float, ONNX) as `target` in int8.
 
-    `predicting` are the names of the weights whose layers stay in float; `images` (H, W, 3) RGB are calibrated on.
+    `predicting` names the weights of the layers that stay in float; `images` (H, W, 3) RGB are for the calibration.
     """
     onnx = import_onnx()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -62,7 +62,7 @@ def quantised(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            root.setLevel(logging.ERROR)  # it advises to fold batch norms first, which is done
+            root.setLevel(logging.ERROR)  # it advises to fold batch norms first; they are folded already
             quantize_static(
                 str(file),
                 str(target),
@@ -81,7 +81,7 @@ def quantised(
 
 
 def float_nodes(graph: onnx.ModelProto, predicting: Sequence[str]) -> list[str]:
-    """Names of the nodes that hold the weights called `predicting`, and of all nodes behind them."""
+    """Names of the nodes that take the weights called `predicting`, and of all nodes after them."""
     behind = set(predicting)
     names = []
     for node in graph.graph.node:  # in the order of computation
@@ -92,14 +92,14 @@ def float_nodes(graph: onnx.ModelProto, predicting: Sequence[str]) -> list[str]:
 
 
 def calibration_images(spec: DataSpec, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Up to `count` images spread over the train split; DataError where there are none."""
+    """Up to `count` images spread over the train split; DataError if there are none."""
     items = index_split(spec, "train").items
     step = max(1, len(items) // count)
     return (open_image(item.path) for item in items[::step][:count])
 
 
 def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings) -> None:
-    """Measure the AP of both files on the val split and tell it; WorkError where more than `max_drop` is lost."""
+    """Measure the AP of both files on the val split and report it; WorkError if the drop is above `max_drop`."""
     tell = teller(settings.verbose)
     loaded = load_images(
         spec, "val", settings.height_width, memory_budget("auto"), settings.on_bad, lambda line: None, False
@@ -107,13 +107,13 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
     ap = [_measured(file, loaded, settings) for file in (before, after)]
     drop = ap[0] - ap[1]
     size = [file.stat().st_size / 1e6 for file in (before, after)]
-    told = f"AP {ap[0]:.4f} in float, {ap[1]:.4f} in int8 (a drop of {drop:.4f}); {size[0]:.1f} -> {size[1]:.1f} MB"
+    measured = f"AP {ap[0]:.4f} in float, {ap[1]:.4f} in int8 (a drop of {drop:.4f}); {size[0]:.1f} -> {size[1]:.1f} MB"
     if not drop <= settings.max_drop:
         raise WorkError(
-            f"int8: {told}, where max_drop={settings.max_drop:g} is allowed. Nothing was written; give more images "
-            f"(calibration={settings.calibration} now), or a larger max_drop"
+            f"int8: {measured}, but only max_drop={settings.max_drop:g} is allowed. Nothing was written; give more "
+            f"images (calibration={settings.calibration} now), or a larger max_drop"
         )
-    tell(f"int8: {told}")
+    tell(f"int8: {measured}")
 
 
 def _measured(file: Path, loaded: LoadedSplit, settings: ExportSettings) -> float:

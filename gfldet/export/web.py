@@ -1,7 +1,7 @@
-"""A folder with a static page that runs the model in a browser, by onnxruntime-web.
+"""A folder with a static page that runs the model in a browser, with onnxruntime-web.
 
-The page's own files lie in `page/`, plain JavaScript that is copied as it is; `npm install` in the folder adds
-onnxruntime-web, of which nothing is here.
+The files of the page are in `page/`: plain JavaScript, copied unchanged.  onnxruntime-web is not among them;
+`npm install` in the folder adds it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAGE = Path(__file__).parent / "page"
 
 
 def write(file: Path, card: Card, folder: Path) -> Path:
-    """Fill `folder` with the page, the ONNX `file` of layout detections and its card; the folder."""
+    """Fill `folder` with the page, the ONNX `file` of layout detections and its card; return the folder."""
     folder.mkdir()
     for part in PAGE.iterdir():
         shutil.copyfile(part, folder / part.name)

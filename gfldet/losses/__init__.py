@@ -1,5 +1,5 @@
-"""Losses: pure functions from logits (`focal`, `distribution`, `iou`), some of them as the modules that people know
-(`modules`), and the detectors' criteria (`detection`)."""
+"""Losses: pure functions (`focal`, `distribution`, `iou`), the focal losses as modules (`modules`), and the criteria of
+the detectors (`detection`)."""
 
 from __future__ import annotations
 

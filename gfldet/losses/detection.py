@@ -1,9 +1,9 @@
-"""The criteria of the detectors: head outputs and a batch's truths -> one number to step on.
+"""The criteria of the detectors: head outputs and a batch's truths -> the loss to train with.
 
     maps (B, 4R + C, H, W) per level -> bins (B, A, 4, R) and class logits (B, A, C)
-    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or others in their place)
+    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or other losses in their place)
 
-It knows no module of `nn`: the number of classes, the bins, the strides and the gains arrive as arguments.
+This file uses no module of `gfldet.nn`: the number of classes, the bins, the strides and the gains are arguments.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ ClassTarget = Literal["iou", "alignment", "one"]
 class ClassLoss:
     """A classification loss as the criterion uses it.
 
-    `loss` of logits (B, A, C) and targets (B, A, C) is element-wise.  `target` is what a positive point usually learns
-    at its truth's class: the IoU of its box, its alignment, or 1; all else learns 0.  `gain` is its usual weight beside
-    7.5 of the box loss.
+    `loss` takes logits (B, A, C) and targets (B, A, C) and is element-wise.  `target` is the default target of a
+    positive point at its truth's class: the IoU of its box, its alignment, or 1.  All other targets are 0.  `gain` is
+    the default weight, made for a box loss weight of 7.5.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -43,8 +43,9 @@ class ClassLoss:
 def _quality(logits: Tensor, target: Tensor) -> Tensor:
     """QFL with beta 1 and a floor of .1 instead of the paper's 2 and 0.
 
-    With beta 2 the gradient goes with the cube of the distance: a few hundred steps leave the background at .05 to .1
-    and the scores of positives .1 beside their target.  Measured in gfldet/MEASURED.md, "Trials of QFL".
+    With beta 2 the gradient shrinks with the cube of the distance to the target: after a few hundred steps the scores
+    of the background are still .05 to .1, and those of positives are .1 away from their target.  Measured in
+    gfldet/MEASURED.md, "Trials of QFL".
     """
     return focal.quality_focal_loss(logits, target, beta=1.0, floor=0.1)
 
@@ -52,15 +53,15 @@ def _quality(logits: Tensor, target: Tensor) -> Tensor:
 CLASS_LOSSES: dict[str, ClassLoss] = {
     "qfl": ClassLoss(_quality, "alignment", 1.5),
     "vfl": ClassLoss(focal.varifocal_loss, "alignment", 3.0),  # PP-YOLOE's 1 : 2.5, times three
-    "bce": ClassLoss(focal.cross_entropy, "alignment", 0.5),  # as YOLOv8 has it
+    "bce": ClassLoss(focal.cross_entropy, "alignment", 0.5),  # as in YOLOv8
     "focal": ClassLoss(focal.sigmoid_focal_loss, "one", 3.75),  # ATSS's 1 : 2
-    "ohem": ClassLoss(focal.ohem, "one", 0.5),  # BCE, of fewer examples
+    "ohem": ClassLoss(focal.ohem, "one", 0.5),  # BCE of fewer examples
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """Weights of the three parts: box, cls (None: the usual one of the class loss) and dfl."""
+    """Weights of the three parts: box, cls (None: the default of the class loss) and dfl."""
 
     box: float = 7.5
     cls: float | None = None
@@ -69,27 +70,29 @@ class Gains:
 
 @dataclass(frozen=True, slots=True)
 class LossItems:
-    """`total` () to backward on; `items` (3,) detached: box, cls and dfl, gains included, so that they sum to total."""
+    """`total` () carries gradient; `items` (3,) are box, cls and dfl, detached, with gains; their sum is `total`."""
 
     total: Tensor
     items: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class v8DetectionLoss:  # noqa: N801 - the name under which this family knows its criterion
+class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion by this name
     """QFL with IoU-quality targets, DFL on the bins, CIoU on the integrated boxes, over task-aligned positives.
 
-    QFL's target is the normalised alignment of a positive point, at the truth's class, and 0 elsewhere: the IoU of the
-    best box that a truth has, less for points whose box or score is worse (TOOD; the plain IoU of each box, as in GFL,
-    was measured too and found worse).  Assigners that do not rank points have no alignment: there it is the plain IoU
-    of the (detached) box.  CIoU and DFL are weighted by the alignment.  All three are divided by the alignment's sum
-    over the batch (at least 1), as in TOOD.  Points inside ignore regions that answer for no truth carry no loss, and
-    points that cannot reach their truth's sides with R bins carry no DFL (a clipped target would teach a wrong side).
+    QFL's target for a positive point, at its truth's class, is the normalised alignment, as in TOOD: the IoU of the
+    truth's best box, and less for points with a worse box or score.  All other targets are 0.  (The plain IoU of each
+    box, as in GFL, was measured and found worse.)  Assigners that do not rank points have no alignment; the target is
+    then the plain IoU of the (detached) box.
 
-    `cls_loss` names another of CLASS_LOSSES, `cls_target` another target than its own; where that is 1, the sum is
-    divided by the number of positives, which is the sum of such targets.  `iou_loss` is another overlap, `assigner`
-    another rule for positives. With `reg_max` 1 a side is one number, and there is no DFL.  `class_weights` (C numbers)
-    weigh the scores of each class and the boxes of its truths.
+    The alignment also weighs CIoU and DFL.  All three losses are divided by the sum of the alignment over the batch (at
+    least 1), as in TOOD.  A point inside an ignore region carries no classification loss unless it is positive.  A
+    point that cannot reach its truth's sides with R bins carries no DFL, because a clipped target teaches a wrong side.
+
+    `cls_loss` names an entry of CLASS_LOSSES, and `cls_target` replaces its default target.  If the target is 1, the
+    classification loss is divided by the number of positives, which is the sum of these targets.  `iou_loss` chooses
+    the overlap, `assigner` the rule for positives.  With `reg_max` 1 a side is one number, and there is no DFL.
+    `class_weights` (C numbers) weigh the scores of each class and the boxes of its truths.
     """
 
     nc: int
@@ -122,7 +125,7 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
 
     @property
     def target(self) -> ClassTarget:
-        """What the score of a positive point learns."""
+        """The target for the score of a positive point."""
         usual = CLASS_LOSSES[self.cls_loss].target
         return self.cls_target or ("iou" if usual == "alignment" and not self.assigner.ranks else usual)
 
@@ -166,10 +169,10 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
 
 @dataclass(frozen=True, slots=True)
 class E2EDetectLoss:
-    """The criterion of an end-to-end head: the same loss on its two sets of maps, added one to one.
+    """The criterion of an end-to-end head: the same loss on its two sets of maps, added with equal weight.
 
-    `one_to_many` assigns many points to a truth, which is what teaches the features; `one_to_one` assigns one by the
-    same metric, which is what does without NMS (Wang et al., YOLOv10, NeurIPS 2024, section 3.1).
+    `one_to_many` assigns many points to a truth: this trains the features.  `one_to_one` assigns one point by the same
+    metric: this makes NMS unnecessary (Wang et al., YOLOv10, NeurIPS 2024, section 3.1).
     """
 
     one_to_many: v8DetectionLoss
@@ -177,7 +180,7 @@ class E2EDetectLoss:
 
     @classmethod
     def of(cls, one_to_many: v8DetectionLoss) -> E2EDetectLoss:
-        """Both from the first: the second takes one point.  ValueError for an assigner that does not rank."""
+        """Both branches from the first; the second assigns one point.  ValueError if the assigner does not rank."""
         assigner = one_to_many.assigner
         if not isinstance(assigner, TaskAlignedAssigner):
             raise ValueError(
@@ -190,7 +193,7 @@ class E2EDetectLoss:
     ) -> LossItems:
         """The loss of the maps under `one2many` and `one2one`.
 
-        A list, as the head gives it in eval mode, holds the maps of the one-to-one branch: the loss is its alone.
+        In eval mode the head gives a list instead, the maps of the one-to-one branch; the loss is that of this branch.
         """
         if not isinstance(maps, Mapping):
             return self.one_to_one(maps, batch)
@@ -199,7 +202,7 @@ class E2EDetectLoss:
 
 
 def reach_of(reg_max: int) -> float:
-    """The longest side that `reg_max` bins express, in strides; without end for a side that is one number."""
+    """The longest side that `reg_max` bins express, in strides; infinite if a side is one number."""
     return reg_max - 1 if reg_max > 1 else math.inf
 
 

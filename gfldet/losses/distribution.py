@@ -1,4 +1,4 @@
-"""The loss that shapes box sides as distributions over R bins 0..R-1, in strides (their mean: `ops.decode`)."""
+"""The loss of box sides as distributions over R bins 0..R-1, in strides (`ops.decode` computes their mean)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from gfldet.ops.decode import full
 def distribution_focal_loss(logits: Tensor, target: Tensor, reduction: Reduction = "none") -> Tensor:
     """DFL = -((i + 1 - y) log S_i + (y - i) log S_(i+1)), where i = floor(y): cross-entropy with y's two neighbours.
 
-    Args: `logits` (..., R) with R >= 2, `target` (...) in bins, in [0, R - 1]; whoever has targets beyond must leave
-    those points out rather than clip them (a clipped target teaches a wrong side).  The minimum puts the weights
-    i + 1 - y and y - i on the two neighbours, whose mean is y.  Source: Li et al., NeurIPS 2020, eq. 6.
+    Args: `logits` (..., R) with R >= 2, `target` (...) in bins, in [0, R - 1].  The caller leaves out points with
+    targets beyond that range and does not clip them, because a clipped target teaches a wrong side.  At the minimum the
+    two neighbours have the probabilities i + 1 - y and y - i, so the mean is y.
+
+    Source: Li et al., NeurIPS 2020, eq. 6.
     """
     logits, target = full(logits), full(target)
     left = target.detach().floor().clamp(0, logits.shape[-1] - 2)

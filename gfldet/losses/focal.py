@@ -1,7 +1,8 @@
 """Classification losses from logits: the focal family.
 
-All are pure functions.  Logits and targets have any one shape (...) unless said otherwise; half precision is computed,
-and returned, in float32.  `reduction` is as everywhere in torch: "none", "sum" or "mean".
+All are pure functions.  Logits and targets have the same shape (...), of any rank, unless the docstring says otherwise.
+Losses of half-precision logits are computed and returned in float32.  `reduction` is that of torch: "none", "sum" or
+"mean".
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def reduced(loss: Tensor, reduction: Reduction) -> Tensor:
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction = "none") -> Tensor:
     """CE = -(y log p + (1 - y) log(1 - p)), p = sigmoid(logits), for `target` y (...) in [0, 1].
 
-    With y of 0 or 1 it is -log p_t of the focal loss paper (Lin et al., Focal Loss, ICCV 2017, eq. 1).
+    For y = 0 or 1 this is -log p_t of the focal loss paper (Lin et al., Focal Loss, ICCV 2017, eq. 1).
     """
     return reduced(F.binary_cross_entropy_with_logits(full(logits), full(target), reduction="none"), reduction)
 
@@ -39,7 +40,7 @@ def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction = "none")
 def balanced_cross_entropy(
     logits: Tensor, target: Tensor, alpha: float = 0.25, reduction: Reduction = "none"
 ) -> Tensor:
-    """alpha_t * CE, with alpha for what is there (y = 1) and 1 - alpha for what is not; between, in proportion.
+    """alpha_t * CE: alpha_t is alpha for y = 1, 1 - alpha for y = 0, and linear in between.
 
     Source: Lin et al., ICCV 2017, eq. 3.
     """
@@ -49,9 +50,9 @@ def balanced_cross_entropy(
 def sigmoid_focal_loss(
     logits: Tensor, target: Tensor, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "none"
 ) -> Tensor:
-    """FL = -alpha_t (1 - p_t)^gamma log p_t, for `target` y (...) in [0, 1]; `alpha` None leaves the balance out.
+    """FL = -alpha_t (1 - p_t)^gamma log p_t, for `target` y (...) in [0, 1]; `alpha` None means no alpha_t.
 
-    gamma = 0 is the balanced cross-entropy.  Between 0 and 1, 1 - p_t is p (1 - y) + (1 - p) y, as in torchvision.
+    gamma = 0 gives the balanced cross-entropy.  For 0 < y < 1, 1 - p_t is p (1 - y) + (1 - p) y, as in torchvision.
     Source: Lin et al., ICCV 2017, eq. 5.
     """
     logits, target = full(logits), full(target)
@@ -71,7 +72,7 @@ def softmax_focal_loss(
 
     Args: `logits` (..., C), `target` (...) int64; the loss has the shape (...).
 
-    `alpha` weighs the classes: (C,), one number for all, or None for 1.  gamma = 0 is the softmax cross-entropy.
+    `alpha` weighs the classes: (C,), one number for all, or None for 1.  gamma = 0 gives the softmax cross-entropy.
     Source: Lin et al., ICCV 2017, section 3.2 and appendix (the multi-class form "extends naturally").
     """
     log_p = full(logits).log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
@@ -87,11 +88,11 @@ def quality_focal_loss(
 ) -> Tensor:
     """QFL(sigma, y) = |y - sigma|^beta * BCE(sigma, y), sigma = sigmoid(logits); its minimum over sigma is at y.
 
-    Args: `logits` (...), `target` (...) in [0, 1]: the IoU of the predicted box with its truth at the truth's class, 0
-    elsewhere, so that one score says both "what" and "how well placed".  With beta = 0 it is the
-    cross-entropy, with a target of 0 or 1 the focal loss without alpha.  |y - sigma|, the modulating factor, carries
-    gradient, as in the paper.  `floor` (ours, off by default) is added to that factor: the gradient, which otherwise
-    goes with the distance to the power of beta + 1, is then never less than `floor` of cross-entropy's.
+    Args: `logits` (...), `target` y (...) in [0, 1]: the IoU of the predicted box with its truth at the truth's class,
+    0 elsewhere, so that one score says both "what" and "how well placed".  beta = 0 gives the cross-entropy; a target
+    of 0 or 1 gives the focal loss without alpha.  The modulating factor |y - sigma| carries gradient, as in the paper.
+    `floor` (ours, off by default) is added to this factor.  Without it the gradient shrinks with the distance to the
+    power of beta + 1; with it the gradient is at least `floor` times that of the cross-entropy.
     Source: Li et al., Generalized Focal Loss, NeurIPS 2020, eq. 5.
     """
     logits, target = full(logits), full(target)
@@ -105,8 +106,8 @@ def varifocal_loss(
     """VFL: y * BCE(sigma, y) where y > 0, alpha sigma^gamma BCE(sigma, 0) where y = 0.
 
     Args: `logits` (...), `target` y (...) in [0, 1], the IoU (or alignment) at the truth's class, 0 elsewhere.
-    Positives are weighted by their quality and not faded; only the background is focal.  The weights carry no
-    gradient, as in the authors' code.  Source: Zhang et al., VarifocalNet, CVPR 2021, eq. 2.
+    Positives are weighted by their quality; only the background gets the focal factor.  The weights carry no gradient,
+    as in the authors' code.  Source: Zhang et al., VarifocalNet, CVPR 2021, eq. 2.
     """
     logits, target = full(logits), full(target)
     with torch.no_grad():
@@ -126,9 +127,9 @@ def generalized_focal_loss(
     """GFL = -|y - (y_l p_l + y_r p_r)|^beta ((y_r - y) log p_l + (y - y_l) log p_r), for y_l <= y <= y_r.
 
     Args: `log_left`, `log_right` (...) log-probabilities of the two values `left` and `right` (log-sigmoids or
-    log-softmaxes of logits, so that nothing is lost far out); `target` y (...).  Special cases, each held by a test:
+    log-softmaxes, which keep their precision for large logits); `target` y (...).  Special cases, each with a test:
 
-    - left 0, right 1, log p = logsigmoid(-x), logsigmoid(x): QFL; with y of 0 or 1 the focal loss (alpha None);
+    - left 0, right 1, log p = logsigmoid(-x), logsigmoid(x): QFL, and for y = 0 or 1 the focal loss (alpha None);
     - beta 0, left and right the neighbouring bins, log p from a log-softmax over the bins: DFL.
 
     Source: Li et al., NeurIPS 2020, eq. 7 and section 3.3.
@@ -142,12 +143,12 @@ def generalized_focal_loss(
 def ohem(
     logits: Tensor, target: Tensor, negatives: float = 3.0, at_least: int = 16, reduction: Reduction = "none"
 ) -> Tensor:
-    """Online hard example mining: cross-entropy of every positive and of the hardest negatives alone; 0 for the rest.
+    """Online hard example mining: cross-entropy of every positive and of the hardest negatives; the others get 0.
 
-    Args: `logits` and `target` (...), positives being where the target is above 0; `negatives` kept for each positive,
-    `at_least` of them in all (a batch of background has no positive to count by).
-    Source: Shrivastava et al., CVPR 2016, with the 1:3 ratio of Liu et al., SSD, ECCV 2016, as Lin et al. (ICCV 2017,
-    section 5) compare it with focal loss.
+    Args: `logits` and `target` (...); a positive has a target above 0.  `negatives` is how many negatives are kept per
+    positive, `at_least` how many are kept in any case (a batch of background has no positives).
+    Source: Shrivastava et al., CVPR 2016, with the 1:3 ratio of Liu et al., SSD, ECCV 2016.  Lin et al. (ICCV 2017,
+    section 5) compare this form with focal loss.
     """
     loss = cross_entropy(logits, target)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The focal losses as modules, in the call forms that people know from other code bases."""
+"""The focal losses as modules, in the call forms that are common in other code bases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gfldet.losses.focal import Reduction, sigmoid_focal_loss, softmax_focal_los
 class FocalLoss(nn.Module):
     """Sigmoid focal loss called as `loss(pred, label, gamma=1.5, alpha=0.25)`.
 
-    `pred` logits and `label` in [0, 1], both (B, C) or (B, A, C).  The mean over axis 1 is summed over all else: for
-    (B, C), the mean over classes summed over images.  The values are those of `losses.focal.sigmoid_focal_loss`;
-    `alpha` 0 leaves the balance out, as people who know this form expect.
+    `pred` logits and `label` in [0, 1], both (B, C) or (B, A, C).  The loss is averaged over axis 1 and summed
+    over the other axes: for (B, C), averaged over classes and summed over images.  The values are those of
+    `losses.focal.sigmoid_focal_loss`.  `alpha` 0 means no alpha_t, as is usual for this call form.
     """
 
     def forward(self, pred: Tensor, label: Tensor, gamma: float = 1.5, alpha: float = 0.25) -> Tensor:
@@ -21,11 +21,11 @@ class FocalLoss(nn.Module):
 
 
 class MultiClassFocalLoss(nn.Module):
-    """Softmax focal loss for classification, made as `MultiClassFocalLoss(n_class, alpha=None, gamma=2)`.
+    """Softmax focal loss for classification, constructed as `MultiClassFocalLoss(n_class, alpha=None, gamma=2)`.
 
     `alpha` is a list or tensor of n_class weights, one number for all classes, or None.  Called with logits
-    (P, n_class) or (B, n_class, H, W) and classes int64 (P,) or (B, H, W).  ValueError for another number of classes or
-    weights.
+    (P, n_class) or (B, n_class, H, W) and classes int64 (P,) or (B, H, W).  Raises ValueError if the number of
+    classes or weights differs from n_class.
     """
 
     alpha: Tensor | None

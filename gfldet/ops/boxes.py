@@ -14,7 +14,7 @@ from torch import Tensor
 
 IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
-EPS = 1e-7  # keeps 0/0 of two empty boxes at 0; far below the area of any box measured in pixels
+EPS = 1e-7  # makes 0/0 of two empty boxes 0; far below the area of any box measured in pixels
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def xyxy_to_ltrb(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Area (...,) of corners (..., 4); boxes turned inside out count as empty."""
+    """Area (...,) of corners (..., 4); a box of negative width or height counts as empty."""
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
     return size[..., 0] * size[..., 1]
 
@@ -48,9 +48,13 @@ def area(boxes: Tensor) -> Tensor:
 def aligned_iou(a: Tensor, b: Tensor, kind: IoUKind = "iou") -> Tensor:
     """Overlap (P,) of boxes a (P, 4) with boxes b (P, 4), row by row, both xyxy.
 
-    `iou` lies in [0, 1]; `giou` in (-1, 1] subtracts the share of the hull that neither covers (Rezatofighi et al.,
-    2019); `diou` subtracts the squared centre distance over the hull's squared diagonal; `ciou` also a term for the
-    difference of aspect ratios (Zheng et al., 2020), whose trade-off weight carries no gradient, as in the paper.
+    The hull is the smallest box around both boxes.
+
+    - `iou` lies in [0, 1].
+    - `giou` lies in (-1, 1]: it subtracts the share of the hull that neither box covers (Rezatofighi et al., 2019).
+    - `diou` subtracts the squared centre distance over the hull's squared diagonal (Zheng et al., 2020).
+    - `ciou` also subtracts a term for the difference of aspect ratios (same paper).  The trade-off weight of this term
+      carries no gradient, as in the paper.
     """
     low = torch.maximum(a[..., :2], b[..., :2])
     high = torch.minimum(a[..., 2:], b[..., 2:])

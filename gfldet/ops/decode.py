@@ -1,8 +1,8 @@
 """From a head's maps to bins, logits, boxes and scores: the decoding that heads, losses and the exported graph share.
 
-Two layouts, for one reason each.  Losses pick single points, so `split_maps` puts the points first.  Inference goes
-over all points once, so `decode` leaves the channels first, as the maps have them: fewer copies, and a shorter graph.
-The runner without torch has the same in numpy (`ops.decode_numpy`).
+There are two layouts.  Losses pick single points, so `split_maps` puts the points first.  Inference goes over all
+points once, so `decode` keeps the channels first, as in the maps: this saves copies and gives a shorter graph.
+`ops.decode_numpy` does the same in numpy, for the runner without torch.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gfldet.ops.points import Grid, anchor_points, grids
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """What a head says of all A points of B images.
+    """The predictions of a head at all A points of B images.
 
     boxes   (B, 4, A) xywh: centre and size in px of the input
     scores  (B, C, A) in [0, 1]
-    bins    (B, 4, R, A) logits of the sides left, top, right, bottom; None unless asked for
+    bins    (B, 4, R, A) logits of the sides left, top, right, bottom; None unless `decode` keeps them
     """
 
     boxes: Tensor
@@ -35,7 +35,7 @@ class Decoded:
         return len(self.boxes)
 
     def stacked(self) -> Tensor:
-        """(B, 4 + C, A): boxes, then scores, as users of this family know the output."""
+        """(B, 4 + C, A): boxes, then scores, the usual output form of this family of detectors."""
         return torch.cat((self.boxes, self.scores), dim=1)
 
     def corners(self, image: int, points: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def decode(
     """Per-level maps (B, 4R + C, H / s, W / s) -> decoded; `bin_values` (R,) are 0..R-1.
 
     A side is the mean of its distribution, in strides; with R = 1 it is the softplus of its one number.  C and R are
-    given, not read from shapes: an exported graph would compute them anew in each run.
+    arguments and not read from shapes, because an exported graph would compute the shapes again in each run.
     """
     points, stride = anchor_points(grids([(m.shape[2], m.shape[3]) for m in maps], strides), maps[0].device)
     flat = torch.cat([m.flatten(2) for m in maps], dim=2).float()
@@ -70,8 +70,8 @@ def decode(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadOutput:
-    """Maps flat over levels, points first: `bins` (B, A, 4, R) and `logits` (B, A, C), `points` (A, 2) in px of the
-    input, `strides` (A, 1)."""
+    """The maps of all levels joined, points first: `bins` (B, A, 4, R), `logits` (B, A, C), `points` (A, 2) in px of
+    the input, `strides` (A, 1)."""
 
     bins: Tensor
     logits: Tensor
@@ -104,13 +104,13 @@ def integral(logits: Tensor) -> Tensor:
 
 
 def sides_in_strides(logits: Tensor) -> Tensor:
-    """A head's box outputs (..., R) -> sides (...), in strides: the integral, or for R = 1 a softplus.
+    """A head's box outputs (..., R) -> sides (...), in strides: the integral, or the softplus if R = 1.
 
-    With one number a side the head has a Dirac distribution, which no DFL shapes and whose reach has no end.
+    With R = 1 a side is one number, a Dirac distribution: DFL does not apply to it, and it can be of any length.
     """
     return F.softplus(full(logits)).squeeze(-1) if logits.shape[-1] == 1 else integral(logits)
 
 
 def full(values: Tensor) -> Tensor:
-    """Half precision as float32, in which sums do not overflow; wider floats as they are."""
+    """Half precision becomes float32, so that sums do not overflow; wider floats stay as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,4 +1,4 @@
-"""The decoding of `ops.decode` in numpy, for exported files: a test holds both equal.
+"""The decoding of `ops.decode` in numpy, for exported files; a test checks that both agree.
 
 Letters: A anchor points of a frame, P some of them, C classes, R bins.
 """
@@ -28,7 +28,7 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def decode(bins: NDArray[np.float32], anchors: NDArray[np.float32], reg_max: int) -> NDArray[np.float32]:
     """Bins (4R, P) of points (P, 3) -> boxes (P, 4) xyxy in px of the frame.
 
-    A side is the mean of its distribution (with R = 1 its softplus) times the stride, measured from the point.
+    A side is the mean of its distribution (with R = 1 the softplus of its number) times the stride, from the point.
     """
     if reg_max == 1:
         sides = np.logaddexp(0, bins)

@@ -1,7 +1,7 @@
-"""`Detections`: what was found in one image, as columns, from the detector to the files and metrics; numpy alone.
+"""`Detections`: the objects found in one image, as columns; the detector passes it to files and metrics.  Only numpy.
 
-Whatever is known of a detection is a column here, so that the next one (the spread of a side, a calibrated score, a
-track, a tile) is added in one place.  Letter: D detections.
+Everything known about a detection is a column here, so a new column (the spread of a side, a calibrated score, a track,
+a tile) is added in one place.  Letter: D detections.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gfldet.ops.letterbox import Letterbox
 class Detections:
     """D detections of one image, best score first.
 
-    boxes    (D, 4) float32 xyxy in px of a frame, or of the image once `in_image` has brought them there
+    boxes    (D, 4) float32 xyxy in px of a frame, or in px of the image after `in_image`
     scores   (D,) float32
     classes  (D,) int64, positions in the class names
-    points   (D,) int64, the anchor point that each comes from; None where an exported graph does not tell
+    points   (D,) int64, the anchor point of each; None where an exported graph does not report it
     """
 
     boxes: NDArray[np.float32]
@@ -35,27 +35,31 @@ class Detections:
         return len(self.scores)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Detections:
-        """Some of them, in the order of `rows`."""
+        """The detections at `rows`, in that order."""
         points = None if self.points is None else self.points[rows]
         return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], points)
 
     def in_image(self, box: Letterbox) -> Detections:
-        """From the frame into the image that lies in it as `box` says, clipped to the image."""
+        """The same with boxes in px of the image, clipped to it; `box` says where the image lies in the frame."""
         return replace(self, boxes=box.inverse(self.boxes))
 
 
 def joined(parts: Sequence[Detections]) -> Detections:
-    """The detections of several parts of one image, all in the same px: best score first, equal ones as given."""
+    """The detections of several parts of one image, all in the same px: best score first, ties in the given order.
+
+    The result has no points, because their numbers hold in one frame only.
+    """
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
     scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
     classes = np.concatenate([np.zeros(0, np.int64), *(part.classes for part in parts)])
-    return Detections(boxes, scores, classes).take(np.argsort(-scores, kind="stable"))  # points count in one frame
+    return Detections(boxes, scores, classes).take(np.argsort(-scores, kind="stable"))
 
 
 def survivors(detections: Detections, iou: float, agnostic: bool = False) -> NDArray[np.int64]:
     """Rows of the detections (best score first) that greedy non-maximum suppression keeps, best first.
 
-    A detection falls when a kept one of its class (of any class if `agnostic`) overlaps it by more than `iou`.
+    A kept detection suppresses the later ones of its class (of any class if `agnostic`) that it overlaps by more than
+    `iou`.
     """
     if not len(detections):
         return np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""Letterbox: resize an image into a frame without changing its aspect ratio, and the exact way back.
+"""Letterbox: resize an image into a frame without changing its aspect ratio, and undo it exactly.
 
 numpy and opencv only, so that a runner without torch can use it.
 """
@@ -21,8 +21,8 @@ PAD_COLOUR = 114  # the grey that detectors of this family pad with
 class Letterbox:
     """How an image of `height` x `width` pixels lies in a frame: out = in * (scale_x, scale_y) + (left, top).
 
-    `scale_x` and `scale_y` are the scales really applied after rounding the resized size to whole pixels; they differ
-    by less than a pixel over the frame, and using both makes the way back exact.
+    `scale_x` and `scale_y` are the scales after the resized size is rounded to whole pixels.  They differ by less than
+    a pixel over the frame; using both makes `inverse` exact.
     """
 
     height: int
@@ -57,7 +57,7 @@ class Letterbox:
 
 
 def fit(height: int, width: int, frame: tuple[int, int], centre: bool = True) -> Letterbox:
-    """Where an image of `height` x `width` goes in `frame` (height, width): as large as fits, centred."""
+    """Where an image of `height` x `width` goes in `frame` (height, width): as large as fits, centred or top left."""
     scale = min(frame[0] / height, frame[1] / width)
     resized_height = min(frame[0], max(1, round(height * scale)))
     resized_width = min(frame[1], max(1, round(width * scale)))
@@ -100,11 +100,11 @@ def apply(image: NDArray[np.uint8], box: Letterbox) -> NDArray[np.uint8]:
 
 
 def check_frame(frame: tuple[int, int], multiple: int, training: bool = False) -> None:
-    """ConfigError for a frame (height, width) that is no multiple of `multiple`, or too small to train on."""
+    """Raise ConfigError if the frame (height, width) is not a multiple of `multiple`, or is too small to train on."""
     if any(side % multiple for side in frame):
         raise ConfigError(
             f"imgsz: {frame[0]} x {frame[1]} px; the sides must be multiples of {multiple} for this model"
         )
     if training and max(frame) == multiple:
-        # A batch of one image would leave batch norm a single value on its coarsest level.
+        # With a batch of one image, batch norm would see a single value on the coarsest level.
         raise ConfigError(f"imgsz: {frame[0]} x {frame[1]} px is too small to train on; give at least {2 * multiple}")

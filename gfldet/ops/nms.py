@@ -1,4 +1,4 @@
-"""Non-maximum suppression of a batch: per class, without a time limit and without dropping anything unsaid."""
+"""Non-maximum suppression of a batch: per class, without a time limit and without silent drops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gfldet.ops.decode import Decoded
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """Where the detections of one image come from, best score first: (D,) points, classes int64, and scores."""
+    """The detections of one image, best score first: points (D,) int64, classes (D,) int64 and scores (D,)."""
 
     points: Tensor
     classes: Tensor
@@ -27,12 +27,12 @@ def non_max_suppression(
     agnostic: bool = False,
     classes: Tensor | None = None,
 ) -> list[Kept]:
-    """Decoded head output -> which points and classes of each image are its detections.
+    """Decoded head output -> the points and classes that are the detections of each image.
 
-    Every (point, class) score above `conf` is a candidate of its own, so one point may give several classes.  A
-    candidate falls when one with a higher score, of its class (of any class if `agnostic`), overlaps it by more than
-    `iou`; with `iou` None none falls (for heads that give each object once).  The best `max_det` survivors are
-    returned.  `classes` (K,) int64 keeps those classes alone.
+    Every (point, class) score above `conf` is a candidate of its own, so one point may give several classes.  A kept
+    candidate suppresses those of its class (of any class if `agnostic`) that have a lower score and that it overlaps by
+    more than `iou`.  `iou` None suppresses nothing (for heads that give each object once).  The best `max_det` are
+    returned.  `classes` (K,) int64 keeps only these classes.
     """
     return [_one_image(decoded, i, conf, iou, max_det, agnostic, classes) for i in range(len(decoded))]
 
@@ -60,8 +60,8 @@ def _one_image(
     from torchvision.ops import batched_nms  # here, because torchvision takes seconds to import
 
     group = torch.zeros_like(label) if agnostic else label
-    # Greedy NMS decides from the top down, so the best few candidates settle the best `max_det`; more are looked at
-    # only when too few survive.  The result is that of looking at all of them.
+    # Greedy NMS goes from the highest score down, so a few candidates decide the best `max_det`.  More are taken only
+    # when too few survive.  The result is the same as with all candidates.
     take = 4 * max_det
     while True:
         boxes = decoded.corners(image, point[:take])

@@ -1,4 +1,4 @@
-"""Run folders: where one run writes, never over another's work unasked."""
+"""Run folders: a run writes to its own folder and overwrites the work of another run only if the user asks for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gfldet.errors import OutputError
 
 
 def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
-    """The folder that a run will write to; nothing is made yet.
+    """The folder that a run will write to; it is not made yet.
 
-    Without a name it is the command's: `runs/train`, then `runs/train2`, `runs/train3`, whichever is free.  A name that
-    the user gave is taken as it is: OutputError if that folder exists, unless `exist_ok`.  Also raises OutputError when
-    the folder could not be made, so that this is known before any work is done.
+    Without `name` it is named after the command: `runs/train`, or the first free one of `runs/train2`, `runs/train3`...
+    A given `name` is not changed: OutputError if that folder exists, unless `exist_ok`.  Also raises OutputError if the
+    folder could not be made, so that this is known before any work.
     """
     root = Path(project)
     folder = root / (name or command)
@@ -32,7 +32,7 @@ def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """OutputError if the folder, which need not be there yet, could not be written to."""
+    """Raise OutputError if the folder could not be written to; the folder need not exist yet."""
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent
@@ -51,10 +51,10 @@ def make(folder: Path) -> None:
 
 
 def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, flush that to disk and rename it: `path` is whole or untouched at any
-    moment, and nothing is left of a file that could not be finished.
+    """Let `write` fill a file beside `path`, flush it to disk and rename it to `path`.
 
-    Raises OutputError with the reason when the folder cannot be written or the disk is full.
+    At any moment `path` is complete or unchanged, and no unfinished file is left.  Raises OutputError with the reason
+    if the folder cannot be written to or the disk is full.
     """
     aside = path.with_name(f".{path.name}.part")
     try:
@@ -78,7 +78,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write plain rows as one JSON list by `write_aside`, a row at a time: a million rows are never held as objects."""
+    """Write plain rows as one JSON list by `write_aside`, row by row, so a million rows are never in memory at once."""
 
     def write(file: BinaryIO) -> None:
         file.write(b"[")

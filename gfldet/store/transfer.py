@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a model: those of a checkpoint that fit, or torchvision's of a ResNet."""
+"""Loads weights into a model: those of a checkpoint that fit, or the weights of a ResNet from torchvision."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ IMAGENET = "imagenet"  # as a value of `pretrained`: torchvision's file in torch
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What `transfer` did: tensors loaded whole; classes whose rows came over by name, and those that had none to take
-    (both empty where the classes are the same); tensors left as they were."""
+    """What `transfer` did.
+
+    loaded   tensors copied whole
+    classes  classes with rows copied by name; empty if both models have the same classes
+    new      classes that the checkpoint does not have; empty if both models have the same classes
+    left     tensors left unchanged
+    """
 
     loaded: tuple[str, ...]
     classes: tuple[str, ...]
@@ -28,7 +33,7 @@ class Transfer:
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        groups = {"classes by name": self.classes, "new classes": self.new, "left at their start": self.left}
+        groups = {"classes by name": self.classes, "new classes": self.new, "left unchanged": self.left}
         said = [f"{what}: {_few(names)}" for what, names in groups.items() if names]
         return "; ".join([f"{len(self.loaded)} tensors taken over", *said])
 
@@ -81,10 +86,11 @@ def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
 
 
 def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
-    """Put torchvision's weights of its ResNet into `body`, in place; the file they came from.
+    """Load torchvision's ResNet weights into `body`, in place, and return the path of their file.
 
-    `pretrained` is the path of such a file, or "imagenet" for the one in torch's cache, where it is if other programs
-    fetched it; nothing is fetched here.  Raises CheckpointError for a file that is missing, unsafe or of another model.
+    `pretrained` is that path, or "imagenet" for the file in torch's cache.  Nothing is downloaded here; the file is in
+    the cache if another program downloaded it.  Raises CheckpointError if the file is missing, unsafe or of another
+    model.
     """
     path = Path(pretrained)
     if pretrained == IMAGENET:
@@ -92,7 +98,7 @@ def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
         found = sorted(cache.glob(f"{body.name}-*.pth"))
         if not found:
             raise CheckpointError(
-                f"pretrained=imagenet: no {body.name}-*.pth in {cache}, and gfldet fetches nothing; put "
+                f"pretrained=imagenet: no {body.name}-*.pth in {cache}, and gfldet downloads nothing; put "
                 "torchvision's file there, or give its path"
             )
         path = found[0]
@@ -101,7 +107,7 @@ def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
     weights = read_tensors(path)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(
-            f"{path}: no weights of {body.name}: expected names and tensors, as torchvision keeps them"
+            f"{path}: not the weights of {body.name}: expected names and tensors, as in torchvision's file"
         )
     try:
         body.load_body(weights)

@@ -140,7 +140,7 @@ def test_the_training_data_are_compared_on(
     assert "gfldet is Apache-2.0" in told.out
     data.yaml.unlink()
     Model(checkpoint(data.yaml)).export(threads=1, exist_ok=True)
-    assert "the training data are out of reach, so shapes are compared on" in capsys.readouterr().err
+    assert "the training data cannot be read; the built-in shapes are used" in capsys.readouterr().err
     with pytest.raises(DataError):
         Model(checkpoint(data.yaml)).export(data=str(data.yaml), **QUIET, exist_ok=True)
 

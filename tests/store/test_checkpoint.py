@@ -274,7 +274,7 @@ def test_transfer_keeps_other_classes_apart(tiny: Description, whole: Checkpoint
     done = transfer.transfer(model, whole)
     assert torch.equal(model.state_dict()[name], before)
     assert name in done.left
-    assert "; new classes: car, bus; left at their start: graph.layers.4.cls.0.2.weight, " in str(done)
+    assert "; new classes: car, bus; left unchanged: graph.layers.4.cls.0.2.weight, " in str(done)
 
 
 def test_transfer_of_nothing_is_an_error(tiny: Description, whole: Checkpoint) -> None:
@@ -305,7 +305,7 @@ def test_backbone_from_torch_s_cache_and_never_from_the_network(
     from torchvision.models import resnet18
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"no resnet18-\*.pth in .*, and gfldet fetches nothing"):
+    with pytest.raises(CheckpointError, match=r"no resnet18-\*.pth in .*, and gfldet downloads nothing"):
         transfer.load_backbone(body, "imagenet")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
