@@ -35,8 +35,9 @@ def default_yaml() -> str:
 
 
 def settings_yaml(values: dict[str, Any], head: str) -> str:
-    """Settings as YAML, one a line under the comment `head`; PyYAML reads back what was written."""
-    return f"# {head}\n" + "".join(f"{name}: {scalar(value)}\n" for name, value in values.items())
+    """Settings as YAML, one a line under the lines of the comment `head`; PyYAML reads back what was written."""
+    comment = "".join(f"# {line}\n" for line in head.splitlines())
+    return comment + "".join(f"{name}: {scalar(value)}\n" for name, value in values.items())
 
 
 def scalar(value: Any) -> str:

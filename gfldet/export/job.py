@@ -191,7 +191,7 @@ def build(
 
 def data_of(subject: Subject, settings: ExportSettings) -> str | None:
     """The data YAML that the user gives, else that of the training run, if known."""
-    return settings.data if "data" in settings.explicit else subject.data
+    return settings.data if "data" in settings.origins else subject.data
 
 
 def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:

@@ -108,7 +108,7 @@ def killed(run: Run, tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         model, save = Model(tiny_yaml), checkpoints.save
         with monkeypatch.context() as patch:
             if at == "step":
-                patch.setattr(ResultsCsv, "batch", lambda self, epoch, *rest: kill_in(epoch))
+                patch.setattr(ResultsCsv, "step", lambda self, report: kill_in(report.epoch))
             else:
                 patch.setattr(
                     checkpoints, "save", lambda path, c: kill_in(c.epoch * (path.name == at)) or save(path, c)

@@ -24,6 +24,7 @@ from gfldet.ops import letterbox
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train import prepare, resume
+from gfldet.train.events import Observer, Observers
 from gfldet.train.trainer import Trainer
 
 Prepared = Callable[..., Trainer]
@@ -180,7 +181,7 @@ def test_a_run_is_ready(prepared: Prepared, capsys: pytest.CaptureFixture[str]) 
     assert (saved["epochs"], saved["lr0"], saved["imgsz"]) == (7, 0.004, 64)
     assert f"# warmup_steps = {trainer.plan.warmup_steps}\n" in text
     again = resolve("train", {"cfg": folder / "args.yaml"})
-    assert replace(again, explicit=frozenset()) == replace(trainer.settings, explicit=frozenset())
+    assert replace(again, origins={}) == replace(trainer.settings, origins={})
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "train: 6 images, 9 boxes, 2 classes; kept in memory"
     assert out[2].startswith(f"tiny: {trainer.model.parameter_count():,} parameters, strides (8, 32), reg_max 8; 64x")
@@ -202,9 +203,10 @@ def test_augmentation_as_set(prepared: Prepared) -> None:
     def mine(sample: Sample, rng: np.random.Generator) -> Sample:
         return sample
 
-    how = prepared(mosaic=0.3, hsv_h=0.1, degrees=7, flipud=0.2).train.how
-    assert (how.mosaic, how.hsv_h, how.degrees, how.flipud, how.fliplr) == (0.3, 0.1, 7, 0.2, 0.5)
-    assert prepared(augment="none", mosaic=1).train.how == NO_AUGMENTATION
+    augmentation = prepared(mosaic=0.3, hsv_h=0.1, degrees=7, flipud=0.2).train.augmentation
+    assert (augmentation.mosaic, augmentation.hsv_h, augmentation.degrees) == (0.3, 0.1, 7)
+    assert (augmentation.flipud, augmentation.fliplr) == (0.2, 0.5)
+    assert prepared(augment="none", mosaic=1).train.augmentation == NO_AUGMENTATION
     trainer = prepared(augment=mine, epochs=1)
     assert trainer.train.custom is mine
     trainer.run()
@@ -314,17 +316,14 @@ def test_a_run_of_two_assigners_changes_after_a_third(prepared: Prepared) -> Non
     trainer = prepared(assigner="tal-after-atss", epochs=3, val=False)
     seen = []
 
-    class Watch:
-        def batch(self, *args: Any) -> None:
+    class Watch(Observer):
+        def step(self, report: Any) -> None:
             seen.append(type(trainer.model.criterion.assigner))
 
-        def epoch(self, *args: Any) -> None:
-            pass
-
         def warn(self, message: str) -> None:
-            raise AssertionError(message)
+            pytest.fail(message)
 
-    trainer.observers = (Watch(),)
+    trainer.observers = Observers((Watch(),))
     assert trainer.plan.tal_epoch == 1
     trainer.run()
     assert seen == [ATSSAssigner] * 2 + [TaskAlignedAssigner] * 4
