@@ -70,9 +70,7 @@ def resolve(command: Literal["export"], overrides: Layer, *, restored: Layer = .
 def resolve(command: Literal["import"], overrides: Layer) -> ImportSettings: ...
 @overload
 def resolve(command: str, overrides: Layer, *, restored: Layer = ..., preferred: Layer = ...) -> Settings: ...
-def resolve(
-    command: str, overrides: Layer, *, restored: Layer = _NOTHING, preferred: Layer = _NOTHING
-) -> Settings:
+def resolve(command: str, overrides: Layer, *, restored: Layer = _NOTHING, preferred: Layer = _NOTHING) -> Settings:
     """The settings of a command, each from the strongest source that has it: `overrides`, what the user gives now; the
     file that `overrides["cfg"]` names; `restored`, the settings of an earlier run; `preferred`, those of the model
     YAML; the default.

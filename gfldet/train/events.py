@@ -126,9 +126,7 @@ class Observers:
     def warn(self, message: str) -> None:
         self._each(lambda observer: observer.warn(message))
 
-    def _each(
-        self, tell: Callable[[Observer], None], stopping: tuple[type[Exception], ...] = (GfldetError,)
-    ) -> None:
+    def _each(self, tell: Callable[[Observer], None], stopping: tuple[type[Exception], ...] = (GfldetError,)) -> None:
         """`tell` each observer; errors of the `stopping` kinds pass, others cost the observer its place."""
         for observer in tuple(self._observers):
             try:

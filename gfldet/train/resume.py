@@ -87,5 +87,6 @@ def keep_warmup(settings: TrainSettings, checkpoint: Checkpoint, steps_per_epoch
     before = progress.step // max(progress.epoch, 1)
     if before in (0, steps_per_epoch) or "warmup_steps" in settings.explicit:
         return settings
-    steps = round(warmup_steps(settings, settings.epochs * before) * steps_per_epoch / before)
+    # Rounded up, the next rate is at most one step of the new warm-up above the last one, and never below it.
+    steps = -(-warmup_steps(settings, settings.epochs * before) * steps_per_epoch // before)
     return replace(settings, warmup_steps=steps, origins={**settings.origins, "warmup_steps": "restored"})

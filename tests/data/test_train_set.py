@@ -110,9 +110,11 @@ def test_store_shrinks_images_to_its_size_and_truths_with_them(height: int, widt
 # ----------------------------------------------------------------------------------------------------- training
 
 
-def train_set(budget: int = 1 << 30, seed: int = 0, batch: int = 3, augmentation: Augmentation | None = None) -> TrainSet:
-    mixed = Augmentation(mixup=0.5, degrees=10)
-    return TrainSet(SPLIT, store(budget), (64, 96), batch, seed, mixed if how is None else augmentation)
+MIXED = Augmentation(mixup=0.5, degrees=10)
+
+
+def train_set(budget: int = 1 << 30, seed: int = 0, batch: int = 3, augmentation: Augmentation = MIXED) -> TrainSet:
+    return TrainSet(SPLIT, store(budget), (64, 96), batch, seed, augmentation)
 
 
 def test_every_image_once_an_epoch_in_an_order_of_its_own() -> None:

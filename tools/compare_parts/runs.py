@@ -35,14 +35,15 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
     file = folder.with_suffix(".json")
     if file.is_file():
         return Result(**json.loads(file.read_text(encoding="utf-8")))
-    settings: dict[str, Any] = {
-        "data": budget.data, "imgsz": budget.imgsz, "batch": budget.batch, "project": str(budget.out),
-        "plots": False, "verbose": False, "exist_ok": True, "device": "cpu",
-        **({"patience": 0} if budget.curve else {}),  # without a validation there is no patience to lose
-    }
+    out = str(budget.out)
+    quiet: dict[str, Any] = {"project": out, "plots": False, "verbose": False, "exist_ok": True, "device": "cpu"}
+    data: dict[str, Any] = {"data": budget.data, "imgsz": budget.imgsz, "batch": budget.batch}
+    lasting: dict[str, Any] = {"patience": 0} if budget.curve else {}  # without validation there is none to lose
     began = time.perf_counter()
     Model(budget.model).train(
-        **settings,
+        **data,
+        **quiet,
+        **lasting,
         **variant.settings,
         epochs=budget.epochs,
         seed=seed,
