@@ -75,8 +75,8 @@ class Model:
         """The weights of a checkpoint, which is this Model's source from now on."""
         from gfldet.store import checkpoint as checkpoints
 
-        self.source = str(path)
         self._model, self._checkpoint = checkpoints.load_model(path)
+        self.source = str(path)
 
     @property
     def model(self) -> DetectionModel:
@@ -101,9 +101,9 @@ class Model:
     def train(self, *, observers: Sequence[Observer] = (), **settings: Any) -> DetectionMetrics | None:
         """Train on `data` (the built-in shapes if not given) and take up the best weights.
 
-        The run starts from the weights of the checkpoint that this Model is of, so that a second `train` continues from
-        the best weights of the first; its settings name that checkpoint as `model`.  `observers` are told how it goes
-        (see `gfldet.Observer`).
+        A Model with trained weights starts from these, so that a second `train` continues from the best weights of the
+        first, and names their best.pt as `model` in its args.yaml; for fresh weights make another Model.  `observers`
+        are told how the run goes (see `gfldet.Observer`).
 
         Returns the metrics of the best weights on the val split (None with val=False).  All settings: `gfldet train
         --help`.

@@ -45,22 +45,23 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     """The settings of the run of `checkpoint`, read from `path`, under those that the user gives now, and those of an
     args.yaml that the user names now.
 
-    With the settings as they were, an interrupted run goes on to the same result as an uninterrupted one.  With a
+    With the settings as they were, an interrupted run comes to the same result as an uninterrupted one.  With a
     larger `epochs` a finished run is extended, by this rule: learning rate and close of mosaic are those of a run of
     the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.  With
-    another `batch` or `data` the rate goes on at the same share of the run (see `Trainer.restore` and `keep_warmup`).
+    another `batch` or `data` the rate continues at the same share of the run (see `Trainer.restore` and `keep_warmup`).
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
     saved, state = dict(checkpoint.settings), checkpoint.training
     if state is None:
         raise CheckpointError(f"resume: {path} holds weights alone; resume from the last.pt of a run")
-    now = {n: getattr(given, n) for n, origin in given.origins.items() if origin != "model"}
-    now = {name: value for name, value in now.items() if name not in ("model", "resume")}
-    if str(saved.get("augment", "")).startswith("<") and "augment" not in now:
+    explicit, from_file = (
+        {n: getattr(given, n) for n, o in given.origins.items() if o == origin and n not in ("model", "resume")}
+        for origin in ("user", "restored")
+    )
+    if str(saved.get("augment", "")).startswith("<") and "augment" not in explicit:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
-    from_user = {name: value for name, value in now.items() if name in given.explicit}
-    settings = config.resolve("train", from_user, restored={**saved, **now, "resume": False})
+    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False})
     settings = replace(settings, notices=tuple(dict.fromkeys((*given.notices, *settings.notices))))
     for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
         was, now = saved.get(name), config.dump(settings)[name]

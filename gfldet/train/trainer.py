@@ -238,7 +238,7 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of `last.pt`; what follows is what would have followed without the interruption.
 
-        With another batch size or data set an epoch has other steps.  The run then goes on at the same share of its
+        With another batch size or data set an epoch has other steps.  The run then continues at the same share of its
         epochs: its steps are counted as those that so many epochs have now.
         """
         state = checkpoint.training
