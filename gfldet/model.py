@@ -217,7 +217,6 @@ class Model:
             detector,
             settings.height_width,
             Selection(**settings.selection(PREDICT_CONF)),
-            self._category_ids(),
             self._class_numbers(settings.classes),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
@@ -269,6 +268,7 @@ class Model:
             settings.save_txt,
             settings.save_conf,
             settings.save_json,
+            self._category_ids(),
             settings.line_width,
             settings.vid_stride,
         )

@@ -21,6 +21,9 @@ from gfldet.errors import OutputError
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_picture
 
+# Suffixes of the formats that OpenCV writes a colour picture in.
+WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm"})
+
 
 class Array(np.ndarray):
     """A numpy array that also answers to the calls that users make on tensors: `.cpu()`, `.numpy()`, `int(box.cls)`."""
@@ -121,7 +124,7 @@ class Results:
 
     orig_img    (H, W, 3) uint8, BGR as OpenCV has it (and as users of this family expect it)
     orig_shape  (H, W), px
-    path        where the image came from; "image0.jpg" or the like for arrays
+    path        where the image came from; "image0" or the like for arrays
     names       class number -> name
     boxes       `Boxes`
     speed       milliseconds for each step: "preprocess", "inference", "postprocess"
@@ -140,14 +143,17 @@ class Results:
         names: Mapping[int, str],
         boxes: ArrayLike,
         speed: Mapping[str, float] | None = None,
+        name: str = "",
     ) -> None:
-        """boxes: (D, 6) xyxy px of the original image, score, class."""
+        """boxes: (D, 6) xyxy px of the original image, score, class; name: of the file that `save` writes, without
+        suffix, and by default that of `path`."""
         self.orig_img = orig_img
         self.orig_shape: tuple[int, int] = (orig_img.shape[0], orig_img.shape[1])
         self.path = str(path)
         self.names = dict(names)
         self.boxes = Boxes(boxes, self.orig_shape)
         self.speed = dict(speed or {})
+        self._name_to_save = name or Path(self.path).stem
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -176,12 +182,19 @@ class Results:
         return self.names.get(number, str(number))
 
     def save(self, path: str | Path | None = None, line_width: int | None = None) -> str:
-        """Write `plot()` to a file and return its path; without one, results_<name of the image> in this folder.
+        """Write `plot()` to a file and return its path.
 
-        Missing folders are made.  Raises OutputError where the file cannot be written.
+        Without a path it is results_<name of the image> in this folder: with the image's own suffix where OpenCV writes
+        that format, else .jpg, so that frames of videos and arrays have a file each.  Missing folders are made.
+        Raises OutputError where the file cannot be written.
         """
-        target = Path(path) if path is not None else Path(f"results_{Path(self.path).name}")
+        target = Path(path) if path is not None else Path(f"results_{self._name_to_save}{self._suffix()}")
         return str(save_picture(target, _swapped(self.plot(line_width))))
+
+    def _suffix(self) -> str:
+        """The suffix of the image's own file if it names a format that OpenCV writes, else .jpg."""
+        suffix = Path(self.path).suffix.lower()
+        return Path(self.path).suffix if suffix in WRITABLE else ".jpg"
 
     def save_txt(self, path: str | Path, save_conf: bool = False) -> str:
         """Write YOLO rows `class x y w h [score]` (centre and size as shares of the image) and return the path.

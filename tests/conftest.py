@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
+from gfldet.ops.decode import Decoded
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 
@@ -138,7 +139,7 @@ def trained(tiny: Description, tmp_path_factory: pytest.TempPathFactory) -> Path
 class ColourFinder(DetectionModel):
     """A detector whose answer is known: a box around all pixels of each class's pure colour, score .9 and .8."""
 
-    def predict(self, x: Tensor) -> Any:
+    def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
         decoded = torch.zeros(len(x), 4 + self.nc, self.nc)
         for image in range(len(x)):
             for c in range(self.nc):
@@ -149,7 +150,7 @@ class ColourFinder(DetectionModel):
                     high = torch.stack((columns.max(), rows.max())).float() + 1
                     decoded[image, :4, c] = torch.cat(((low + high) / 2, high - low))
                     decoded[image, 4 + c, c] = 0.9 - 0.1 * c
-        return decoded, []
+        return Decoded(decoded[:, :4], decoded[:, 4:])
 
 
 @pytest.fixture

@@ -136,6 +136,25 @@ def test_save(tmp_path, monkeypatch):
     assert (tmp_path / "results_cells.jpg").is_file()
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "expected"),
+    [
+        ("image0", "", "results_image0.jpg"),  # an array
+        ("in/clip.mp4", "clip_000012", "results_clip_000012.jpg"),  # a frame of a video has a file of its own
+        ("a.jfif", "", "results_a.jpg"),
+        ("a.MPO", "a", "results_a.jpg"),
+        ("grey.pgm", "", "results_grey.jpg"),
+        ("in/a.b.PNG", "a.b", "results_a.b.PNG"),
+        ("shapes:/val/000012.png", "000012", "results_000012.png"),
+    ],
+)
+def test_save_without_a_path_whatever_the_image_came_from(tmp_path, monkeypatch, path, name, expected):
+    monkeypatch.chdir(tmp_path)
+    one = Results(np.zeros((8, 8, 3), np.uint8), path, {0: "a"}, [], name=name)
+    assert one.save() == expected
+    assert cv2.imread(expected).shape == (8, 8, 3)
+
+
 def test_what_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="the labels cannot be written"):

@@ -60,7 +60,7 @@ class Assigner(Protocol):
         """
 
 
-def nobody(like: Tensor) -> Assignment:
+def no_positives(like: Tensor) -> Assignment:
     """No positive point, on the device of `like`."""
     index = torch.zeros(0, dtype=torch.int64, device=like.device)
     value = torch.zeros(0, device=like.device)
@@ -70,9 +70,9 @@ def nobody(like: Tensor) -> Assignment:
 def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor]) -> Tensor:
     """The best of P pairs in each of `groups`: their numbers.
 
-    `group` (P,) is where each pair belongs, for one the point that it wants, which can serve one truth alone.  The pair
-    with the highest first claim (P,) is taken, of equals that with the highest second, and so on; of equals in all the
-    first.
+    `group` (P,) tells where each pair belongs, for instance which point it wants: a point can serve one truth alone.
+    The pair with the highest first claim (P,) wins.  Where these are equal the second claim decides, and so on; where
+    all are equal, the first pair wins.
     """
     left = torch.arange(len(group), device=group.device)
     for claim in claims:

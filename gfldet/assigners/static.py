@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of_each, nobody
+from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of_each, no_positives
 from gfldet.ops.boxes import aligned_iou, area, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points
 
@@ -39,7 +39,7 @@ class ATSSAssigner:
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
         """See `assignment.Assigner`."""
         if not len(truths.boxes):
-            return nobody(predictions.boxes)
+            return no_positives(predictions.boxes)
         near = _Near.of(truths, levels, self.nearest)
         half = self.prior / 2 * near.strides
         overlap = aligned_iou(torch.cat((near.points - half, near.points + half), -1), truths.boxes[:, None])
@@ -64,7 +64,7 @@ class FCOSAssigner:
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
         """See `assignment.Assigner`."""
         if not len(truths.boxes):
-            return nobody(predictions.boxes)
+            return no_positives(predictions.boxes)
         near = _Near.of(truths, levels, nearest=16)  # within 1.5 strides of a place lie at most 16 points
         centre = (truths.boxes[:, :2] + truths.boxes[:, 2:]) / 2
         close = (near.points - centre[:, None]).abs().amax(-1) < self.radius * near.strides[..., 0]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of_each, nobody
+from gfldet.assigners.assignment import Assignment, Predictions, Truths, best_of_each, no_positives
 from gfldet.ops.boxes import aligned_iou, xyxy_to_ltrb
 from gfldet.ops.points import Grid, anchor_points
 
@@ -65,7 +65,7 @@ class TaskAlignedAssigner:
             for truth, point in _candidates(truths.boxes, levels, self.max_pairs)
         ]
         if not best:
-            return nobody(predictions.boxes)
+            return no_positives(predictions.boxes)
         pairs = _joined(best)
         images, count = predictions.boxes.shape[:2]
         place = truths.image[pairs.truth] * count + pairs.point
@@ -184,8 +184,8 @@ def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, trut
         asking = asking[best_of_each(pairs.truth[asking], truths, (pairs.metric[asking],))]
         asking = asking[best_of_each(place[asking], places, (pairs.iou[asking], pairs.metric[asking]))]
         holder = owner[place[asking]]
-        nobody_s = truths + torch.arange(len(asking), device=asking.device)
-        giving = torch.where(holder < 0, nobody_s, holder)
+        free = truths + torch.arange(len(asking), device=asking.device)  # a free point takes from no truth
+        giving = torch.where(holder < 0, free, holder)
         asking = asking[best_of_each(giving, truths + len(asking), (pairs.iou[asking], pairs.metric[asking]))]
         holder = owner[place[asking]]
         points[holder[holder >= 0]] -= 1

@@ -272,7 +272,7 @@ def _header(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _open_pillow(file: BinaryIO) -> Image.Image:
-    """Opens by the first bytes, not by the suffix; goes past `Image.open` for it warns and stops at large images."""
+    """Opens by the first bytes, not by the suffix.  Bypasses `Image.open`, which warns of large images."""
     file.seek(0)
     data = file.read(64)
     file.seek(0)

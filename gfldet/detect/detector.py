@@ -12,21 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Detections:
-    """What was found in one frame, best score first: boxes (D, 4) float32 xyxy in px of the frame, scores (D,) float32,
-    classes (D,) int64."""
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int64]
+from gfldet.ops.detections import Detections
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """How detections are chosen: those of a score above `conf`, of any two of a class that overlap by more than `iou`
-    the better, the best `max_det`.  Those of an end-to-end head are chosen by score alone."""
+    """Which candidates become detections.
+
+    A candidate needs a score above `conf`.  Of two of one class that overlap by more than `iou`, the one with the
+    higher score stays (with `iou` 1 both do).  The best `max_det` are kept.  `agnostic` lets boxes of different classes
+    suppress each other.  The detections of an end-to-end head are selected by their score alone.
+    """
 
     conf: float = 0.001
     iou: float = 0.7
@@ -35,7 +31,7 @@ class Selection:
 
 
 class Detector(Protocol):
-    """A model ready to find: `infer` computes, `select` picks detections out of what it gave.
+    """A model ready to find: `infer` computes, `select` takes the detections out of its outputs.
 
     names     class number -> name
     multiple  what the sides of a frame have to be multiples of

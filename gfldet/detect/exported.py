@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.detect.card import INPUT, OUTPUTS, Card
-from gfldet.detect.detector import Detections, Selection
+from gfldet.detect.detector import Selection
 from gfldet.errors import CheckpointError, ConfigError
 from gfldet.machine import cores
+from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
+from gfldet.ops.detections import Detections, survivors
 
 Outputs: TypeAlias = "dict[str, NDArray[Any]]"
 BoxesOf: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
@@ -108,7 +110,7 @@ class ExportedDetector:
             ]
         iou = None if self.end2end else selection.iou
         scores, boxes_of = self._scores_and_boxes(outputs)
-        return [_chosen(one, partial(boxes_of, image), selection, iou, classes) for image, one in enumerate(scores)]
+        return [_selected(one, partial(boxes_of, image), selection, iou, classes) for image, one in enumerate(scores)]
 
     def points(self, outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (B, A, 4) xyxy in px of the frame and scores (B, A, C) of all points; not for layout detections."""
@@ -139,37 +141,7 @@ def to_input(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return out
 
 
-def anchor_points(height: int, width: int, strides: tuple[int, ...]) -> NDArray[np.float32]:
-    """(A, 3): x, y in px of the frame and the stride of each point, level by level, row by row (see `ops.points`)."""
-    levels = []
-    for stride in strides:
-        rows, columns = -(-height // stride), -(-width // stride)
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        levels.append(np.stack(((x + 0.5) * stride, (y + 0.5) * stride, np.full(len(x), stride)), axis=1))
-    return np.concatenate(levels).astype(np.float32)
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + e^-x), without an overflow for large negative x."""
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)
-
-
-def decode(bins: NDArray[np.float32], anchors: NDArray[np.float32], reg_max: int) -> NDArray[np.float32]:
-    """Bins (4R, P) of points (P, 3) -> boxes (P, 4) xyxy in px of the frame: the integral of each side's distribution
-    (with R = 1 its softplus), times the stride, away from the point."""
-    if reg_max == 1:
-        sides = np.logaddexp(0, bins)
-    else:
-        logits = bins.reshape(4, reg_max, -1)
-        weights = np.exp(logits - logits.max(1, keepdims=True))
-        sides = np.einsum("srp,r->sp", weights, np.arange(reg_max, dtype=np.float32)) / weights.sum(1)
-    left, top, right, bottom = sides * anchors[:, 2]
-    x, y = anchors[:, 0], anchors[:, 1]
-    return np.stack((x - left, y - top, x + right, y + bottom), axis=1)
-
-
-def _chosen(
+def _selected(
     scores: NDArray[np.float32],
     boxes_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     selection: Selection,
@@ -185,40 +157,24 @@ def _chosen(
     order = np.argsort(-score, kind="stable")
     if iou is None:
         order = order[: selection.max_det]
-        return Detections(boxes_of(point[order]), score[order], label[order])
+        return Detections(boxes_of(point[order]), score[order], label[order], point[order])
     # As in `ops.nms`: the best few candidates settle the best `max_det`; more are looked at when too few survive.
     take = 4 * selection.max_det
     while True:
         best = order[:take]
-        boxes = boxes_of(point[best])
-        keep = _survivors(boxes, score[best], label[best], iou, selection.agnostic)[: selection.max_det]
+        candidates = Detections(boxes_of(point[best]), score[best], label[best], point[best])
+        keep = survivors(candidates, iou, selection.agnostic)[: selection.max_det]
         if len(keep) == selection.max_det or take >= len(order):
-            return Detections(boxes[keep], score[best][keep], label[best][keep])
+            return candidates.take(keep)
         take *= 4
 
 
-def _survivors(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], iou: float, agnostic: bool
-) -> NDArray[np.int64]:
-    """Numbers of the boxes (P, 4) xyxy that greedy NMS keeps, best first; they come best first."""
-    if not len(boxes):
-        return np.empty(0, np.int64)
-    corners = boxes.astype(np.float64)
-    corners[:, 2:] -= corners[:, :2]
-    if agnostic:
-        keep = cv2.dnn.NMSBoxes(corners, scores, 0.0, iou)  # type: ignore[arg-type]
-    else:
-        keep = cv2.dnn.NMSBoxesBatched(corners, scores, labels.astype(np.int32), 0.0, iou)  # type: ignore[arg-type]
-    return np.asarray(keep, np.int64).reshape(-1)
-
-
 def _kept(found: Detections, selection: Selection, classes: tuple[int, ...] | None) -> Detections:
-    """What of detections, chosen inside the graph already, is wanted now."""
+    """The wanted ones of detections that the graph has selected already."""
     wanted = found.scores > selection.conf
     if classes is not None:
         wanted &= np.isin(found.classes, classes)
-    keep = wanted.nonzero()[0][: selection.max_det]
-    return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
+    return found.take(wanted.nonzero()[0][: selection.max_det])
 
 
 def _onnxruntime(file: Path, device: str, threads: int) -> Engine:

@@ -5,41 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
 from gfldet.data.sources import Frame
-from gfldet.detect.detector import Detections, Detector, Selection
-from gfldet.detect.validate import coco_results
+from gfldet.detect.detector import Detector, Selection
 from gfldet.errors import DataError
 from gfldet.ops import letterbox
-from gfldet.ops.letterbox import Letterbox
+from gfldet.ops.detections import Detections
 from gfldet.results import Results
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """One frame and what was found in it: `Results` for the user; `found` lies in the letterbox `box`."""
+    """One frame and what was found in it: `detections` in px of the frame's image, `results` for the user."""
 
     frame: Frame
     results: Results
-    found: Detections
-    box: Letterbox
-    category_ids: tuple[int, ...]
+    detections: Detections
 
     @property
-    def coco(self) -> list[dict[str, Any]]:
-        """The same as COCO results, for predictions.json."""
+    def image_id(self) -> int | str:
+        """The id in predictions.json: the frame's name, as a number where it is one."""
         name = self.frame.name
-        number = int(name) if name.isdecimal() else name
-        return coco_results(self.found, self.box, number, self.frame.file_name, self.category_ids)
+        return int(name) if name.isdecimal() else name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
-    """A detector, and how its detections are chosen.
+    """A detector with the selection of its detections.
 
     `size` (height, width) is what frames are fitted to; with `rect` a frame is padded to multiples of
     `detector.multiple` only.  `classes` (numbers) keeps those classes alone.
@@ -48,7 +43,6 @@ class Predictor:
     detector: Detector
     size: tuple[int, int]
     selection: Selection
-    category_ids: tuple[int, ...]
     classes: tuple[int, ...] | None = None
     rect: bool = True
 
@@ -91,10 +85,9 @@ class Predictor:
         steps = {"preprocess": prepared - started, "inference": inferred - prepared, "postprocess": done - inferred}
         speed = {step: 1000 * seconds / len(frames) for step, seconds in steps.items()}
         for frame, one in zip(frames, found, strict=True):
-            yield self._prediction(frame, box, one, speed)
+            yield self._prediction(frame, one.in_image(box), speed)
 
-    def _prediction(self, frame: Frame, box: Letterbox, found: Detections, speed: dict[str, float]) -> Prediction:
-        rows = np.column_stack((box.inverse(found.boxes), found.scores, found.classes))
+    def _prediction(self, frame: Frame, found: Detections, speed: dict[str, float]) -> Prediction:
+        rows = np.column_stack((found.boxes, found.scores, found.classes))
         bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
-        results = Results(bgr, frame.path, self.detector.names, rows, speed)
-        return Prediction(frame, results, found, box, self.category_ids)
+        return Prediction(frame, Results(bgr, frame.path, self.detector.names, rows, speed, frame.name), found)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from gfldet.data.sources import Frame
 from gfldet.detect.predict import Prediction
 from gfldet.errors import OutputError
+from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
 
 VIDEO_FPS = 30.0  # of the video written, where the source does not tell its own
@@ -22,7 +22,7 @@ class Saver:
     """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json.
 
     The folder is made for the first of them, so that a source that cannot be read leaves none.  `vid_stride` is the
-    share of a video's frames that come, which its copy is slowed down by.
+    share of a video's frames that come: its copy runs slower by as much.  `category_ids` are those of the user's files.
     """
 
     folder: Path
@@ -30,18 +30,20 @@ class Saver:
     txt: bool
     scores_in_txt: bool
     coco: bool
+    category_ids: tuple[int, ...]
     line_width: int | None = None
     vid_stride: int = 1
-    _results: list[dict[str, Any]] | None = None
+    _images: list[tuple[int | str, str]] | None = None
+    _tables: list[DetectionTable] = field(default_factory=list)
     _video: cv2.VideoWriter | None = None
     _video_path: Path | None = None
 
     def add(self, prediction: Prediction) -> None:
         """Write one prediction; OutputError where that fails."""
         frame, results = prediction.frame, prediction.results
-        if self._results is None:
+        if self._images is None:
             runs.make(self.folder)
-            self._results = []
+            self._images = []
         if self.pictures and frame.index is None:
             results.save(self.folder / f"{frame.name}.jpg", self.line_width)
         elif self.pictures:
@@ -49,15 +51,17 @@ class Saver:
         if self.txt:
             results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
         if self.coco:
-            self._results += prediction.coco
+            self._tables.append(table_of(len(self._images), prediction.detections))
+            self._images.append((prediction.image_id, frame.file_name))
 
     def close(self) -> None:
         """Finish the video and write predictions.json, if anything came."""
         if self._video is not None:
             self._video.release()
             self._video = None
-        if self.coco and self._results is not None:
-            runs.write_json(self.folder / "predictions.json", self._results)
+        if self.coco and self._images is not None:
+            rows = coco_results(joined(self._tables), self._images, self.category_ids)
+            runs.write_rows(self.folder / "predictions.json", rows)
 
     def _add_to_video(self, frame: Frame, picture: np.ndarray) -> None:
         """One frame of the video that has the name of its source."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gfldet.detect.detector import Detections, Selection
+from gfldet.detect.detector import Selection
 from gfldet.nn.tasks import DetectionModel
+from gfldet.ops.decode import Decoded
+from gfldet.ops.detections import Detections
 from gfldet.ops.images import image_tensor
 from gfldet.ops.nms import non_max_suppression
 
@@ -42,19 +43,29 @@ class TorchDetector:
     def device(self) -> str:
         return next(self.model.parameters()).device.type
 
-    def infer(self, images: NDArray[np.uint8]) -> Tensor:
-        """Frames (B, H, W, 3) -> decoded head output (B, 4 + C, A), on the model's device."""
+    def infer(self, images: NDArray[np.uint8]) -> Decoded:
+        """Frames (B, H, W, 3) -> decoded head output, on the model's device."""
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            decoded, _ = self.model.predict(image_tensor(torch.from_numpy(images), device))
-        return decoded
+            return self.model.decode(image_tensor(torch.from_numpy(images), device))
 
-    def select(self, outputs: Tensor, selection: Selection, classes: tuple[int, ...] | None = None) -> list[Detections]:
+    def select(
+        self, outputs: Decoded, selection: Selection, classes: tuple[int, ...] | None = None
+    ) -> list[Detections]:
+        """The detections of each frame, in its px."""
         with torch.inference_mode():
-            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=outputs.device)
+            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=outputs.scores.device)
             iou = None if self.end2end else selection.iou
-            chosen = non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
-            return [Detections(d.boxes.cpu().numpy(), d.scores.cpu().numpy(), d.classes.cpu().numpy()) for d in chosen]
+            kept = non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
+            return [
+                Detections(
+                    outputs.corners(image, one.points).cpu().numpy(),
+                    one.scores.cpu().numpy(),
+                    one.classes.cpu().numpy(),
+                    one.points.cpu().numpy(),
+                )
+                for image, one in enumerate(kept)
+            ]
 
 
 def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:

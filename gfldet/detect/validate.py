@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from gfldet.data.eval_set import EvalBatch, EvalSet
 from gfldet.data.loader import in_order
-from gfldet.detect.detector import Detections, Detector, Selection
+from gfldet.detect.detector import Detector, Selection
 from gfldet.metrics.coco import DetectionMetrics, evaluate
-from gfldet.ops.letterbox import Letterbox
+from gfldet.metrics.table import DetectionTable, joined, table_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """Metrics, and the predictions they were computed from (COCO results with `file_name`)."""
+    """Metrics, and the detections that they were computed from."""
 
     metrics: DetectionMetrics
-    predictions: list[dict[str, Any]]
+    detections: DetectionTable
 
 
 def validate(
@@ -32,33 +31,18 @@ def validate(
 ) -> Validation:
     """Run a detector over a split.
 
-    The metrics are those of the predictions returned, to the last bit: what is saved is what was measured.  `detailed`
+    The metrics are those of the detections returned, to the last bit: what is saved is what was measured.  `detailed`
     adds curves and the confusion matrix.  `progress` may wrap the batches (and their number) to show where it stands.
     """
-    predictions: list[dict[str, Any]] = []
+    parts: list[DetectionTable] = []
     keys = data.keys()
     batches: Iterator[EvalBatch] = in_order(data.load, keys, workers)
     if progress is not None:
         batches = progress(batches, len(keys))
-    for batch in batches:
+    for (_, numbers), batch in zip(keys, batches, strict=True):
         found = detector.select(detector.infer(batch.images), selection)
-        for record, box, one in zip(batch.records, batch.boxes, found, strict=True):
-            predictions += coco_results(one, box, record.image_id, record.file_name, data.split.category_ids)
-    return Validation(evaluate(data.split, predictions, evaluator, detailed), predictions)
-
-
-def coco_results(
-    found: Detections, box: Letterbox, image_id: int | str, file_name: str, category_ids: tuple[int, ...]
-) -> list[dict[str, Any]]:
-    """The detections of one image as COCO results: bbox xywh in original pixels, rounded to what a file should hold."""
-    corners = box.inverse(found.boxes).astype("float64")
-    corners[:, 2:] -= corners[:, :2]
-    return [
-        {"image_id": image_id, "file_name": file_name, "category_id": category_ids[c], "bbox": b, "score": s}
-        for b, s, c in zip(
-            corners.round(3).tolist(),
-            found.scores.astype("float64").round(6).tolist(),
-            found.classes.tolist(),
-            strict=True,
-        )
-    ]
+        parts += [
+            table_of(number, one.in_image(box)) for number, box, one in zip(numbers, batch.boxes, found, strict=True)
+        ]
+    table = joined(parts)
+    return Validation(evaluate(data.split, table, evaluator, detailed), table)

@@ -52,7 +52,7 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
     """
     tell = teller(settings.verbose)
     card = make_card(subject, settings)
-    target = choose_target(subject.source, settings)
+    target = target_path(subject.source, settings)
     if settings.int8:
         int8_data(subject, settings)  # its mistakes now, not after minutes
     images = compared_images(subject, settings, tell)
@@ -70,24 +70,24 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
 def make_card(subject: Subject, settings: ExportSettings) -> Card:
     """What the file will tell of itself; one ConfigError for all choices that make no sense together."""
     model = subject.model
-    choose_inside = settings.nms or settings.format == "web"
-    layout: Layout = "detections" if choose_inside else "decoded" if settings.decode else "raw"
+    selects = settings.nms or settings.format == "web"
+    layout: Layout = "detections" if selects else "decoded" if settings.decode else "raw"
     dynamic = settings.dynamic
     if settings.format == "web" and "dynamic" not in settings.explicit:
         dynamic = "all"
     problems = []
-    if choose_inside and not settings.decode:
+    if selects and not settings.decode:
         problems.append("decode=false with detections inside the graph: decoded boxes decide them; leave one out")
     if settings.half and settings.int8:
         problems.append("half=true with int8=true: a file computes in one precision; leave one out")
     if problems:
         raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
-    idle = sorted({"conf", "iou", "max_det", "agnostic_nms"} & settings.explicit) if not choose_inside else []
+    idle = sorted({"conf", "iou", "max_det", "agnostic_nms"} & settings.explicit) if not selects else []
     idle += ["batch"] if dynamic != "none" and "batch" in settings.explicit else []
     if idle:
         warn(f"{', '.join(idle)}: without effect on this file; whoever runs it chooses (nms, dynamic)")
     check_frame(settings.height_width, model.multiple)
-    nms = Selection(**settings.selection()) if choose_inside else Selection(0.0, 1.0, 0)
+    selection = Selection(**settings.selection()) if selects else Selection(0.0, 1.0, 0)
     return Card(
         names=tuple(model.names.values()),
         category_ids=subject.category_ids,
@@ -99,17 +99,17 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
         dynamic=dynamic,  # type: ignore[arg-type]
         batch=settings.batch if "batch" in settings.explicit and dynamic == "none" else 1,
         end2end=model.end2end,
-        conf=nms.conf,
-        iou=nms.iou,
-        max_det=nms.max_det,
-        agnostic=nms.agnostic,
+        conf=selection.conf,
+        iou=selection.iou,
+        max_det=selection.max_det,
+        agnostic=selection.agnostic,
         precision="int8" if settings.int8 else "float16" if settings.half else "float32",
         model=model.description.name,
         licence=subject.licence,
     )
 
 
-def choose_target(source: str, settings: ExportSettings) -> Path:
+def target_path(source: str, settings: ExportSettings) -> Path:
     """The file or folder to write: `out`, or beside the checkpoint (here, for a model of cfg/models) and named like it.
 
     OutputError if it is there already (unless `exist_ok`), has a wrong suffix, or could not be written.
@@ -167,7 +167,7 @@ def build(
     graph = onnx.to_graph(for_inference(subject.model, torch.device("cpu")).model, bare_card)
     onnx.save(graph, bare_card, bare_file)
     if card.layout == "detections":
-        onnx.save(onnx.with_choice(graph, card), float_card, final_file)
+        onnx.save(onnx.with_selection(graph, card), float_card, final_file)
     else:
         final_file = bare_file
     bare = exported.load(bare_file, "cpu", settings.threads)

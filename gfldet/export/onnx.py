@@ -1,4 +1,4 @@
-"""torch model -> ONNX graph, with the card in its metadata; the choice of detections as ONNX operators.
+"""torch model -> ONNX graph, with the card in its metadata; the selection of detections as ONNX operators.
 
 maps -> bins, logits              layout raw
      -> boxes, scores             layout decoded
@@ -29,7 +29,7 @@ OPSET = 17  # onnxruntime from 1.12 on, OpenVINO from 2022.3 on; the exporter of
 IR_VERSION = 8  # the oldest that has this opset, for the oldest readers
 
 
-class Outputs(nn.Module):
+class GraphModule(nn.Module):
     """A fused model as the graph has it: images (B, 3, H, W) float32 in [0, 1] -> the outputs of a layout, float32.
 
     With `half` the convolutions compute in float16; boxes are still decoded in float32, for float16 knows half pixels
@@ -61,7 +61,7 @@ def to_graph(model: DetectionModel, card: Card) -> onnx.ModelProto:
     onnx = import_onnx()
     raw = card.layout == "raw"
     names = list(OUTPUTS["raw" if raw else "decoded"])
-    outputs = Outputs(model, raw, card.precision == "float16").eval()
+    outputs = GraphModule(model, raw, card.precision == "float16").eval()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         file = Path(folder) / "graph.onnx"
         try:
@@ -117,7 +117,8 @@ def _dynamic_axes(card: Card, names: list[str]) -> dict[str, dict[int, str]]:
     return axes
 
 
-CHOICE = """
+# Its names stay as they were in the first files: readers may know them.
+SELECTION = """
 <ir_version: 8, opset_import: ["" : 17]>
 choice (float[batch, points, 4] all_boxes, float[batch, points, classes] all_scores)
     => (float[batch, kept, 4] boxes, float[batch, kept] scores, int64[batch, kept] classes, int64[batch] count)
@@ -167,18 +168,18 @@ BY_SCORE = """
 """
 
 
-def with_choice(graph: onnx.ModelProto, card: Card) -> onnx.ModelProto:
-    """A decoded graph -> one that chooses its detections, by the rule of `ops.nms`."""
+def with_selection(graph: onnx.ModelProto, card: Card) -> onnx.ModelProto:
+    """A decoded graph -> one that selects its detections, by the rule of `ops.nms`."""
     onnx = import_onnx()
     survivors = BY_SCORE if card.end2end else BY_AGNOSTIC_NMS if card.agnostic else BY_NMS
-    text = CHOICE.format(conf=card.conf, iou=card.iou, max_det=card.max_det, survivors=survivors.strip("\n"))
-    choice = onnx.parser.parse_model(text)
-    used = {name for node in choice.graph.node for name in node.input}
-    for constant in [c for c in choice.graph.initializer if c.name not in used]:
-        choice.graph.initializer.remove(constant)
-    graph.ir_version = choice.ir_version = IR_VERSION
+    text = SELECTION.format(conf=card.conf, iou=card.iou, max_det=card.max_det, survivors=survivors.strip("\n"))
+    selection = onnx.parser.parse_model(text)
+    used = {name for node in selection.graph.node for name in node.input}
+    for constant in [c for c in selection.graph.initializer if c.name not in used]:
+        selection.graph.initializer.remove(constant)
+    graph.ir_version = selection.ir_version = IR_VERSION
     joined = onnx.compose.merge_models(
-        graph, choice, io_map=[("boxes", "all_boxes"), ("scores", "all_scores")], prefix2="choice/"
+        graph, selection, io_map=[("boxes", "all_boxes"), ("scores", "all_scores")], prefix2="choice/"
     )
     del joined.opset_import[1:]  # both parts brought the same one
     return _renamed(joined, {f"choice/{name}": name for name in OUTPUTS["detections"]})

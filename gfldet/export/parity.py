@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.detect.card import Card
-from gfldet.detect.detector import Detections, Selection
+from gfldet.detect.detector import Selection
 from gfldet.detect.exported import ExportedDetector
 from gfldet.detect.torch_detector import TorchDetector
 from gfldet.errors import WorkError
 from gfldet.metrics.matching import pairwise_iou
 from gfldet.ops import letterbox
+from gfldet.ops.boxes import xywh_to_xyxy
+from gfldet.ops.decode import Decoded
+from gfldet.ops.detections import Detections
 
 SEEN = 0.01  # score from which on a point's box is compared: what background points say of sides is never looked at
 CONF = 0.05  # of the detections compared, unless the file itself cuts off higher
@@ -70,7 +73,7 @@ def compare(
     for batch in batches(images, card):
         shape = " x ".join(map(str, batch.shape[:3]))
         outputs = torch_side.infer(batch)
-        points = _point_differences(outputs.numpy(), decoded, batch)
+        points = _point_differences(outputs, decoded, batch)
         theirs, ours = final.select(final.infer(batch), selection), torch_side.select(outputs, selection)
         alone = sum(_without_partner(a, b, limit, selection) for a, b in zip(ours, theirs, strict=True))
         found = sum(len(one.boxes) for one in ours)
@@ -108,17 +111,14 @@ class _Differences:
     score: float
 
 
-def _point_differences(
-    decoded: NDArray[np.float32], exported: ExportedDetector, batch: NDArray[np.uint8]
-) -> _Differences:
-    """Largest differences over all points of decoded torch output (B, 4 + C, A); not finite if the file's are not."""
+def _point_differences(decoded: Decoded, exported: ExportedDetector, batch: NDArray[np.uint8]) -> _Differences:
+    """Largest differences over all points of torch's output; not finite if the file's numbers are not."""
     boxes, scores = exported.points(exported.infer(batch))
-    ours = decoded.transpose(0, 2, 1)
-    centre, half = ours[..., :2], ours[..., 2:4] / 2
-    corners = np.concatenate((centre - half, centre + half), axis=-1)
-    seen = ours[..., 4:].max(-1) > SEEN
+    corners = xywh_to_xyxy(decoded.boxes.transpose(1, 2)).numpy()
+    ours = decoded.scores.transpose(1, 2).numpy()
+    seen = ours.max(-1) > SEEN
     px = np.abs(corners - boxes)[seen].max(initial=0)
-    return _Differences(float(px), float(np.abs(ours[..., 4:] - scores).max()))
+    return _Differences(float(px), float(np.abs(ours - scores).max()))
 
 
 def _without_partner(ours: Detections, theirs: Detections, limit: Tolerance, selection: Selection) -> int:

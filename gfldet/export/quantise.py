@@ -2,7 +2,7 @@
 
 Weights are rounded a channel at a time, activations by the range that they take on training images (its ends, not a
 percentile: measured on bccd, cutting the tails off cost .007 AP and a search by entropy gained nothing for three times
-the time).  The layers that predict and everything behind them (integral, boxes, scores, choice) stay in float: boxes
+the time).  The layers that predict and everything behind them (integral, boxes, scores, selection) stay in float: boxes
 and scores are no numbers to round.
 """
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from gfldet.losses.detection import E2EDetectLoss, Gains, v8DetectionLoss
-from gfldet.losses.distribution import distribution_focal_loss, integral
+from gfldet.losses.distribution import distribution_focal_loss
 from gfldet.losses.focal import (
     balanced_cross_entropy,
     cross_entropy,
@@ -17,6 +17,7 @@ from gfldet.losses.focal import (
 )
 from gfldet.losses.iou import iou_loss
 from gfldet.losses.modules import FocalLoss, MultiClassFocalLoss
+from gfldet.ops.decode import integral
 
 __all__ = [
     "E2EDetectLoss",

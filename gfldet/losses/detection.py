@@ -1,7 +1,7 @@
 """The criteria of the detectors: head outputs and a batch's truths -> one number to step on.
 
     maps (B, 4R + C, H, W) per level -> bins (B, A, 4, R) and class logits (B, A, C)
-    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or the losses chosen in their place)
+    bins -> integral -> boxes -> assigner -> positives -> QFL + DFL + CIoU (or others in their place)
 
 It knows no module of `nn`: the number of classes, the bins, the strides and the gains arrive as arguments.
 """
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from gfldet.assigners import Assigner, Assignment, Predictions, TaskAlignedAssigner, Truths
 from gfldet.losses import focal
-from gfldet.losses.distribution import distribution_focal_loss, sides_in_strides
+from gfldet.losses.distribution import distribution_focal_loss
 from gfldet.losses.iou import iou_loss
-from gfldet.ops.boxes import IoUKind, ltrb_to_xyxy, xywh_to_xyxy, xyxy_to_ltrb
-from gfldet.ops.points import Grid, anchor_points, grids
+from gfldet.ops.boxes import IoUKind, xywh_to_xyxy, xyxy_to_ltrb
+from gfldet.ops.decode import HeadOutput, split_maps
 
 ClassTarget = Literal["iou", "alignment", "one"]
 
@@ -44,7 +44,7 @@ def _quality(logits: Tensor, target: Tensor) -> Tensor:
     """QFL with beta 1 and a floor of .1 instead of the paper's 2 and 0.
 
     With beta 2 the gradient goes with the cube of the distance: a few hundred steps leave the background at .05 to .1
-    and the scores of positives .1 beside their target.  Measured in README, "Losses, heads and models".
+    and the scores of positives .1 beside their target.  Measured in gfldet/MEASURED.md, "Trials of QFL".
     """
     return focal.quality_focal_loss(logits, target, beta=1.0, floor=0.1)
 
@@ -73,30 +73,6 @@ class LossItems:
 
     total: Tensor
     items: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class HeadOutput:
-    """Head maps, flat over levels: `bins` (B, A, 4, R) and `logits` (B, A, C), `points` (A, 2), `strides` (A, 1)."""
-
-    bins: Tensor
-    logits: Tensor
-    points: Tensor
-    strides: Tensor
-    levels: tuple[Grid, ...]
-
-    def boxes(self) -> Tensor:
-        """Decoded boxes (B, A, 4) xyxy in pixels."""
-        return ltrb_to_xyxy(self.points, sides_in_strides(self.bins) * self.strides)
-
-
-def split_maps(maps: Sequence[Tensor], reg_max: int, strides: Sequence[int]) -> HeadOutput:
-    """Per-level maps (B, 4 * reg_max + C, H, W) -> bins and class logits over all A points, in float32."""
-    levels = grids([(m.shape[2], m.shape[3]) for m in maps], strides)
-    points, stride = anchor_points(levels, maps[0].device)
-    flat = torch.cat([m.permute(0, 2, 3, 1).flatten(1, 2) for m in maps], dim=1).float()
-    bins = flat[..., : 4 * reg_max].unflatten(-1, (4, reg_max))
-    return HeadOutput(bins, flat[..., 4 * reg_max :], points, stride, levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +130,12 @@ class v8DetectionLoss:  # noqa: N801 - the name under which this family knows it
         self, head: HeadOutput, positive: Assignment, truths: Truths, ignored: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The classification loss () over all points and classes, normalised."""
-        chosen = CLASS_LOSSES[self.cls_loss]
+        class_loss = CLASS_LOSSES[self.cls_loss]
         kind = self.target
         value = {"iou": positive.iou, "alignment": positive.alignment, "one": torch.ones_like(positive.iou)}
         target = torch.zeros_like(head.logits)
         target[positive.image, positive.point, truths.classes[positive.truth]] = value[kind]
-        loss = chosen.loss(head.logits, target)
+        loss = class_loss.loss(head.logits, target)
         if self.class_weights is not None:
             loss = loss * loss.new_tensor(self.class_weights)
         if len(ignored[0]):

@@ -1,30 +1,11 @@
-"""Box sides as distributions over R bins 0..R-1 (in strides): their mean, and the loss that shapes them."""
+"""The loss that shapes box sides as distributions over R bins 0..R-1, in strides (their mean: `ops.decode`)."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from gfldet.losses.focal import Reduction, full, reduced
-
-
-def integral(logits: Tensor) -> Tensor:
-    """The mean of each distribution: logits (..., R) -> sum_i softmax(logits)_i * i (...), in [0, R - 1].
-
-    Source: Li et al., Generalized Focal Loss, NeurIPS 2020, eq. 4.
-    """
-    logits = full(logits)
-    bins = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-    return (logits.softmax(-1) * bins).sum(-1)
-
-
-def sides_in_strides(logits: Tensor) -> Tensor:
-    """What a head's box outputs (..., R) say of a side (...), in strides: the integral, or for R = 1 a softplus.
-
-    With one number a side the head has a Dirac distribution, which no DFL shapes and whose reach has no end.
-    """
-    return F.softplus(full(logits)).squeeze(-1) if logits.shape[-1] == 1 else integral(logits)
+from gfldet.losses.focal import Reduction, reduced
+from gfldet.ops.decode import full
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor, reduction: Reduction = "none") -> Tensor:

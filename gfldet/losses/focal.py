@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gfldet.ops.decode import full
+
 Reduction = Literal["none", "sum", "mean"]
 
 
@@ -24,11 +26,6 @@ def reduced(loss: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "mean":
         return loss.sum() / max(loss.numel(), 1)
     raise ValueError(f"reduction={reduction!r}; allowed are 'none', 'sum' and 'mean'")
-
-
-def full(values: Tensor) -> Tensor:
-    """Half precision as float32, in which sums of losses do not overflow; wider floats as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction = "none") -> Tensor:

@@ -23,8 +23,9 @@ import numpy as np
 from gfldet.errors import ConfigError
 from gfldet.metrics.confusion import confusion_matrix
 from gfldet.metrics.curves import Curve, Point, best_mean, class_curves, found_share
-from gfldet.metrics.matching import Detections, Floats, Ints, Truths, detection_columns, match, truth_columns
+from gfldet.metrics.matching import SplitTruths, match, truth_columns
 from gfldet.metrics.quality import score_iou_correlation
+from gfldet.metrics.table import DetectionTable, Floats, Ints, read_results
 
 if TYPE_CHECKING:
     from gfldet.data.records import Split
@@ -103,12 +104,16 @@ def _json_number(value: Any) -> Any:
 
 
 def evaluate(
-    split: Split, detections: Sequence[Mapping[str, Any]], evaluator: str = "hotcoco", detailed: bool = True
+    split: Split,
+    detections: DetectionTable | Sequence[Mapping[str, Any]],
+    evaluator: str = "hotcoco",
+    detailed: bool = True,
 ) -> DetectionMetrics:
     """Judge detections against the truths of a split.
 
-    detections  COCO result dicts: `image_id`, `category_id` (the ids of the split), `bbox` xywh px of the original
-                image, `score`; other keys are not looked at.  What is saved as predictions.json goes in here as it is.
+    detections  a table whose images and classes are positions in the split; or COCO result dicts: `image_id`,
+                `category_id` (the ids of the split), `bbox` xywh px of the original image, `score`; other keys are not
+                looked at.  What is saved as predictions.json goes in here as it is.
     evaluator   "hotcoco" (fast) or "pycocotools" (the reference)
     detailed    also keep the curves and the confusion matrix
 
@@ -116,7 +121,8 @@ def evaluate(
     """
     if evaluator not in EVALUATORS:
         raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
-    columns, truths = detection_columns(split, detections), truth_columns(split)
+    columns = detections if isinstance(detections, DetectionTable) else read_results(split, detections)
+    truths = truth_columns(split)
     precision = np.full((10, 101, len(split.names), len(AREAS)), -1.0)  # nothing is defined
     if len(truths.classes):  # without truths hotcoco 1.0 complains
         precision = EVALUATORS[evaluator](split, columns)
@@ -145,7 +151,9 @@ def evaluate(
     )
 
 
-def _per_class(split: Split, truths: Truths, precision: Floats, curves: Sequence[Curve]) -> tuple[ClassMetrics, ...]:
+def _per_class(
+    split: Split, truths: SplitTruths, precision: Floats, curves: Sequence[Curve]
+) -> tuple[ClassMetrics, ...]:
     """precision: (10 IoU thresholds, 101 recall points, C)."""
     image = np.repeat(np.arange(len(split.records)), np.diff(truths.start))
     rows = []
@@ -168,7 +176,7 @@ def _per_class(split: Split, truths: Truths, precision: Floats, curves: Sequence
     return tuple(rows)
 
 
-def _confusion(truths: Truths, columns: Detections, classes: int, overall: Point) -> Ints:
+def _confusion(truths: SplitTruths, columns: DetectionTable, classes: int, overall: Point) -> Ints:
     conf = 0.25 if math.isnan(overall.conf) else overall.conf
     return confusion_matrix(truths, columns, classes, conf)
 
@@ -228,7 +236,7 @@ def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
     return _coco_dict(split, numbers.tolist(), range(1, len(split.names) + 1)), numbers
 
 
-def _hotcoco(split: Split, detections: Detections) -> Floats:
+def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
     try:
         import hotcoco
@@ -243,7 +251,7 @@ def _hotcoco(split: Split, detections: Detections) -> Floats:
     return _all_sizes(run.eval)
 
 
-def _pycocotools(split: Split, detections: Detections) -> Floats:
+def _pycocotools(split: Split, detections: DetectionTable) -> Floats:
     """The same as `_hotcoco`, by the reference implementation."""
     try:
         from pycocotools.coco import COCO
@@ -280,7 +288,7 @@ def _all_sizes(accumulated: Any) -> Floats:
     return np.asarray(accumulated["precision"], np.float64)[..., -1]
 
 
-EVALUATORS: dict[str, Callable[[Split, Detections], Floats]] = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}
+EVALUATORS: dict[str, Callable[[Split, DetectionTable], Floats]] = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}
 
 
 # ------------------------------------------------------------------------------------------------------- the table

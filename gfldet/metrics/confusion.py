@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from gfldet.metrics.matching import Detections, Ints, Truths, match
+from gfldet.metrics.matching import SplitTruths, match
+from gfldet.metrics.table import DetectionTable, Ints
 
 
 def confusion_matrix(
-    truths: Truths, detections: Detections, classes: int, conf: float = 0.25, iou: float = 0.5
+    truths: SplitTruths, detections: DetectionTable, classes: int, conf: float = 0.25, iou: float = 0.5
 ) -> Ints:
     """(C+1, C+1) counts: rows are true classes, columns predicted ones, the last of each is the background.
 
@@ -17,7 +18,7 @@ def confusion_matrix(
     Detections in ignore regions are left out.
     """
     keep = detections.scores >= conf
-    kept = Detections(detections.image[keep], detections.classes[keep], detections.boxes[keep], detections.scores[keep])
+    kept = detections.take(keep)
     matches = match(truths, kept, iou, any_class=True)
     hit = matches.truth >= 0
     missed = np.delete(truths.classes, matches.truth[hit])

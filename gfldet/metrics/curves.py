@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.metrics.matching import Detections, Floats, Matches, Truths
+from gfldet.metrics.matching import Matches, SplitTruths
+from gfldet.metrics.table import DetectionTable, Floats
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Curve:
         return Point(conf, float(self.precision[kept - 1]), float(self.recall[kept - 1]), float(self.f1[kept - 1]))
 
 
-def class_curves(truths: Truths, detections: Detections, matches: Matches, classes: int) -> tuple[Curve, ...]:
+def class_curves(truths: SplitTruths, detections: DetectionTable, matches: Matches, classes: int) -> tuple[Curve, ...]:
     """A curve for each of the `classes` classes; ignored detections are left out."""
     use = np.flatnonzero(~matches.ignored)
     use = use[np.argsort(-detections.scores[use], kind="stable")]

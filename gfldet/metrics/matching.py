@@ -9,42 +9,22 @@ Letters: N detections of the split, T truths of the split, K ignore regions of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.errors import DataError, listed
+from gfldet.metrics.table import DetectionTable, Floats, Ints
 
 if TYPE_CHECKING:
     from gfldet.data.records import Record, Split
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 ANY_CLASS = -1  # of an ignore region
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
-    """All detections of a split.
-
-    image    (N,) position of the image in `Split.records`
-    classes  (N,) position of the class in `Split.names`
-    boxes    (N, 4) xywh (left, top, width, height), px of the original image
-    scores   (N,)
-    """
-
-    image: Ints
-    classes: Ints
-    boxes: Floats
-    scores: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class Truths:
+class SplitTruths:
     """All truths and ignore regions of a split, image after image.
 
     boxes, classes  (T, 4) xyxy px, (T,);  those of image i are rows start[i] to start[i + 1]
@@ -68,44 +48,10 @@ class Matches:
     ignored: NDArray[np.bool_]
 
 
-def detection_columns(split: Split, detections: Sequence[Mapping[str, Any]]) -> Detections:
-    """COCO result dicts (`image_id`, `category_id`, `bbox` xywh px, `score`) -> columns, in the same order.
-
-    Raises DataError for an image or category id that the split does not have.
-    """
-    images = {record.image_id: i for i, record in enumerate(split.records)}
-    categories = {category: i for i, category in enumerate(split.category_ids)}
-    try:
-        image = [images[d["image_id"]] for d in detections]
-        classes = [categories[d["category_id"]] for d in detections]
-    except KeyError:
-        raise _unknown_ids(split, detections) from None
-    boxes = np.array([d["bbox"] for d in detections], np.float64).reshape(-1, 4)
-    scores = np.array([d["score"] for d in detections], np.float64)
-    return Detections(np.array(image, np.int64), np.array(classes, np.int64), boxes, scores)
-
-
-def _unknown_ids(split: Split, detections: Sequence[Mapping[str, Any]]) -> DataError:
-    known: dict[str, set[Any]] = {
-        "image_id": {record.image_id for record in split.records},
-        "category_id": set(split.category_ids),
-    }
-    problems = [
-        f"detection {row}: no {key} (its keys: {', '.join(d)})"
-        if key not in d
-        else f"detection {row}: {key} {d[key]!r}"
-        for row, d in enumerate(detections)
-        for key in known
-        if key not in d or d[key] not in known[key]
-    ]
-    head = f"Detections name images or categories that the split '{split.name}' does not have:"
-    return DataError(listed(head, problems, "Use the ids of the split (Record.image_id, Split.category_ids).", 20))
-
-
-def truth_columns(split: Split) -> Truths:
+def truth_columns(split: Split) -> SplitTruths:
     """Every truth and ignore region of the split, in float64."""
     records = split.records
-    return Truths(
+    return SplitTruths(
         boxes=np.concatenate([np.zeros((0, 4)), *(r.boxes for r in records)], dtype=np.float64),
         classes=np.concatenate([np.zeros(0, np.int64), *(r.classes for r in records)], dtype=np.int64),
         start=np.cumsum([0, *(len(r.boxes) for r in records)], dtype=np.int64),
@@ -119,11 +65,11 @@ def _ignore_classes(record: Record) -> Ints:
     return np.full(len(record.ignore), ANY_CLASS) if record.ignore_classes is None else record.ignore_classes
 
 
-def match(truths: Truths, detections: Detections, iou: float = 0.5, any_class: bool = False) -> Matches:
+def match(truths: SplitTruths, detections: DetectionTable, iou: float = 0.5, any_class: bool = False) -> Matches:
     """Match all images at one IoU threshold; `any_class` lets a detection find a truth of another class."""
     found = np.full(len(detections.scores), -1, np.int64)
     ignored = np.zeros(len(detections.scores), np.bool_)
-    xyxy = np.concatenate([detections.boxes[:, :2], detections.boxes[:, :2] + detections.boxes[:, 2:]], axis=1)
+    xyxy = detections.corners()
     order = np.lexsort((-detections.scores, detections.image))  # by image, then by falling score, then as given
     ends = np.searchsorted(detections.image[order], np.arange(len(truths.start)))
     for i in range(len(truths.start) - 1):
@@ -149,7 +95,7 @@ def _greedy(overlap: Floats, iou: float) -> Ints:
     taken = np.full(len(overlap), -1, np.int64)
     overlap = np.where(overlap >= iou, overlap, 0.0)
     for row in np.flatnonzero(overlap.any(axis=1)):  # most detections reach no truth: this loop is short
-        best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())  # of equals the last, as COCOeval does
+        best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())  # the last of equal ones, as COCOeval does
         if overlap[row, best] > 0:
             taken[row] = best
             overlap[:, best] = 0.0

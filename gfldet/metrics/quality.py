@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from gfldet.metrics.matching import Detections, Floats, Truths, pairwise_iou
+from gfldet.metrics.matching import SplitTruths, pairwise_iou
+from gfldet.metrics.table import DetectionTable, Floats
 
 PER_TRUTH = 2.0
 
 
 def score_iou_correlation(
-    truths: Truths, detections: Detections, per_truth: float = PER_TRUTH, least_iou: float = 0.0
+    truths: SplitTruths, detections: DetectionTable, per_truth: float = PER_TRUTH, least_iou: float = 0.0
 ) -> float:
     """Spearman's correlation of score with IoU over the best `per_truth` x T detections of a split of T truths.
 
@@ -27,11 +28,10 @@ def score_iou_correlation(
     return _spearman(detections.scores[best][counted], iou[counted])
 
 
-def _best_iou(truths: Truths, detections: Detections, rows: np.ndarray) -> Floats:
+def _best_iou(truths: SplitTruths, detections: DetectionTable, rows: np.ndarray) -> Floats:
     """IoU of the given detections with the truth of their class that they overlap most."""
     found = np.zeros(len(rows))
-    boxes = detections.boxes[rows]
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners = detections.take(rows).corners()
     for image in np.unique(detections.image[rows]):
         mine = np.flatnonzero(detections.image[rows] == image)
         here = slice(truths.start[image], truths.start[image + 1])

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gfldet.nn.blocks import Conv
-from gfldet.ops.boxes import ltrb_to_xyxy, xyxy_to_xywh
-from gfldet.ops.points import anchor_points, grids
+from gfldet.ops.decode import Decoded, decode
 
 DGQP_TOP = 4  # probabilities of a side that the quality predictor looks at
 
@@ -46,17 +45,9 @@ class Head(nn.Module):
             cls = joint_logit(cls.float(), self.quality(box).float()).to(cls.dtype)
         return torch.cat((box, cls), dim=1)
 
-    def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps -> (B, 4 + C, A): boxes xywh in input pixels, then scores in [0, 1]."""
-        points, strides = anchor_points(grids([(m.shape[2], m.shape[3]) for m in maps], self.strides), maps[0].device)
-        flat = torch.cat([m.flatten(2) for m in maps], dim=2).float()
-        bins, logits = flat.split((4 * self.reg_max, self.nc), dim=1)
-        if self.reg_max == 1:
-            sides = F.softplus(bins).transpose(1, 2)
-        else:
-            sides = torch.einsum("bsra,r->bas", bins.unflatten(1, (4, self.reg_max)).softmax(2), self.bins.float())
-        boxes = xyxy_to_xywh(ltrb_to_xyxy(points, sides * strides))
-        return torch.cat((boxes.transpose(1, 2), logits.sigmoid()), dim=1)
+    def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
+        """Maps (B, 4R + C, H / s, W / s) -> boxes and scores over all points, with `keep_bins` the bins too."""
+        return decode(maps, self.nc, self.bins, self.reg_max, self.strides, keep_bins)
 
     def class_rows(self) -> tuple[str, ...]:
         """Names of the parameters that have a row for each class, relative to the head."""
@@ -187,9 +178,9 @@ class EndToEnd(nn.Module):
             return self.one_to_one(features)
         return {"one2many": self.one_to_many(features), "one2one": self.one_to_one([x.detach() for x in features])}
 
-    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+    def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
         """See `Head.decode`."""
-        return self.one_to_one.decode(maps)
+        return self.one_to_one.decode(maps, keep_bins)
 
     def class_rows(self) -> tuple[str, ...]:
         return tuple(

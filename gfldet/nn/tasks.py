@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gfldet.losses.detection import E2EDetectLoss, LossItems, v8DetectionLoss
 from gfldet.nn.build import Description, Graph, build
 from gfldet.nn.heads import EndToEnd, GFLHead, SharedHead
+from gfldet.ops.decode import Decoded
 
 Batch = Mapping[str, Tensor]
 
@@ -100,13 +101,20 @@ class DetectionModel(BaseModel):
         return self.head.predicting()
 
     def predict(self, x: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        maps = self._maps(x)
+        return maps if self.training else (self.head.decode(maps).stacked(), maps)
+
+    def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
+        """Images -> boxes and scores under their names; of a model in eval mode."""
+        return self.head.decode(self._maps(x), keep_bins)
+
+    def _maps(self, x: Tensor) -> Any:
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:
             raise ValueError(
                 f"input of {x.shape[-2]} x {x.shape[-1]} px; both sides must be multiples of {self.multiple} for this "
                 "model"
             )
-        maps = self.graph(x)
-        return maps if self.training else (self.head.decode(maps), maps)
+        return self.graph(x)
 
     def init_criterion(self, **settings: Any) -> v8DetectionLoss | E2EDetectLoss:
         """The criterion for this model; keyword arguments (`gains`, `assigner`, `cls_loss`, ...) pass through to it."""

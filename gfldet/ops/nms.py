@@ -7,41 +7,46 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gfldet.ops.boxes import xywh_to_xyxy
+from gfldet.ops.decode import Decoded
 
 
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """What is left of one image, best score first: boxes (D, 4) xyxy, scores (D,), classes (D,) int64."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Where the detections of one image come from, best score first: (D,) points, classes int64, and scores."""
 
-    boxes: Tensor
-    scores: Tensor
+    points: Tensor
     classes: Tensor
+    scores: Tensor
 
 
 def non_max_suppression(
-    decoded: Tensor,
+    decoded: Decoded,
     conf: float = 0.25,
     iou: float | None = 0.7,
     max_det: int = 300,
     agnostic: bool = False,
     classes: Tensor | None = None,
-) -> list[Detections]:
-    """Decoded head output (B, 4 + C, A), boxes xywh in pixels, to the detections of each image.
+) -> list[Kept]:
+    """Decoded head output -> which points and classes of each image are its detections.
 
     Every (point, class) score above `conf` is a candidate of its own, so one point may give several classes.  A
     candidate falls when one with a higher score, of its class (of any class if `agnostic`), overlaps it by more than
     `iou`; with `iou` None none falls (for heads that give each object once).  The best `max_det` survivors are
     returned.  `classes` (K,) int64 keeps those classes alone.
     """
-    return [_one_image(image, conf, iou, max_det, agnostic, classes) for image in decoded.float().transpose(1, 2)]
+    return [_one_image(decoded, i, conf, iou, max_det, agnostic, classes) for i in range(len(decoded))]
 
 
 def _one_image(
-    image: Tensor, conf: float, iou: float | None, max_det: int, agnostic: bool, classes: Tensor | None
-) -> Detections:
-    """One image (A, 4 + C) -> its detections."""
-    scores = image[:, 4:]
+    decoded: Decoded,
+    image: int,
+    conf: float,
+    iou: float | None,
+    max_det: int,
+    agnostic: bool,
+    classes: Tensor | None,
+) -> Kept:
+    scores = decoded.scores[image].float().T  # (A, C)
     wanted = scores > conf
     if classes is not None:
         allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
@@ -51,8 +56,7 @@ def _one_image(
     score, order = scores[point, label].sort(descending=True, stable=True)
     point, label = point[order], label[order]
     if iou is None:
-        point, score, label = point[:max_det], score[:max_det], label[:max_det]
-        return Detections(xywh_to_xyxy(image[point, :4]), score, label)
+        return Kept(point[:max_det], label[:max_det], score[:max_det])
     from torchvision.ops import batched_nms  # here, because torchvision takes seconds to import
 
     group = torch.zeros_like(label) if agnostic else label
@@ -60,8 +64,8 @@ def _one_image(
     # only when too few survive.  The result is that of looking at all of them.
     take = 4 * max_det
     while True:
-        boxes = xywh_to_xyxy(image[point[:take], :4])
+        boxes = decoded.corners(image, point[:take])
         keep = batched_nms(boxes, score[:take], group[:take], iou)[:max_det]
         if len(keep) == max_det or take >= len(score):
-            return Detections(boxes[keep], score[keep], label[keep])
+            return Kept(point[keep], label[keep], score[keep])
         take *= 4

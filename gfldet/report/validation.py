@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
 from gfldet.metrics.coco import DetectionMetrics
-from gfldet.store.runs import write_json
+from gfldet.metrics.table import DetectionTable, split_results
+from gfldet.store.runs import write_json, write_rows
 from gfldet.viz.pictures import Tile, save_picture, truth_and_detections
 from gfldet.viz.plots import plot_confidence, plot_confusion, plot_precision_recall
 
@@ -23,10 +23,10 @@ SHOWN_SCORE = 0.25  # detections drawn where no threshold of best F1 is known
 def write_validation(folder: Path, found: Validation, split: Split, store: ImageStore, plots: bool) -> None:
     """Write everything that a validation of `split` gave into `folder`; pictures only if `plots`."""
     write_json(folder / "metrics.json", found.metrics.to_dict())
-    write_json(folder / "predictions.json", found.predictions)
+    write_rows(folder / "predictions.json", split_results(found.detections, split))
     if plots:
         plot_metrics(folder, found.metrics, split.names)
-        picture = truths_beside_detections(split, store, found.predictions, found.metrics.best_conf)
+        picture = truths_beside_detections(split, store, found.detections, found.metrics.best_conf)
         save_picture(folder / "val_truth_and_detections.jpg", picture)
 
 
@@ -50,33 +50,23 @@ def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) 
         plot_confusion(folder / "confusion_matrix.png", metrics.confusion, names)
 
 
-def truths_beside_detections(
-    split: Split, store: ImageStore, predictions: Sequence[Mapping[str, Any]], conf: float
-) -> np.ndarray:
+def truths_beside_detections(split: Split, store: ImageStore, detections: DetectionTable, conf: float) -> np.ndarray:
     """A picture of a few images spread over the split: truths left, detections above `conf` right."""
     step = max(1, len(split.records) // SHOWN_IMAGES)
-    records = split.records[::step][:SHOWN_IMAGES]
+    numbers = range(len(split.records))[::step][:SHOWN_IMAGES]
     threshold = SHOWN_SCORE if np.isnan(conf) else conf
-    wanted: dict[int | str, list[Mapping[str, Any]]] = {record.image_id: [] for record in records}
-    for prediction in predictions:
-        if prediction["score"] >= threshold and prediction["image_id"] in wanted:
-            wanted[prediction["image_id"]].append(prediction)
+    sure = detections.take(detections.scores >= threshold)
     truths, found = [], []
-    for record in records:
+    for number in numbers:
+        record = split.records[number]
         sample = store.sample(record)
         truths.append(Tile(sample.image, sample.boxes, sample.classes, caption=record.file_name))
-        found.append(_found(record, sample.image, wanted[record.image_id], split, threshold))
+        found.append(_found(record, sample.image, sure.take(sure.image == number), threshold))
     return truth_and_detections(truths, found, split.names)
 
 
-def _found(
-    record: Record, image: np.ndarray, predictions: Sequence[Mapping[str, Any]], split: Split, threshold: float
-) -> Tile:
+def _found(record: Record, image: np.ndarray, detections: DetectionTable, threshold: float) -> Tile:
     """The detections of one image, scaled to the size at which the store keeps it."""
     scale = np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2)
-    boxes = np.array([p["bbox"] for p in predictions], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    position = {category: i for i, category in enumerate(split.category_ids)}
-    classes = np.array([position[p["category_id"]] for p in predictions], dtype=np.int64)
-    scores = np.array([p["score"] for p in predictions], dtype=np.float64)
-    return Tile(image, boxes * scale, classes, scores, caption=f"found, score {threshold:.2f} and up")
+    caption = f"found, score {threshold:.2f} and up"
+    return Tile(image, detections.corners() * scale, detections.classes, detections.scores, caption=caption)

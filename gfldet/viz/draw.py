@@ -134,7 +134,7 @@ def _places(
         candidates = np.array([(left, top) for top in tops for left in lefts])
         candidates = np.clip(candidates, 0, np.maximum(np.array(image_size) - (width, height), 0))
         strips = np.concatenate([candidates, candidates + np.array([width, height])], axis=1)
-        taken[i] = strips[_covered(strips, taken[:i]).argmin()]  # the first of equals
+        taken[i] = strips[_covered(strips, taken[:i]).argmin()]  # the first of equal ones
     return [(left, top) for left, top, _, _ in taken.tolist()]
 
 

@@ -19,7 +19,8 @@ from gfldet.export import onnx
 from gfldet.nn.build import Description
 from gfldet.nn.heads import GFLHead
 from gfldet.nn.tasks import DetectionModel
-from gfldet.ops import points
+from gfldet.ops import decode_numpy, points
+from gfldet.ops.decode import Decoded
 from gfldet.ops.images import image_tensor
 from gfldet.ops.nms import non_max_suppression
 
@@ -51,18 +52,18 @@ def test_input_is_torchs() -> None:
 def test_anchor_points_are_torchs(height: int, width: int) -> None:
     shapes = [(height // s, width // s) for s in (8, 16, 32)]
     place, stride = points.anchor_points(points.grids(shapes, (8, 16, 32)))
-    ours = exported.anchor_points(height, width, (8, 16, 32))
+    ours = decode_numpy.anchor_points(height, width, (8, 16, 32))
     np.testing.assert_array_equal(ours, torch.cat((place, stride), dim=1).numpy())
 
 
 def test_levels_that_do_not_divide_are_rounded_up() -> None:
     """As strided convolutions do: 96 px at stride 64 are two cells."""
-    assert exported.anchor_points(96, 64, (64,)).tolist() == [[32, 32, 64], [32, 96, 64]]
+    assert decode_numpy.anchor_points(96, 64, (64,)).tolist() == [[32, 32, 64], [32, 96, 64]]
 
 
 def test_sigmoid_at_both_ends() -> None:
     logits = np.array([-1e4, -1, 0, 2, 1e4], np.float32)
-    np.testing.assert_allclose(exported.sigmoid(logits), torch.from_numpy(logits).sigmoid(), rtol=1e-6)
+    np.testing.assert_allclose(decode_numpy.sigmoid(logits), torch.from_numpy(logits).sigmoid(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("reg_max", [1, 8])
@@ -71,7 +72,7 @@ def test_decoding_is_the_heads(reg_max: int) -> None:
     head.strides = (8, 32)
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 4 * reg_max + 2, 64 // s, 96 // s, generator=generator) * 3 for s in head.strides]
-    decoded = head.decode(maps).transpose(1, 2).detach().numpy()
+    decoded = head.decode(maps).stacked().transpose(1, 2).detach().numpy()
     flat = torch.cat([m.flatten(2) for m in maps], dim=2).numpy()
     outputs = {"images": np.zeros((2, 3, 64, 96)), "bins": flat[:, : 4 * reg_max], "logits": flat[:, 4 * reg_max :]}
     boxes, scores = detector(replace(CARD, layout="raw", reg_max=reg_max)).points(outputs)
@@ -106,10 +107,11 @@ def test_choice_is_that_of_ops_nms(selection: Selection, end2end: bool, classes:
     found = detector(replace(CARD, end2end=end2end)).select({"boxes": boxes, "scores": scores}, selection, classes)
     corners, wanted = torch.from_numpy(boxes), torch.tensor(classes) if classes else None
     xywh = torch.cat(((corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]), dim=-1)
-    decoded = torch.cat((xywh, torch.from_numpy(scores)), dim=-1).transpose(1, 2)
+    decoded = Decoded(xywh.transpose(1, 2), torch.from_numpy(scores).transpose(1, 2))
     iou = None if end2end else selection.iou
     (expected,) = non_max_suppression(decoded, selection.conf, iou, selection.max_det, selection.agnostic, wanted)
-    np.testing.assert_allclose(found[0].boxes, expected.boxes, atol=1e-4)
+    np.testing.assert_allclose(found[0].boxes, decoded.corners(0, expected.points), atol=1e-4)
+    np.testing.assert_array_equal(found[0].points, expected.points)
     np.testing.assert_array_equal(found[0].scores, expected.scores)
     np.testing.assert_array_equal(found[0].classes, expected.classes)
 
@@ -148,13 +150,13 @@ def written(model: DetectionModel, card: Card, path: Path) -> Path:
 
 def test_a_file_for_two_images_runs_any_number(spread_model: DetectionModel, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 96, 3), np.uint8)
-    whole = TorchDetector(spread_model).infer(images).transpose(1, 2)
+    whole = TorchDetector(spread_model).infer(images).scores.transpose(1, 2)
     model = exported.load(written(spread_model, replace(CARD, dynamic="none", batch=2), tmp_path / "two.onnx"))
     assert model.frame == (64, 96)
     for count in (1, 2, 3, 5):
         outputs = model.infer(images[:count])
         assert outputs["scores"].shape[0] == count
-        np.testing.assert_allclose(outputs["scores"], whole[:count, :, 4:], atol=1e-4)
+        np.testing.assert_allclose(outputs["scores"], whole[:count], atol=1e-4)
 
 
 def test_files_that_are_refused(spread_model: DetectionModel, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.saver import Saver
 from gfldet.detect.torch_detector import TorchDetector
 from gfldet.errors import DataError, OutputError
+from gfldet.metrics.table import coco_results, joined, table_of
 from gfldet.nn.tasks import DetectionModel
 
 Draw = Callable[..., np.ndarray]
@@ -34,8 +35,14 @@ def frame(draw: Draw) -> Callable[..., Frame]:
     return make
 
 
+def saved(predictions: list[Prediction]) -> list[dict[str, Any]]:
+    """Their rows in predictions.json."""
+    table = joined([table_of(number, one.detections) for number, one in enumerate(predictions)])
+    return list(coco_results(table, [(one.image_id, one.frame.file_name) for one in predictions], (7, 91)))
+
+
 def finder(model: DetectionModel, **options: Any) -> Predictor:
-    values: dict[str, Any] = {"size": (128, 128), "selection": Selection(conf=0.25), "category_ids": (7, 91), **options}
+    values: dict[str, Any] = {"size": (128, 128), "selection": Selection(conf=0.25), **options}
     return Predictor(TorchDetector(model), **values)
 
 
@@ -59,19 +66,20 @@ def test_boxes_are_in_the_pixels_of_each_frame(
         assert (results.orig_img[..., ::-1] == prediction.frame.image).all()  # BGR
         assert results.names == {0: "red", 1: "blue"}
         assert set(results.speed) == {"preprocess", "inference", "postprocess"}
-        assert [one["category_id"] for one in prediction.coco] == [7, 91]
-        assert prediction.coco[0]["bbox"] == pytest.approx([8, 4, 16, 16], abs=2)
+        rows = saved([prediction])
+        assert [one["category_id"] for one in rows] == [7, 91]
+        assert rows[0]["bbox"] == pytest.approx([8, 4, 16, 16], abs=2)
 
 
 def test_neighbours_of_one_size_go_together(colour_finder: DetectionModel, frame: Callable[..., Frame]) -> None:
     shapes = []
-    predict = colour_finder.predict
+    decode = colour_finder.decode
 
     def watched(x: Tensor) -> Any:
         shapes.append(tuple(x.shape))
-        return predict(x)
+        return decode(x)
 
-    colour_finder.predict = watched  # type: ignore[method-assign]
+    colour_finder.decode = watched  # type: ignore[method-assign]
     frames = [frame("a"), frame("b"), frame("c"), frame("d", 128, 40), frame("e")]
     list(finder(colour_finder)(frames, 2))
     # 64 x 48 becomes 128 x 96 in its frame; 128 x 40 is padded to 128 x 64.
@@ -115,20 +123,27 @@ def test_classes_that_are_wanted(
 ) -> None:
     (prediction,) = finder(colour_finder, classes=classes)([frame("a")], 1)
     assert prediction.results.boxes.cls.tolist() == kept
-    assert len(prediction.coco) == len(kept)
+    assert len(saved([prediction])) == len(kept)
 
 
 @pytest.mark.parametrize(("name", "image_id"), [("000139", 139), ("0", 0), ("a-2", "a-2"), ("1.5", "1.5")])
 def test_image_ids(colour_finder: DetectionModel, frame: Callable[..., Frame], name: str, image_id: Any) -> None:
     (prediction,) = finder(colour_finder)([frame(name)], 1)
-    assert {(one["image_id"], one["file_name"]) for one in prediction.coco} == {(image_id, f"{name}.png")}
+    assert {(one["image_id"], one["file_name"]) for one in saved([prediction])} == {(image_id, f"{name}.png")}
 
 
 # ------------------------------------------------------------------------------------------------- what is written
 
 
 def saver(folder: Path, **options: Any) -> Saver:
-    values = {"pictures": False, "txt": False, "scores_in_txt": False, "coco": False, **options}
+    values = {
+        "pictures": False,
+        "txt": False,
+        "scores_in_txt": False,
+        "coco": False,
+        "category_ids": (7, 91),
+        **options,
+    }
     return Saver(folder, **values)
 
 
@@ -156,7 +171,7 @@ def test_everything_is_written(tmp_path: Path, predictions: Callable[..., list[P
     rows = [line.split() for line in (folder / "labels" / "a.txt").read_text().splitlines()]
     assert [row[0] for row in rows] == ["0", "1"]
     assert [float(v) for v in rows[0][1:]] == pytest.approx([16 / 64, 12 / 48, 16 / 64, 16 / 48], abs=0.02)
-    assert json.loads((folder / "predictions.json").read_text()) == found[0].coco + found[1].coco
+    assert json.loads((folder / "predictions.json").read_text()) == saved(found)
 
 
 def test_scores_go_into_label_files_when_asked(tmp_path: Path, predictions: Callable[..., list[Prediction]]) -> None:

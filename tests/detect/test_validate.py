@@ -15,13 +15,15 @@ from gfldet.config.load import resolve
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
-from gfldet.detect.detector import Detections, Selection
+from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import TorchDetector, for_inference
-from gfldet.detect.validate import coco_results, validate
+from gfldet.detect.validate import validate
 from gfldet.metrics.coco import evaluate
+from gfldet.metrics.table import coco_results, split_results, table_of
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
+from gfldet.ops.detections import Detections
 from gfldet.ops.images import image_tensor
 
 SIZES = [(128, 128), (160, 80), (90, 150), (128, 128), (50, 40)]  # width, height
@@ -51,20 +53,21 @@ def test_known_boxes_come_back_in_original_pixels(
 ) -> None:
     data = replace(labelled, rect=rect, batch=batch)
     found = validate(TorchDetector(colour_finder), data, Selection())
-    assert len(found.predictions) == 8
+    rows = list(split_results(found.detections, data.split))
+    assert len(rows) == len(found.detections) == 8
     truths = {
         (record.image_id, data.split.category_ids[c]): (record.file_name, box)
         for record in data.split.records
         for c, box in zip(record.classes, record.boxes, strict=True)
     }
-    for prediction in found.predictions:
+    for prediction in rows:
         file_name, (x1, y1, x2, y2) = truths.pop((prediction["image_id"], prediction["category_id"]))
         assert prediction["file_name"] == file_name
         assert prediction["score"] == {91: 0.9, 0: 0.8}[prediction["category_id"]]
         assert prediction["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=1.3)
     assert not truths
     assert found.metrics.map50 == 1
-    assert found.metrics.to_dict() == evaluate(data.split, found.predictions).to_dict()
+    assert found.metrics.to_dict() == evaluate(data.split, rows).to_dict()
 
 
 def test_evaluators_and_detail(labelled: EvalSet, colour_finder: DetectionModel) -> None:
@@ -77,7 +80,8 @@ def test_evaluators_and_detail(labelled: EvalSet, colour_finder: DetectionModel)
 
 def test_workers_change_nothing(labelled: EvalSet, colour_finder: DetectionModel) -> None:
     results = [
-        validate(TorchDetector(colour_finder), labelled, Selection(), workers).predictions for workers in (0, 1, 3)
+        list(split_results(validate(TorchDetector(colour_finder), labelled, Selection(), n).detections, labelled.split))
+        for n in (0, 1, 3)
     ]
     assert results[0] == results[1] == results[2]
 
@@ -98,7 +102,7 @@ def test_progress_sees_every_batch(labelled: EvalSet, colour_finder: DetectionMo
 
 def test_nothing_found_is_measured_too(labelled: EvalSet, colour_finder: DetectionModel) -> None:
     found = validate(TorchDetector(colour_finder), labelled, Selection(conf=0.95))
-    assert found.predictions == []
+    assert len(found.detections) == 0
     assert found.metrics.map == 0
 
 
@@ -112,7 +116,7 @@ def test_the_model_given_is_not_changed(tiny: Description) -> None:
     images = np.random.default_rng(0).integers(0, 255, (2, 64, 96, 3), np.uint8)
     with torch.no_grad():
         whole = model.eval()(image_tensor(torch.from_numpy(images), torch.device("cpu")))[0]
-    torch.testing.assert_close(fused.infer(images), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fused.infer(images).stacked(), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_input_by_hand() -> None:
@@ -131,12 +135,13 @@ def test_coco_results_by_hand() -> None:
         np.array([0.87654321, 0.5], np.float32),
         np.array([1, 0]),
     )
-    assert coco_results(detections, box, "a", "b/a.png", (7, 91)) == [
+    images = [(0, "other.png"), ("a", "b/a.png")]
+    assert list(coco_results(table_of(1, detections.in_image(box)), images, (7, 91))) == [
         {"image_id": "a", "file_name": "b/a.png", "category_id": 91, "bbox": [10, 10, 40, 10], "score": 0.876543},
         {"image_id": "a", "file_name": "b/a.png", "category_id": 7, "bbox": [0, 0, 100, 50], "score": 0.5},
     ]
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    assert coco_results(nothing, box, 1, "a", (7, 91)) == []
+    assert len(table_of(0, nothing.in_image(box))) == 0
 
 
 def test_nms_of_settings() -> None:

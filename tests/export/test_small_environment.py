@@ -1,4 +1,4 @@
-"""Exported files where torch is not installed, and nothing but the few packages that README names."""
+"""Exported files where torch is not installed, and nothing but the few packages that gfldet/GUIDE.md names."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ from gfldet.export import job, web
 from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
+from gfldet.ops.decode import Decoded
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -63,6 +64,9 @@ class ColourFinder(DetectionModel):
     """
 
     def predict(self, x: Tensor) -> Any:
+        return self.decode(x).stacked(), []
+
+    def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
         ones = torch.ones_like(x[:, 0])
         columns, rows = ones.cumsum(2) - 0.5, ones.cumsum(1) - 0.5
         found = []
@@ -79,7 +83,8 @@ class ColourFinder(DetectionModel):
             score = purity * (1 + x.mean((1, 2, 3))) / 2 / (c + 1)
             scores = [score if k == c else torch.zeros_like(score) for k in range(self.nc)]
             found.append(torch.stack([*(m.flatten() for m in middle), *spread, *scores], dim=1))
-        return torch.stack(found, dim=2), []
+        stacked = torch.stack(found, dim=2)
+        return Decoded(stacked[:, :4], stacked[:, 4:])
 
 
 def export_finder(folder: Path, **settings: Any) -> Path:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfldet.losses.detection import Gains, split_maps, v8DetectionLoss
-from gfldet.losses.distribution import integral
+from gfldet.losses.detection import Gains, v8DetectionLoss
 from gfldet.ops.boxes import aligned_iou
+from gfldet.ops.decode import integral, split_maps
 
 NC, R, STRIDES = 3, 16, (8, 16, 32)
 NOTHING = {"batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}

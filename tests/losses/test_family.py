@@ -24,8 +24,8 @@ from gfldet.losses import (
     softmax_focal_loss,
     varifocal_loss,
 )
-from gfldet.losses.distribution import integral, sides_in_strides
 from gfldet.losses.iou import iou_loss
+from gfldet.ops.decode import integral, sides_in_strides
 
 BINARY: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,

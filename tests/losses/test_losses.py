@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gfldet.losses.distribution import distribution_focal_loss, integral
+from gfldet.losses.distribution import distribution_focal_loss
 from gfldet.losses.focal import quality_focal_loss
 from gfldet.losses.iou import iou_loss
+from gfldet.ops.decode import integral
 
 
 def logit(p: float) -> torch.Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from gfldet.metrics.confusion import confusion_matrix
-from gfldet.metrics.matching import detection_columns, truth_columns
+from gfldet.metrics.matching import truth_columns
+from gfldet.metrics.table import read_results
 
 A, B, C = (0, 0, 100, 100), (200, 0, 300, 100), (0, 200, 100, 300)
 
 
 def count(split, detections, **options):
-    return confusion_matrix(truth_columns(split), detection_columns(split, detections), len(split.names), **options)
+    return confusion_matrix(truth_columns(split), read_results(split, detections), len(split.names), **options)
 
 
 def test_by_hand(make_split, found):

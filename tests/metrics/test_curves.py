@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gfldet.metrics.curves import Curve, best_mean, class_curves, found_share, mean_f1_curve
-from gfldet.metrics.matching import Detections, Matches, Truths
+from gfldet.metrics.matching import Matches, SplitTruths
+from gfldet.metrics.table import DetectionTable
 
 
 def curve(truths, *points):
@@ -24,10 +25,10 @@ def columns(rows, truth_classes, ignored=()):
         (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.zeros(0, int),) * 3
     )
     n = len(rows)
-    detections = Detections(np.zeros(n, int), classes.astype(int), np.zeros((n, 4)), scores.astype(float))
+    detections = DetectionTable(np.zeros(n, int), classes.astype(int), np.zeros((n, 4)), scores.astype(float))
     labels = np.array(truth_classes, int)
     none = np.zeros((0, 4))
-    truths = Truths(
+    truths = SplitTruths(
         np.zeros((len(labels), 4)), labels, np.array([0, len(labels)]), none, np.zeros(0, np.int64), np.array([0, 0])
     )
     flags = np.isin(np.arange(n), list(ignored))

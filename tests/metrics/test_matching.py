@@ -10,13 +10,14 @@ import pytest
 
 from gfldet.errors import DataError
 from gfldet.metrics.coco import ground_truth
-from gfldet.metrics.matching import covered_share, detection_columns, match, pairwise_iou, truth_columns
+from gfldet.metrics.matching import covered_share, match, pairwise_iou, truth_columns
+from gfldet.metrics.table import read_results
 
 SQUARE = (0, 0, 100, 100)
 
 
 def run(split, detections, **options):
-    return match(truth_columns(split), detection_columns(split, detections), **options)
+    return match(truth_columns(split), read_results(split, detections), **options)
 
 
 def test_iou_and_share_by_hand():
@@ -91,7 +92,7 @@ def test_unknown_ids_are_all_named(make_split, found):
     split = make_split([[]], image_ids=["x"], category_ids=[7, 9])
     detections = [found("x", 7, SQUARE, 0.5), found("y", 7, SQUARE, 0.5), found("x", 8, SQUARE, 0.5), {"image_id": "x"}]
     with pytest.raises(DataError) as error:
-        detection_columns(split, detections)
+        read_results(split, detections)
     text = str(error.value)
     assert "detection 1: image_id 'y'" in text
     assert "detection 2: category_id 8" in text

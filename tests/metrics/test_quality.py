@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from gfldet.metrics.matching import detection_columns, truth_columns
+from gfldet.metrics.matching import truth_columns
 from gfldet.metrics.quality import score_iou_correlation
+from gfldet.metrics.table import read_results
 
 Make = Callable[..., Any]
 
@@ -21,7 +22,7 @@ def found(image: int, category: int, box: tuple[float, ...], score: float) -> di
 
 
 def correlation(split: Any, detections: list[dict[str, Any]], per_truth: float = 2.0, least_iou: float = 0.0) -> float:
-    return score_iou_correlation(truth_columns(split), detection_columns(split, detections), per_truth, least_iou)
+    return score_iou_correlation(truth_columns(split), read_results(split, detections), per_truth, least_iou)
 
 
 def test_in_order_and_in_reverse(make_split: Make) -> None:

@@ -29,7 +29,7 @@ def test_maps_and_decoded(kind: type[GFLHead | SharedHead], reg_max: int) -> Non
     head = made(kind, reg_max=reg_max)
     maps = head(features())
     assert [tuple(m.shape) for m in maps] == [(2, 4 * reg_max + 3, 8, 8), (2, 4 * reg_max + 3, 4, 4)]
-    decoded = head.decode(maps)
+    decoded = head.decode(maps).stacked()
     assert decoded.shape == (2, 7, 80)
     assert (decoded[:, 2:4] >= 0).all()
     assert ((decoded[:, 4:] > 0) & (decoded[:, 4:] < 1)).all()
@@ -44,7 +44,7 @@ def test_start_at_the_prior_and_at_the_data_s_size(kind: type[GFLHead | SharedHe
     head = made(kind, reg_max=reg_max, dgqp=dgqp)
     head.init_biases(prior=0.02, half_side=40.0)
     with torch.no_grad():
-        decoded = head.decode(head([f * 0 for f in features()]))
+        decoded = head.decode(head([f * 0 for f in features()])).stacked()
     half = decoded[:, 2:4] / 2
     assert half[..., :64].mean().item() == pytest.approx(40.0, rel=0.15)  # 5 strides of 8
     assert half[..., 64:].mean().item() == pytest.approx(40.0, rel=0.15)
@@ -57,7 +57,7 @@ def test_one_number_a_side_by_hand() -> None:
     maps[0][0, :4, 0, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
     left, top, right, bottom = (8 * math.log(1 + math.exp(v)) for v in (0.0, 1.0, 2.0, 3.0))
     expected = [4 + (right - left) / 2, 4 + (bottom - top) / 2, left + right, top + bottom]
-    assert head.decode(maps)[0, :4, 0].tolist() == pytest.approx(expected)
+    assert head.decode(maps).boxes[0, :, 0].tolist() == pytest.approx(expected)
 
 
 def test_shared_subnets_serve_every_level() -> None:
@@ -82,7 +82,7 @@ def test_end_to_end_trains_two_and_runs_one() -> None:
     head.eval()
     maps = head(given)
     assert all(torch.equal(x, y) for x, y in zip(maps, head.one_to_one.eval()(given), strict=True))
-    assert head.decode(maps).shape == (2, 7, 80)
+    assert head.decode(maps).stacked().shape == (2, 7, 80)
     names = dict(head.named_parameters())
     assert all(name in names for name in head.class_rows())
     assert len(head.class_rows()) == 8

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from gfldet.config.assets import cfg_folder
-from gfldet.losses.detection import split_maps, v8DetectionLoss
+from gfldet.losses.detection import v8DetectionLoss
 from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.boxes import xyxy_to_xywh
+from gfldet.ops.decode import split_maps
 
 
 @pytest.fixture(scope="module")

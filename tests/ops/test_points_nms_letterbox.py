@@ -8,6 +8,7 @@ import torch
 
 from gfldet.ops import letterbox
 from gfldet.ops.boxes import pairwise_iou, xyxy_to_xywh
+from gfldet.ops.decode import Decoded
 from gfldet.ops.nms import non_max_suppression
 from gfldet.ops.points import anchor_points, grids
 
@@ -20,9 +21,9 @@ def test_points_lie_in_the_middle_of_cells() -> None:
     assert [level.start for level in levels] == [0, 2]
 
 
-def decoded(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """xyxy (A, 4) and scores (A, C) as the head gives them, (1, 4 + C, A)."""
-    return torch.cat((xyxy_to_xywh(boxes), scores), dim=1).T[None]
+def decoded(boxes: torch.Tensor, scores: torch.Tensor) -> Decoded:
+    """xyxy (A, 4) and scores (A, C) of one image as the head gives them."""
+    return Decoded(xyxy_to_xywh(boxes).T[None], scores.T[None])
 
 
 def plain_nms(boxes: torch.Tensor, scores: torch.Tensor, conf: float, iou: float) -> list[tuple[float, int]]:
@@ -48,6 +49,7 @@ def test_nms_equals_the_textbook_whatever_max_det(max_det: int) -> None:
     expected = plain_nms(boxes, scores, 0.1, 0.5)[:max_det]
     assert found.classes.tolist() == [c for _, c in expected]
     assert found.scores.tolist() == pytest.approx([s for s, _ in expected])
+    assert found.scores.tolist() == scores[found.points, found.classes].tolist()  # points tell where each comes from
 
 
 def test_nms_class_choices() -> None:
@@ -64,14 +66,14 @@ def test_without_suppression_the_best_are_kept_however_they_overlap() -> None:
     scores = torch.tensor([[0.7], [0.9], [0.8]])
     (found,) = non_max_suppression(decoded(boxes, scores), conf=0.5, iou=None, max_det=2)
     assert found.scores.tolist() == pytest.approx([0.9, 0.8])
-    torch.testing.assert_close(found.boxes, boxes[[1, 2]])
+    assert found.points.tolist() == [1, 2]
+    torch.testing.assert_close(decoded(boxes, scores).corners(0, found.points), boxes[[1, 2]])
     assert len(non_max_suppression(decoded(boxes, scores), conf=0.5, iou=0.5)[0].scores) == 1
 
 
 def test_nms_of_nothing() -> None:
-    (found,) = non_max_suppression(torch.zeros(1, 4 + 2, 8), conf=0.5)
-    assert found.boxes.shape == (0, 4)
-    assert found.scores.shape == found.classes.shape == (0,)
+    (found,) = non_max_suppression(Decoded(torch.zeros(1, 4, 8), torch.zeros(1, 2, 8)), conf=0.5)
+    assert found.points.shape == found.scores.shape == found.classes.shape == (0,)
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (33, 500), (1, 1), (999, 1000), (320, 320)])

@@ -14,6 +14,7 @@ from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
 from gfldet.metrics.coco import evaluate
+from gfldet.metrics.table import read_results
 from gfldet.report.validation import truths_beside_detections, write_validation
 
 NOTHING = np.zeros((0, 4), np.float32)
@@ -41,7 +42,7 @@ def right(image_id: int) -> dict[str, Any]:
 )
 def test_files(tmp_path: Path, plots: bool, predictions: list[dict[str, Any]]) -> None:
     split, store = labelled(3)
-    validation = Validation(evaluate(split, predictions), predictions)
+    validation = Validation(evaluate(split, predictions), read_results(split, predictions))
     write_validation(tmp_path, validation, split, store, plots)
     names = {"confusion_matrix.png", "precision_recall.png", "thresholds.png", "val_truth_and_detections.jpg"}
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "predictions.json", *(names if plots else ())}
@@ -58,7 +59,7 @@ def coloured(picture: np.ndarray) -> np.ndarray:
 
 def test_truths_left_and_detections_right() -> None:
     split, store = labelled(1)
-    picture = truths_beside_detections(split, store, [found(0)], 0.5)
+    picture = truths_beside_detections(split, store, read_results(split, [found(0)]), 0.5)
     width = picture.shape[1]
     columns = coloured(picture)
     left, detections = columns[columns < width // 2], columns[columns >= width // 2] - width // 2
@@ -70,7 +71,7 @@ def test_truths_left_and_detections_right() -> None:
 def test_detections_below_the_threshold_are_not_drawn() -> None:
     split, store = labelled(1)
     for conf, shown in ((0.5, False), (0.2, True), (float("nan"), True), (0.31, False)):
-        picture = truths_beside_detections(split, store, [found(0, 0.3)], conf)
+        picture = truths_beside_detections(split, store, read_results(split, [found(0, 0.3)]), conf)
         assert (coloured(picture).max() > picture.shape[1] // 2) == shown
 
 
@@ -78,5 +79,5 @@ def test_images_are_spread_over_the_split() -> None:
     split, store = labelled(40)
     asked: list[str] = []
     spread = ImageStore((50, 100), 0, lambda record: asked.append(record.file_name) or store.get(record))
-    truths_beside_detections(split, spread, [], 0.5)
+    truths_beside_detections(split, spread, read_results(split, []), 0.5)
     assert asked == [f"{i}.png" for i in range(0, 40, 5)]

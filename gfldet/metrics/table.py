@@ -1,0 +1,128 @@
+"""All detections of many images as columns, rounded as predictions.json holds them: what is saved is what is measured.
+
+Letter: N detections of all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfldet.errors import DataError, listed
+from gfldet.ops.detections import Detections
+
+if TYPE_CHECKING:
+    from gfldet.data.records import Split
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PX_DIGITS, SCORE_DIGITS = 3, 6  # decimals that a file should hold
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionTable:
+    """N detections, image after image.
+
+    image    (N,) number of the image: its position in `Split.records`, or in the order of prediction
+    classes  (N,) position of the class in the names
+    boxes    (N, 4) xywh (left, top, width, height), px of the original image
+    scores   (N,)
+    """
+
+    image: Ints
+    classes: Ints
+    boxes: Floats
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> DetectionTable:
+        """Some of them, in the order of `rows`."""
+        return DetectionTable(self.image[rows], self.classes[rows], self.boxes[rows], self.scores[rows])
+
+    def corners(self) -> Floats:
+        """(N, 4) xyxy, px of the original image."""
+        return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
+
+
+def table_of(image: int, detections: Detections) -> DetectionTable:
+    """The detections of one image, in its own px, as rows of a table."""
+    boxes = detections.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    return DetectionTable(
+        np.full(len(detections), image, np.int64),
+        detections.classes.astype(np.int64),
+        boxes.round(PX_DIGITS),
+        detections.scores.astype(np.float64).round(SCORE_DIGITS),
+    )
+
+
+def joined(parts: Sequence[DetectionTable]) -> DetectionTable:
+    """The rows of all parts, in order."""
+    return DetectionTable(
+        np.concatenate([np.zeros(0, np.int64), *(part.image for part in parts)]),
+        np.concatenate([np.zeros(0, np.int64), *(part.classes for part in parts)]),
+        np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)]),
+        np.concatenate([np.zeros(0), *(part.scores for part in parts)]),
+    )
+
+
+def coco_results(
+    table: DetectionTable, images: Sequence[tuple[int | str, str]], category_ids: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """The rows as COCO results, one at a time; `images` are (image_id, file_name) by number."""
+    columns = (table.image.tolist(), table.classes.tolist(), table.boxes, table.scores.tolist())
+    for number, c, box, score in zip(*columns, strict=True):
+        image_id, file_name = images[number]
+        yield {
+            "image_id": image_id,
+            "file_name": file_name,
+            "category_id": category_ids[c],
+            "bbox": box.tolist(),
+            "score": score,
+        }
+
+
+def split_results(table: DetectionTable, split: Split) -> Iterator[dict[str, Any]]:
+    """The rows of a split's table as COCO results with the user's own ids."""
+    return coco_results(table, [(r.image_id, r.file_name) for r in split.records], split.category_ids)
+
+
+def read_results(split: Split, results: Sequence[Mapping[str, Any]]) -> DetectionTable:
+    """COCO result dicts (`image_id`, `category_id`, `bbox` xywh px, `score`) -> rows, in the same order.
+
+    Raises DataError for an image or category id that the split does not have.
+    """
+    images = {record.image_id: i for i, record in enumerate(split.records)}
+    categories = {category: i for i, category in enumerate(split.category_ids)}
+    try:
+        image = [images[d["image_id"]] for d in results]
+        classes = [categories[d["category_id"]] for d in results]
+    except KeyError:
+        raise _unknown_ids(split, results) from None
+    boxes = np.array([d["bbox"] for d in results], np.float64).reshape(-1, 4)
+    scores = np.array([d["score"] for d in results], np.float64)
+    return DetectionTable(np.array(image, np.int64), np.array(classes, np.int64), boxes, scores)
+
+
+def _unknown_ids(split: Split, results: Sequence[Mapping[str, Any]]) -> DataError:
+    known: dict[str, set[Any]] = {
+        "image_id": {record.image_id for record in split.records},
+        "category_id": set(split.category_ids),
+    }
+    problems = [
+        f"detection {row}: no {key} (its keys: {', '.join(d)})"
+        if key not in d
+        else f"detection {row}: {key} {d[key]!r}"
+        for row, d in enumerate(results)
+        for key in known
+        if key not in d or d[key] not in known[key]
+    ]
+    head = f"Detections name images or categories that the split '{split.name}' does not have:"
+    return DataError(listed(head, problems, "Use the ids of the split (Record.image_id, Split.category_ids).", 20))
