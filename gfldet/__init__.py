@@ -1,7 +1,7 @@
 """gfldet, an object detector with generalized focal losses.
 
-`Model` and `Results` are resolved on first use, so that `import gfldet` alone (and with it `gfldet --help`) loads
-neither torch nor numpy.
+`Model`, `Observer` and `Results` are resolved on first use, so that `import gfldet` alone (and with it
+`gfldet --help`) loads neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gfldet.model import Model
     from gfldet.results import Results
+    from gfldet.train.events import Observer
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Results", "__version__"]
+__all__ = ["Model", "Observer", "Results", "__version__"]
 
-_HOMES = {"Model": "gfldet.model", "Results": "gfldet.results"}
+_HOMES = {"Model": "gfldet.model", "Observer": "gfldet.train.events", "Results": "gfldet.results"}
 
 
 def __getattr__(name: str) -> Any:

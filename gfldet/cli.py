@@ -59,7 +59,7 @@ def _run(argv: list[str]) -> int:
     elif any(token in _HELP_WORDS for token in rest):
         print(_help(command))
     else:
-        _work(command, _settings(command, rest))
+        _work(command, *_settings(command, rest))
     return 0
 
 
@@ -82,15 +82,15 @@ def _help(command: str) -> str:
     return f"{head}  Each line: name, default, meaning, [what it takes].\n{help_table(command)}"
 
 
-def _settings(command: str, tokens: list[str]) -> Settings:
-    """The checked settings from the tokens after a command; one ConfigError lists all mistakes in them."""
+def _settings(command: str, tokens: list[str]) -> tuple[Settings, str | None]:
+    """The checked settings from the tokens after a command, and the value of cfg=; one ConfigError for all mistakes."""
     from gfldet.config.load import check, mistakes
 
     overrides, problems = _overrides(command, tokens)
     settings, more = check(command, overrides)
     if settings is None or problems:
         raise ConfigError(mistakes(command, problems + more))
-    return settings
+    return settings, overrides.get("cfg")
 
 
 def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -141,14 +141,20 @@ def _no_such_command(word: str) -> str:
     return f"{word}: no such command{hint}\nThe commands are {', '.join(COMMANDS)}, settings, version and help."
 
 
-def _work(command: str, settings: Settings) -> None:
-    """Call `Model` with the settings that the user gave, and print where the results are."""
+def _work(command: str, settings: Settings, file: str | None) -> None:
+    """Call `Model` with the settings that the user gave, and print where the results are.
+
+    `file` is the value of cfg=.  If a run wrote that file, `Model` reads it again, so it knows that the user did not
+    give these values now.
+    """
     from gfldet.model import Model, import_weights
 
     tell = _teller()
     for notice in settings.notices:
         tell(notice)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
+    if "restored" in settings.origins.values():
+        given["cfg"] = file
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
         return
@@ -159,7 +165,8 @@ def _work(command: str, settings: Settings) -> None:
         if command == "export":
             print(f"Written: {model.export(**given)}")
         elif command == "predict":
-            given.setdefault("save", True)  # a user of the shell wants to see pictures
+            if "save" not in settings.origins:  # a user of the shell wants to see pictures
+                given["save"] = True
             for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
                 pass
         else:

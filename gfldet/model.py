@@ -7,10 +7,10 @@ is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
     from gfldet.store.checkpoint import Checkpoint
+    from gfldet.train.events import Observer
 
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
-
-S = TypeVar("S", bound=Settings)
 
 
 class Model:
@@ -73,10 +72,11 @@ class Model:
             self._model = _fresh(self.source)
 
     def _take(self, path: str | Path) -> None:
-        """The weights of a checkpoint."""
+        """The weights of a checkpoint, which is this Model's source from now on."""
         from gfldet.store import checkpoint as checkpoints
 
         self._model, self._checkpoint = checkpoints.load_model(path)
+        self.source = str(path)
 
     @property
     def model(self) -> DetectionModel:
@@ -98,44 +98,37 @@ class Model:
     def description(self) -> Description:
         return self.model.description
 
-    def train(self, **settings: Any) -> DetectionMetrics | None:
+    def train(self, *, observers: Sequence[Observer] = (), **settings: Any) -> DetectionMetrics | None:
         """Train on `data` (the built-in shapes if not given) and take up the best weights.
 
-        Returns the metrics of these on the val split (None with val=False).  All settings: `gfldet train --help`.
+        A Model with trained weights starts from these, so that a second `train` continues from the best weights of the
+        first, and names their best.pt as `model` in its args.yaml; for fresh weights make another Model.  `observers`
+        are told how the run goes (see `gfldet.Observer`).
+
+        Returns the metrics of the best weights on the val split (None with val=False).  All settings: `gfldet train
+        --help`.
         """
-        from gfldet.detect.torch_detector import for_inference
         from gfldet.store import checkpoint as checkpoints
         from gfldet.train import prepare
         from gfldet.train import resume as resuming
-        from gfldet.viz.plots import plot_results
+        from gfldet.train.run import run_training
 
         given = {**settings, **self._named(settings)}
         resolved = resolve("train", given)
         resume = resuming.find_resume(resolved)
-        if resume is None:  # what the model YAML prefers, where the user, also in a file, says nothing
-            preferred = {n: value for n, value in self.description.choices.items() if n not in resolved.explicit}
-            resolved = resolve("train", {**preferred, **given})
-        _told(resolved)
         description, start = self.description, self._checkpoint
-        if resume is not None:
+        if resume is None:
+            resolved = resolve("train", given, preferred=description.choices)
+        else:
             start = checkpoints.load(resume)
             resolved = resuming.resumed_settings(start, resume, resolved)
             description = start.description
-        trainer = prepare.prepare_training(resolved, description, start, resume)
-        self.save_dir = trainer.weights.parent
-        trainer.run()
-        self._take(trainer.weights / "best.pt")
-        if resolved.plots:
-            plot_results(self.save_dir / "results.csv", self.save_dir / "results.png")
-        if trainer.val is None:
-            return None
-        fused = for_inference(self.model, trainer.device)
-        found = validate(fused, trainer.val, Selection(**resolved.selection()), trainer.workers, resolved.evaluator)
-        write_validation(self.save_dir, found, trainer.val.split, trainer.val.store, resolved.plots)
-        teller(resolved.verbose)(
-            f"best weights, of epoch {trainer.progress.best_epoch + 1}:\n{format_table(found.metrics)}"
-        )
-        return found.metrics
+        _warn_of_notices(resolved)
+        trainer = prepare.prepare_training(resolved, description, start, resume, observers)
+        self.save_dir = trainer.folder
+        result = run_training(trainer)
+        self._take(result.best)
+        return result.metrics
 
     def val(self, **settings: Any) -> DetectionMetrics:
         """Measure the model on a split of `data`; writes metrics.json, predictions.json and pictures.
@@ -144,8 +137,9 @@ class Model:
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
         given = {**settings, **self._named(settings)}
-        trained = self._trained_with(VALIDATED_WITH, self._suppressing(resolve("val", given)))
-        resolved = _told(resolve("val", {**trained, **given}))
+        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH))
+        self._warn_of_idle(resolved)
+        _warn_of_notices(resolved)
         found = self._validate(resolved)
         teller(resolved.verbose)(format_table(found.metrics))
         return found.metrics
@@ -187,7 +181,7 @@ class Model:
             device = pick_device(settings.device)
             set_threads(settings.threads)
             return for_inference(self.model, device)
-        if {"device", "threads"} & settings.explicit:
+        if {"device", "threads"} & settings.origins.keys():
             self._exported = exported.load(self.source, settings.device, settings.threads)
         frame = self._exported.frame
         if frame is not None and settings.height_width != frame:
@@ -208,8 +202,9 @@ class Model:
         folders.  All settings: `gfldet predict --help`.
         """
         given = {**settings, **self._named(settings), "source": source}
-        trained = self._trained_with(("imgsz",), self._suppressing(resolve("predict", given)))
-        resolved = _told(resolve("predict", {**trained, **given}))
+        resolved = resolve("predict", given, restored=self._trained_with(("imgsz",)))
+        self._warn_of_idle(resolved)
+        _warn_of_notices(resolved)
         found = self._predict(resolved)
         return found if stream else list(found)
 
@@ -250,7 +245,8 @@ class Model:
         from gfldet.export import job
 
         given = {**settings, **self._named(settings), "format": format}
-        trained = self._trained_with(("imgsz",), resolve("export", given))
+        resolved = resolve("export", given, restored=self._trained_with(("imgsz",)))
+        _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(
             self.model,
@@ -259,7 +255,7 @@ class Model:
             (saved.licence if saved else "") or WEIGHTS_LICENCE,
             saved.settings.get("data") if saved else None,
         )
-        return job.export(subject, _told(resolve("export", {**trained, **given})))
+        return job.export(subject, resolved)
 
     def _saver(self, settings: PredictSettings) -> Saver | None:
         """Who writes the predictions; None if nothing is to be written."""
@@ -301,9 +297,8 @@ class Model:
             )
         return {"model": self.source}
 
-    def _suppressing(self, given: S) -> S:
-        """The settings as the user gives them, after a warning if they are about an NMS that this model does
-        without, or that is in the exported graph already."""
+    def _warn_of_idle(self, given: Settings) -> None:
+        """Warn of what the user gives for an NMS that this model does without, or that is in the exported graph."""
         card = self._exported.card if self._exported else None
         about_nms = {"iou", "agnostic_nms"} & given.explicit
         if about_nms and (card.end2end if card else self.model.end2end):
@@ -311,7 +306,7 @@ class Model:
             warnings.warn(idle, Notice, stacklevel=3)
         elif card and card.layout == "detections":
             conf = getattr(given, "conf", None)
-            if conf is not None and conf < card.conf:
+            if "conf" in given.explicit and conf is not None and conf < card.conf:
                 about_nms.add("conf")
             if "max_det" in given.explicit and getattr(given, "max_det", 0) > card.max_det:
                 about_nms.add("max_det")
@@ -321,14 +316,13 @@ class Model:
                     f"conf={card.conf:g}, iou={card.iou:g}, max_det={card.max_det}; export it anew for others"
                 )
                 warnings.warn(idle, Notice, stacklevel=3)
-        return given
 
-    def _trained_with(self, names: Iterable[str], given: Settings) -> dict[str, Any]:
-        """Settings of the training run that later commands go by where the user, also in a file, gave none."""
+    def _trained_with(self, names: Iterable[str]) -> dict[str, Any]:
+        """Settings of the training run that later commands go by where the user, also in a file, gives none."""
         saved = self._checkpoint.settings if self._checkpoint else {}
         if self._exported:
             saved = {"imgsz": self._exported.card.imgsz}
-        return {name: saved[name] for name in names if name in saved and name not in given.explicit}
+        return {name: saved[name] for name in names if name in saved}
 
 
 def _need_torch(what: str) -> None:
@@ -385,8 +379,7 @@ def _fresh(name: str) -> DetectionModel:
     return DetectionModel(description)
 
 
-def _told(settings: S) -> S:
-    """The settings, after a warning of each change and of each value without effect."""
+def _warn_of_notices(settings: Settings) -> None:
+    """Warn of each value that was changed or has no effect."""
     for notice in settings.notices:
         warnings.warn(notice, Notice, stacklevel=3)
-    return settings

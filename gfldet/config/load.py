@@ -1,4 +1,4 @@
-"""Defaults, files and overrides -> frozen settings; every mistake is reported at once, with the nearest right spelling.
+"""Layers of settings -> frozen settings; every mistake is reported at once, with the nearest right spelling.
 
 Nothing is silently ignored: an unknown key, a value of the wrong kind, a value out of range, a key of another command
 and a key given twice in a file are errors; a value that has no effect beside another one is told in `notices`.
@@ -7,9 +7,10 @@ and a key given twice in a file are errors; a value that has no effect beside an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, overload
 
 import yaml
@@ -20,6 +21,7 @@ from gfldet.config.schema import (
     AugmentationGroup,
     ExportSettings,
     ImportSettings,
+    Origin,
     PredictSettings,
     Setting,
     Settings,
@@ -47,56 +49,63 @@ _ELSEWHERE = {
     "amsgrad": "optimizer",
 }
 _STEP = 32  # px; the coarsest stride of the models
+RUN_MARK = "gfldet: written by a run"  # the first line, a comment, of a file of settings that a run wrote
+
+
+Layer = Mapping[str, Any]  # names and values of one origin; values may be text, as a command line gives them
+_NOTHING: Layer = MappingProxyType({})
 
 
 @overload
-def resolve(command: Literal["train"], overrides: Mapping[str, Any], file: Path | None = None) -> TrainSettings: ...
+def resolve(
+    command: Literal["train"], overrides: Layer, *, restored: Layer = ..., preferred: Layer = ...
+) -> TrainSettings: ...
 @overload
-def resolve(command: Literal["val"], overrides: Mapping[str, Any], file: Path | None = None) -> ValSettings: ...
+def resolve(command: Literal["val"], overrides: Layer, *, restored: Layer = ...) -> ValSettings: ...
 @overload
-def resolve(command: Literal["predict"], overrides: Mapping[str, Any], file: Path | None = None) -> PredictSettings: ...
+def resolve(command: Literal["predict"], overrides: Layer, *, restored: Layer = ...) -> PredictSettings: ...
 @overload
-def resolve(command: Literal["export"], overrides: Mapping[str, Any], file: Path | None = None) -> ExportSettings: ...
+def resolve(command: Literal["export"], overrides: Layer, *, restored: Layer = ...) -> ExportSettings: ...
 @overload
-def resolve(command: Literal["import"], overrides: Mapping[str, Any], file: Path | None = None) -> ImportSettings: ...
+def resolve(command: Literal["import"], overrides: Layer) -> ImportSettings: ...
 @overload
-def resolve(command: str, overrides: Mapping[str, Any], file: Path | None = None) -> Settings: ...
-def resolve(command: str, overrides: Mapping[str, Any], file: Path | None = None) -> Settings:
-    """The settings of a command: `overrides` win over the file that `overrides["cfg"]` names, that over `file`.
+def resolve(command: str, overrides: Layer, *, restored: Layer = ..., preferred: Layer = ...) -> Settings: ...
+def resolve(command: str, overrides: Layer, *, restored: Layer = _NOTHING, preferred: Layer = _NOTHING) -> Settings:
+    """The settings of a command, each from the strongest source that has it: `overrides`, what the user gives now; the
+    file that `overrides["cfg"]` names; `restored`, the settings of an earlier run; `preferred`, those of the model
+    YAML; the default.
 
-    Values may be text, as a command line gives them.  A file may hold settings of other commands too, so that one file
-    serves all; overrides may not.  Raises ConfigError, which lists every mistake.
+    A file may hold settings of other commands too, so that one file serves all; overrides may not.  The values of a
+    file count as the user's own, those of an args.yaml that a run wrote (see `save`) as restored from that run.
+    Raises ConfigError, which lists every mistake.
     """
-    settings, problems = check(command, overrides, file)
+    settings, problems = check(command, overrides, restored=restored, preferred=preferred)
     if settings is None:
         raise ConfigError(mistakes(command, problems))
     return settings
 
 
 def check(
-    command: str, overrides: Mapping[str, Any], file: Path | None = None
+    command: str, overrides: Layer, *, restored: Layer = _NOTHING, preferred: Layer = _NOTHING
 ) -> tuple[Settings, list[str]] | tuple[None, list[str]]:
     """As `resolve`, but gives the mistakes instead of raising: (settings, []) or (None, problems)."""
     if command not in COMMANDS:
         return None, [f"{command}: no such command{_hint(command, list(COMMANDS))}"]
-    known = {setting.name: setting for setting in settings_of(COMMANDS[command])}
-    given = dict(overrides)
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for path in (file, given.pop("cfg", None)):
-        if path is not None:
-            _take_file(command, Path(str(path)), known, values, problems)
-    for name, value in given.items():
-        if name in known:
-            _take(known[name], value, "", values, problems)
-        else:
-            problems.append(_unknown(name, command, known))
-    for setting in known.values():
-        if setting.required and setting.name not in values and setting.name not in given:
-            problems.append(f"{setting.name}: missing; give {setting.kind.describe()}")
-    if problems:
-        return None, problems
-    return _settled(command, values), []
+    found = _Reading(command, {setting.name: setting for setting in settings_of(COMMANDS[command])})
+    given = {name: value for name, value in overrides.items() if name != "cfg"}
+    if overrides.get("cfg") is not None:
+        found.take_file(Path(str(overrides["cfg"])))
+    found.take_all(given, "user")
+    weaker: tuple[tuple[Layer, Origin], ...] = ((restored, "restored"), (preferred, "model"))
+    for layer, origin in weaker:  # these only fill what is open: what they hold beside it need not even be right
+        open_ = {name: v for name, v in layer.items() if name not in found.values and name not in given}
+        found.take_all(open_, origin)
+    for setting in found.known.values():
+        if setting.required and setting.name not in found.values and setting.name not in given:
+            found.problems.append(f"{setting.name}: missing; give {setting.kind.describe()}")
+    if found.problems:
+        return None, found.problems
+    return _settled(found), []
 
 
 def mistakes(command: str, problems: list[str]) -> str:
@@ -110,40 +119,78 @@ def dump(settings: Settings) -> dict[str, Any]:
 
 
 def save(settings: Settings, path: Path) -> None:
-    """Write the resolved settings as YAML that `cfg=` takes again; OutputError if that fails."""
+    """Write the resolved settings as YAML that `cfg=` takes again; OutputError if that fails.
+
+    The first line, RUN_MARK, tells that a run wrote the file, so that its values count as restored from that run: most
+    of them are defaults, which the user never gave.
+    """
     command = next(name for name, kind in COMMANDS.items() if kind is type(settings))
-    text = settings_yaml(dump(settings), f"Settings of this run: gfldet {command} cfg=THIS_FILE repeats it")
+    head = (
+        f"{RUN_MARK}\n"
+        f"Settings of this run: gfldet {command} cfg=THIS_FILE repeats it.  While the line above is the file's first,\n"
+        "they count as restored from the run, not as given by you; leave it out of a file of your own."
+    )
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(settings_yaml(dump(settings), head), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot write the settings ({error.strerror}); choose another project=") from error
 
 
-def _take_file(
-    command: str, path: Path, known: dict[str, Setting], values: dict[str, Any], problems: list[str]
-) -> None:
-    """Take the settings of one YAML file, each with the line where it stands."""
-    try:
-        entries = _read(path)
-    except ConfigError as error:
-        problems.append(str(error))
-        return
-    others = {setting.name for kind in COMMANDS.values() for setting in settings_of(kind)} - known.keys()
-    seen: set[str] = set()
-    for name, value, line in entries:
-        where = f"{path}:{line}: "
-        if name in seen:
-            problems.append(f"{where}{name}: given twice in this file")
-        elif name in known:
-            if not (known[name].required and value is None):  # as in a copy of default.yaml: left to the command line
-                _take(known[name], value, where, values, problems)
-        elif name not in others:
-            problems.append(where + _unknown(name, command, known))
-        seen.add(name)
+@dataclass
+class _Reading:
+    """The values of a command that were read so far, where each came from, and the mistakes in them."""
+
+    command: str
+    known: Mapping[str, Setting]
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def take_all(self, layer: Layer, origin: Origin) -> None:
+        """Read the values of one source; a name that is no setting of the command is a mistake."""
+        for name, value in layer.items():
+            if name in self.known:
+                self._take(name, value, origin)
+            else:
+                self.problems.append(_unknown(name, self.command, self.known))
+
+    def take_file(self, path: Path) -> None:
+        """Read the settings of one YAML file; a mistake is told with the line where it stands."""
+        try:
+            entries, of_a_run = _read(path)
+        except ConfigError as error:
+            self.problems.append(str(error))
+            return
+        others = {setting.name for kind in COMMANDS.values() for setting in settings_of(kind)} - self.known.keys()
+        seen: set[str] = set()
+        for name, value, line in entries:
+            where = f"{path}:{line}: "
+            if name in seen:
+                self.problems.append(f"{where}{name}: given twice in this file")
+            elif name in self.known:
+                # None as in a copy of default.yaml: left to the command line
+                if not (self.known[name].required and value is None):
+                    self._take(name, value, "restored" if of_a_run else "user", where)
+            elif name not in others:
+                self.problems.append(where + _unknown(name, self.command, self.known))
+            seen.add(name)
+
+    def _take(self, name: str, value: Any, origin: Origin, where: str = "") -> None:
+        """Read one value, or tell in `problems` what was expected."""
+        kind = self.known[name].kind
+        try:
+            self.values[name] = kind.read(value)
+            self.origins[name] = origin
+        except ValueError:
+            shown = value if isinstance(value, str) else repr(value)
+            if len(shown) > 60:
+                shown = shown[:57] + "..."
+            choices = kind.words if isinstance(kind, Choice) else ()
+            self.problems.append(f"{where}{name}={shown}: expected {kind.describe()}{_hint(shown, choices)}")
 
 
-def _read(path: Path) -> list[tuple[str, Any, int]]:
-    """The entries of a YAML mapping as (key, value, line); ConfigError if the file is none."""
+def _read(path: Path) -> tuple[list[tuple[str, Any, int]], bool]:
+    """The entries of a YAML mapping as (key, value, line), and whether a run wrote it; ConfigError if it is none."""
     try:
         text = path.read_text(encoding="utf-8")
         node, content = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
@@ -153,23 +200,12 @@ def _read(path: Path) -> list[tuple[str, Any, int]]:
     except yaml.YAMLError as error:
         raise ConfigError(f"cfg={path}: no YAML; write one `key: value` a line\n{error}") from error
     if node is None:
-        return []
+        return [], False
     if not isinstance(node, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
         raise ConfigError(f"cfg={path}: expected settings, one `key: value` a line, as `gfldet settings` prints them")
     plain = {str(key): value for key, value in content.items()}
-    return [(key.value, plain.get(key.value), key.start_mark.line + 1) for key, _ in node.value]
-
-
-def _take(setting: Setting, value: Any, where: str, values: dict[str, Any], problems: list[str]) -> None:
-    """Read one value into `values`, or tell in `problems` what was expected."""
-    try:
-        values[setting.name] = setting.kind.read(value)
-    except ValueError:
-        shown = value if isinstance(value, str) else repr(value)
-        if len(shown) > 60:
-            shown = shown[:57] + "..."
-        choices = setting.kind.words if isinstance(setting.kind, Choice) else ()
-        problems.append(f"{where}{setting.name}={shown}: expected {setting.kind.describe()}{_hint(shown, choices)}")
+    entries = [(key.value, plain.get(key.value), key.start_mark.line + 1) for key, _ in node.value]
+    return entries, text.startswith(f"# {RUN_MARK}\n")
 
 
 def _unknown(name: str, command: str, known: Mapping[str, Setting]) -> str:
@@ -190,15 +226,15 @@ def _hint(word: str, choices: list[str] | tuple[str, ...]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _settled(command: str, values: dict[str, Any]) -> Settings:
+def _settled(found: _Reading) -> Settings:
     """The frozen settings, the image size rounded up to whole strides, and what there is to tell about them."""
-    notices = []
+    notices, values = [], found.values
     if "imgsz" in values:
         given = values["imgsz"]
         values["imgsz"] = tuple(map(_rounded, given)) if isinstance(given, tuple) else _rounded(given)
         if values["imgsz"] != given:
             notices.append(f"imgsz={given} is not a multiple of {_STEP}: {values['imgsz']} is used")
-    settings = COMMANDS[command](explicit=frozenset(values), **values)
+    settings = COMMANDS[found.command](origins=found.origins, **values)
     return replace(settings, notices=(*notices, *_idle(settings)))
 
 
@@ -207,7 +243,7 @@ def _rounded(side: int) -> int:
 
 
 def _idle(settings: Settings) -> list[str]:
-    """A line for each explicit setting that another one switches off."""
+    """A line for each setting that the user gives now and another one switches off."""
     lines = []
     if isinstance(settings, TrainSettings):
         moves = sorted({s.name for s in settings_of(AugmentationGroup)} & settings.explicit - {"augment"})

@@ -8,9 +8,9 @@ also why the groups go without the generated repr and eq; those of the commands'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from gfldet.config.kinds import (
     Augment,
@@ -29,6 +29,10 @@ from gfldet.config.kinds import (
     Weights,
     Whole,
 )
+
+Origin = Literal["user", "restored", "model"]
+"""Where the value of a setting comes from, the strongest first: given by the user now, by hand or in a file of one's
+own; restored from a run, its checkpoint or its args.yaml; preferred by the model YAML.  A default has none."""
 
 _SHARE = Real(0, 1)
 
@@ -347,10 +351,15 @@ class TargetGroup:
 class Settings(OutputGroup):
     """What every command has, and what its settings know besides their values."""
 
-    explicit: frozenset[str] = frozenset()
-    """Names that the user set, by hand or in a file; an explicit value always wins over a derived one."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """The origin of each setting by name; a setting that is left at its default is not in there."""
     notices: tuple[str, ...] = ()
     """What was changed in the user's values, for the user to read."""
+
+    @property
+    def explicit(self) -> frozenset[str]:
+        """Names that the user gives now, by hand or in a file; such a value always wins over a derived one."""
+        return frozenset(name for name, origin in self.origins.items() if origin == "user")
 
 
 @dataclass(frozen=True, kw_only=True)

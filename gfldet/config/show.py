@@ -34,8 +34,9 @@ def default_yaml() -> str:
 
 
 def settings_yaml(values: dict[str, Any], head: str) -> str:
-    """Settings as YAML, one per line under the comment `head`; PyYAML reads the same values back."""
-    return f"# {head}\n" + "".join(f"{name}: {scalar(value)}\n" for name, value in values.items())
+    """Settings as YAML, one per line, after the comment lines of `head`; PyYAML reads the same values back."""
+    comment = "".join(f"# {line}\n" for line in head.splitlines())
+    return comment + "".join(f"{name}: {scalar(value)}\n" for name, value in values.items())
 
 
 def scalar(value: Any) -> str:

@@ -78,7 +78,7 @@ class TrainSet:
     frame: tuple[int, int]
     batch: int
     seed: int
-    how: Augmentation
+    augmentation: Augmentation
     custom: CustomAugment | None = None
     repeats: NDArray[np.float64] | None = None
 
@@ -100,14 +100,14 @@ class TrainSet:
         for start in range(0, len(order), self.batch):
             yield epoch, order[start : start + self.batch]
 
-    def load(self, key: tuple[int, NDArray[np.int64]], how: Augmentation | None = None) -> TrainBatch:
-        """The batch of a key, augmented as `how` says (the set's own way when None)."""
+    def load(self, key: tuple[int, NDArray[np.int64]], augmentation: Augmentation | None = None) -> TrainBatch:
+        """The batch of a key, augmented by `augmentation` (the set's own when None)."""
         epoch, numbers = key
-        samples = [self.sample(epoch, int(number), how or self.how) for number in numbers]
+        samples = [self.sample(epoch, int(number), augmentation or self.augmentation) for number in numbers]
         n = len(self.split.records)
         return collate(samples, [self.split.records[int(number) % n].file_name for number in numbers])
 
-    def sample(self, epoch: int, number: int, how: Augmentation) -> Sample:
+    def sample(self, epoch: int, number: int, augmentation: Augmentation) -> Sample:
         """Image `number` (modulo their count n) as epoch `epoch` shows it."""
         rng = np.random.default_rng((self.seed, SAMPLES, epoch, number))
         records = self.split.records
@@ -116,7 +116,11 @@ class TrainSet:
             name = getattr(self.custom, "__name__", type(self.custom).__name__)
             made = checked(self.custom(_writable(first), rng), name, len(self.split.names))
             return letterboxed(made, self.frame)
-        return augmented(first, lambda: self.store.sample(records[rng.integers(len(records))]), self.frame, how, rng)
+
+        def draw() -> Sample:
+            return self.store.sample(records[rng.integers(len(records))])
+
+        return augmented(first, draw, self.frame, augmentation, rng)
 
 
 def _writable(sample: Sample) -> Sample:

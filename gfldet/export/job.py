@@ -131,8 +131,7 @@ def target_path(source: str, settings: ExportSettings) -> Path:
 
 
 def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> list[NDArray[np.uint8]]:
-    """A few images for the comparison: of `data`, else of the training data if they can be read, else of the
-    built-in shapes.
+    """A few images to compare on, of `data`, else of the training data if these can be read, else of the shapes.
 
     They come from the val split, or from train if there is no val.  Raises DataError if `data` cannot be read.
     """
@@ -195,7 +194,7 @@ def build(
 
 def data_of(subject: Subject, settings: ExportSettings) -> str | None:
     """The data YAML that the user gives, else that of the training run, if known."""
-    return settings.data if "data" in settings.explicit else subject.data
+    return settings.data if "data" in settings.origins else subject.data
 
 
 def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from gfldet.data.train_set import TrainBatch
 from gfldet.messages import warn
 from gfldet.store import runs
-from gfldet.train.trainer import ITEMS, EpochReport
+from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, RunFacts, StepReport
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
 
 COLUMNS = (
@@ -30,33 +29,35 @@ COLUMNS = (
     "metrics/mAP50-95",
     "lr",
 )
+RESULTS = "results.csv"
 PICTURES = 3  # training batches drawn at the start, and again when mosaic closes
 
 
-class Terminal:
+class Terminal(Observer):
     """A progress bar with the running losses, and a line for each epoch; without a terminal the lines alone."""
 
-    def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
-        self._epochs, self._steps = epochs, steps
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._epochs = self._steps = 0
         self._stream = stream or sys.stderr
         self._bar: tqdm[Any] | None = None
         self._head: str | None = "{:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}".format(
             "epoch", *ITEMS, "AP50-95", "AP50", "AP75", "lr", "time"
         )
 
-    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
+    def begin(self, facts: RunFacts) -> None:
+        self._epochs, self._steps = facts.plan.epochs, facts.plan.steps_per_epoch
+
+    def step(self, report: StepReport) -> None:
         if self._bar is None:
             interactive = self._stream.isatty()
             self._bar = tqdm(total=self._steps, leave=False, disable=not interactive, file=self._stream, unit="step")
-            self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}")
-        self._bar.update(number + 1 - self._bar.n)
+            self._bar.set_description(f"epoch {report.epoch + 1}/{self._epochs}")
+        self._bar.update(report.number + 1 - self._bar.n)
         if not self._bar.disable:
-            self._bar.set_postfix({k: f"{v:.3f}" for k, v in zip(ITEMS, losses.tolist(), strict=True)})
+            self._bar.set_postfix({k: f"{v:.3f}" for k, v in zip(ITEMS, report.losses.tolist(), strict=True)})
 
     def epoch(self, report: EpochReport) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._close_bar()
         if self._head is not None:
             print(self._head)
             self._head = None
@@ -69,19 +70,28 @@ class Terminal:
         time = f"{minutes:5d}:{seconds:02d}"
         print(f"{report.epoch + 1:>4}/{self._epochs:<4} {losses} {metrics} {report.rate:9.6f} {time}{star}", flush=True)
 
+    def end(self, report: EndReport) -> None:
+        self._close_bar()
+
     def warn(self, message: str) -> None:
         tqdm.write(f"warning: {message}", file=self._stream)
 
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
-class ResultsCsv:
-    """results.csv, a row an epoch; `done` epochs of an earlier part of the run are kept, later rows dropped."""
 
-    def __init__(self, path: Path, done: int = 0) -> None:
-        self._path = path
-        self._rows = _rows(path, done) if done else []
+class ResultsCsv(Observer):
+    """results.csv in the run folder, a row an epoch; of a resumed run the rows of the epochs done are kept."""
 
-    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
-        pass
+    def __init__(self) -> None:
+        self._path = Path(RESULTS)
+        self._rows: list[dict[str, str]] = []
+
+    def begin(self, facts: RunFacts) -> None:
+        self._path = facts.folder / RESULTS
+        self._rows = _rows(self._path, facts.epoch) if facts.epoch else []
 
     def epoch(self, report: EpochReport) -> None:
         m = report.metrics
@@ -95,15 +105,12 @@ class ResultsCsv:
         writer.writerows(self._rows)
         runs.write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
 
-    def warn(self, message: str) -> None:
-        pass
-
 
 def _rows(path: Path, done: int) -> list[dict[str, str]]:
     """The rows of the first `done` epochs, as far as they are there."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = [row for row in csv.DictReader(file) if set(COLUMNS) == row.keys()]
     return [row for row in rows if str(row["epoch"]).isdecimal() and int(row["epoch"]) <= done]
 
@@ -112,22 +119,20 @@ def _cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-class BatchPictures:
+class BatchPictures(Observer):
     """Pictures of the first training batches, and of the first ones without mosaic: what the model is really shown."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], epochs: tuple[int, ...]) -> None:
-        self._folder, self._names, self._epochs = folder, names, epochs
+    def __init__(self) -> None:
+        self._facts: RunFacts | None = None
 
-    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None:
-        if epoch in self._epochs and number < PICTURES:
-            picture = batch_picture(_tiles(batch), self._names)
-            save_picture(self._folder / f"train_epoch{epoch + 1}_batch{number + 1}.jpg", picture)
+    def begin(self, facts: RunFacts) -> None:
+        self._facts = facts
 
-    def epoch(self, report: EpochReport) -> None:
-        pass
-
-    def warn(self, message: str) -> None:
-        pass
+    def step(self, report: StepReport) -> None:
+        facts = self._facts
+        if facts and report.epoch in (0, facts.plan.close_epoch) and report.number < PICTURES:
+            picture = batch_picture(_tiles(report.batch), facts.names)
+            save_picture(facts.folder / f"train_epoch{report.epoch + 1}_batch{report.number + 1}.jpg", picture)
 
 
 def _tiles(batch: TrainBatch) -> list[Tile]:
@@ -141,14 +146,8 @@ def _tiles(batch: TrainBatch) -> list[Tile]:
     ]
 
 
-class Quiet:
-    """Says nothing but warnings."""
-
-    def batch(self, *args: Any) -> None:
-        pass
-
-    def epoch(self, *args: Any) -> None:
-        pass
+class Quiet(Observer):
+    """Prints nothing but warnings."""
 
     def warn(self, message: str) -> None:
         warn(message)

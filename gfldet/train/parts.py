@@ -1,4 +1,4 @@
-"""What the settings of a run choose in its loop: the optimiser, the assigner, and the layers that are trained."""
+"""What the settings of a run decide in its loop: the optimiser, the assigner, and the layers that are trained."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_optimizer(
 
 
 def make_assigner(settings: TrainSettings, early: bool) -> Assigner:
-    """The assigner that the settings choose; `early` says that a run of two assigners is still in its first part."""
+    """The assigner that the settings name; `early` is for the first part of a run with two assigners."""
     if settings.assigner == "atss" or (settings.assigner == "tal-after-atss" and early):
         return ATSSAssigner()
     if settings.assigner == "fcos":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +29,28 @@ from gfldet.ops.letterbox import check_frame
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store import runs, transfer
 from gfldet.store.checkpoint import Checkpoint
+from gfldet.train.events import Observer, Observers
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
+from gfldet.train.resume import keep_warmup
 from gfldet.train.schedule import Plan, plan
-from gfldet.train.trainer import Observer, Trainer
+from gfldet.train.trainer import Trainer
 
 
 def prepare_training(
-    settings: TrainSettings, description: Description, source: Checkpoint | None, resume: Path | None
+    settings: TrainSettings,
+    description: Description,
+    source: Checkpoint | None,
+    resume: Path | None,
+    observers: Sequence[Observer] = (),
 ) -> Trainer:
     """Everything of a training run up to its first step.
 
     `description` is the model to build (its class count follows the data), `source` a checkpoint whose weights it
-    starts from; with `resume`, the last.pt that `source` was read from, its run is gone on with.  Nothing is written
-    before the settings, the data and the model have all been found good.
+    starts from; with `resume`, the last.pt that `source` was read from, the training continues from it.  `observers`
+    watch the run beside its own.  Nothing is written before the settings, the data and the model have all been found
+    good.
     """
-    tell = teller(settings.verbose)
+    tell, watching = teller(settings.verbose), Observers((*own_observers(settings), *observers))
     if resume:
         folder = resume.parent.parent
         runs.check_writable(resume.parent)
@@ -51,7 +59,7 @@ def prepare_training(
     device = pick_device(settings.device)
     set_threads(settings.threads)
     keep_freed_memory()
-    description = chosen_head(description, settings)
+    description = described_head(description, settings)
     spec = load_spec(settings.data)
     if resume and source and source.names != spec.names:
         raise DataError(f"resume: the run has the classes {list(source.names)}, {spec.source} has {list(spec.names)}")
@@ -60,54 +68,55 @@ def prepare_training(
     model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
     check_frame(settings.height_width, model.multiple, training=True)
     train_set = make_train_set(settings, train)
+    if resume and source:
+        settings = keep_warmup(settings, source, len(train_set))
     numbers = plan(settings, train.split, len(train_set))
     model.head.init_biases(settings.prior, numbers.half_side)
     licence = source.licence if source else ""
     if not resume:
         licence = take_weights(model, settings, source, tell)
     warn_of_reach(model, train.split, settings.height_width)
-    size, batch = settings.height_width, settings.batch
+    size, batch, weights = settings.height_width, settings.batch, folder / "weights"
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
-    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, folder / "weights", licence=licence)
+    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, weights, watching, licence=licence)
     if resume and source:
         trainer.restore(source)
-        tell(f"going on with {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
-    runs.make(folder / "weights")
+        tell(f"training continues from {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
+    runs.make(weights)
     save_settings(settings, numbers, folder / "args.yaml")
-    trainer.observers = watch(settings, numbers, folder, spec.names, trainer.progress.epoch)
     tell_plan(settings, numbers, model, device, folder, tell)
     return trainer
 
 
-def chosen_head(description: Description, settings: TrainSettings) -> Description:
-    """The description with the head that the settings choose; ConfigError for choices that make no sense together."""
-    picked = {
+def described_head(description: Description, settings: TrainSettings) -> Description:
+    """The description with the head that the settings describe; ConfigError for choices that make no sense together."""
+    given = {
         name: getattr(settings, name) for name in ("reg_max", "dgqp", "end2end") if getattr(settings, name) is not None
     }
-    chosen = dataclasses.replace(description, **picked)
+    described = dataclasses.replace(description, **given)
     problems = []
-    if chosen.dgqp and chosen.reg_max < DGQP_TOP:
+    if described.dgqp and described.reg_max < DGQP_TOP:
         problems.append(
-            f"dgqp=true with reg_max={chosen.reg_max}: it looks at the {DGQP_TOP} largest probabilities of a side; "
+            f"dgqp=true with reg_max={described.reg_max}: it looks at the {DGQP_TOP} largest probabilities of a side; "
             f"set reg_max to {DGQP_TOP} or more, or dgqp=false"
         )
-    if chosen.dgqp and (settings.cls_target or CLASS_LOSSES[settings.cls_loss].target) == "one":
+    if described.dgqp and (settings.cls_target or CLASS_LOSSES[settings.cls_loss].target) == "one":
         problems.append(
             f"dgqp=true with cls_loss={settings.cls_loss}: every positive is to score 1, so there is no quality to "
             "learn; set cls_loss to qfl, vfl or bce, or dgqp=false"
         )
-    if chosen.end2end and settings.assigner != "tal":
+    if described.end2end and settings.assigner != "tal":
         problems.append(
             f"end2end=true with assigner={settings.assigner}: the head without NMS needs a ranking of points, of which "
             "it takes the first; set assigner=tal, or end2end=false"
         )
-    if chosen.reg_max == 1 and settings.dfl > 0 and "dfl" in settings.explicit:
+    if described.reg_max == 1 and settings.dfl > 0 and "dfl" in settings.explicit:
         problems.append(
             f"dfl={settings.dfl:g} with reg_max=1: a side without bins has no DFL; leave dfl out, or set reg_max=16"
         )
     if problems:
         raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
-    return chosen
+    return described
 
 
 def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
@@ -127,12 +136,13 @@ def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) ->
 def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     """The training batches, augmented as the settings tell."""
     custom = settings.augment if callable(settings.augment) else None
-    how = NO_AUGMENTATION
+    augmentation = NO_AUGMENTATION
     if settings.augment == "default":
-        how = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
+        names = [field.name for field in dataclasses.fields(Augmentation)]
+        augmentation = Augmentation(**{name: getattr(settings, name) for name in names})
     repeats = repeat_factors(loaded.split, settings.repeat_share) if settings.repeat_share else None
     frame = settings.height_width
-    return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, how, custom, repeats)
+    return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, augmentation, custom, repeats)
 
 
 def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, tell: Tell) -> str:
@@ -152,6 +162,8 @@ def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpo
         source = checkpoints.load(settings.pretrained)
     if source is None:
         return ""
+    if settings.pretrained is None:
+        tell(f"starting from the weights of {settings.model}")
     tell(f"weights: {transfer.transfer(model, source)}")
     return source.licence
 
@@ -177,18 +189,10 @@ def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -
         )
 
 
-def watch(
-    settings: TrainSettings, numbers: Plan, folder: Path, names: tuple[str, ...], done: int
-) -> tuple[Observer, ...]:
-    """Who watches a run: results.csv always, the terminal and the pictures if wanted."""
-    observers: list[Observer] = [ResultsCsv(folder / "results.csv", done)]
-    if settings.verbose:
-        observers.append(Terminal(numbers.epochs, numbers.steps_per_epoch))
-    else:
-        observers.append(Quiet())
-    if settings.plots:
-        observers.append(BatchPictures(folder, names, (0, numbers.close_epoch)))
-    return tuple(observers)
+def own_observers(settings: TrainSettings) -> list[Observer]:
+    """Who watches every run: results.csv always, the terminal and the pictures if wanted."""
+    observers: list[Observer] = [ResultsCsv(), Terminal() if settings.verbose else Quiet()]
+    return [*observers, BatchPictures()] if settings.plots else observers
 
 
 def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import glob
+from dataclasses import replace
 from pathlib import Path
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.errors import CheckpointError, ConfigError
 from gfldet.store.checkpoint import Checkpoint
+from gfldet.train.schedule import warmup_steps
 from gfldet.train.trainer import Progress, out_of_patience
 
 
 def find_resume(settings: TrainSettings) -> Path | None:
     """The last.pt that `resume` means; None if it is false.
 
-    A path is that of a last.pt or of its run folder.  True is the checkpoint that `model` names, or else the newest
-    last.pt in `project` (in the folder `name` there, if that is given).
+    A path is that of a last.pt or of its run folder.  True is the run of the checkpoint that `model` names, or else the
+    newest last.pt in `project` (in the folder `name` there, if that is given).
     """
     if settings.resume is False:
         return None
@@ -24,6 +26,9 @@ def find_resume(settings: TrainSettings) -> Path | None:
         path = Path(settings.resume)
     elif settings.model.endswith(".pt"):
         path = Path(settings.model)
+        last = path.with_name("last.pt")
+        if path.parent.name == "weights" and last.is_file():  # as for best.pt, from which a run cannot go on
+            path = last
     else:
         pattern = f"{glob.escape(settings.name) or '*'}/weights/last.pt"
         found = sorted(Path(settings.project).glob(pattern), key=lambda p: p.stat().st_mtime)
@@ -37,21 +42,27 @@ def find_resume(settings: TrainSettings) -> Path | None:
 
 
 def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -> TrainSettings:
-    """The settings of the run of `checkpoint`, read from `path`, under those that the user gives now.
+    """The settings of the run of `checkpoint`, read from `path`, under those that the user gives now, and those of an
+    args.yaml that the user names now.
 
-    With the settings as they were, an interrupted run goes on to the same result as an uninterrupted one.  With a
+    With the settings as they were, an interrupted run comes to the same result as an uninterrupted one.  With a
     larger `epochs` a finished run is extended, by this rule: learning rate and close of mosaic are those of a run of
-    the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.
+    the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.  With
+    another `batch` or `data` the rate continues at the same share of the run (see `Trainer.restore` and `keep_warmup`).
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
     saved, state = dict(checkpoint.settings), checkpoint.training
     if state is None:
         raise CheckpointError(f"resume: {path} holds weights alone; resume from the last.pt of a run")
-    new = {name: getattr(given, name) for name in given.explicit - {"model"}}
-    if str(saved.get("augment", "")).startswith("<") and "augment" not in new:
+    explicit, from_file = (
+        {n: getattr(given, n) for n, o in given.origins.items() if o == origin and n not in ("model", "resume")}
+        for origin in ("user", "restored")
+    )
+    if str(saved.get("augment", "")).startswith("<") and "augment" not in explicit:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
-    settings = config.resolve("train", {**saved, **new, "resume": False})
+    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False})
+    settings = replace(settings, notices=tuple(dict.fromkeys((*given.notices, *settings.notices))))
     for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
         was, now = saved.get(name), config.dump(settings)[name]
         if was != now:
@@ -65,3 +76,18 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
             "patience= (or 0) to go on"
         )
     return settings
+
+
+def keep_warmup(settings: TrainSettings, checkpoint: Checkpoint, steps_per_epoch: int) -> TrainSettings:
+    """The settings of a resumed run, whose warm-up lasts as many epochs as it did when the run was planned.
+
+    Where an epoch has other steps than before, the warm-up's are counted anew, and kept as a setting, so that the next
+    resume has them.  What the user gives now counts steps as they are now, and stays.
+    """
+    progress = Progress(**checkpoint.training["progress"]) if checkpoint.training else Progress()
+    before = progress.step // max(progress.epoch, 1)
+    if before in (0, steps_per_epoch) or "warmup_steps" in settings.explicit:
+        return settings
+    # Rounded up, the next rate is at most one step of the new warm-up above the last one, and never below it.
+    steps = -(-warmup_steps(settings, settings.epochs * before) * steps_per_epoch // before)
+    return replace(settings, warmup_steps=steps, origins={**settings.origins, "warmup_steps": "restored"})

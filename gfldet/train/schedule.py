@@ -57,9 +57,6 @@ class Plan:
 def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
     """Settings and data -> the run's numbers.  What the user set is kept as it is; the rest follows from the run."""
     total = settings.epochs * steps_per_epoch
-    warmup = settings.warmup_steps
-    if warmup is None:
-        warmup = min(WARMUP_STEPS[settings.optimizer], int(LONGEST_WARMUP * total))
     lr0 = DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0
     closed = settings.close_mosaic if settings.close_mosaic >= 1 else settings.close_mosaic * settings.epochs
     return Plan(
@@ -72,12 +69,19 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
         weight_decay=weight_decay(settings.optimizer, lr0, total)
         if settings.weight_decay is None
         else settings.weight_decay,
-        warmup_steps=warmup,
+        warmup_steps=warmup_steps(settings, total),
         close_epoch=settings.epochs - round(closed),
         half_side=median_half_side(split, settings.height_width),
         class_weights=class_weights(settings, split),
         tal_epoch=round(ATSS_SHARE * settings.epochs) if settings.assigner == "tal-after-atss" else 0,
     )
+
+
+def warmup_steps(settings: TrainSettings, total_steps: int) -> int:
+    """The steps over which the rate rises in a run of `total_steps`."""
+    if settings.warmup_steps is not None:
+        return settings.warmup_steps
+    return min(WARMUP_STEPS[settings.optimizer], int(LONGEST_WARMUP * total_steps))
 
 
 def weight_decay(optimizer: str, lr0: float, total_steps: int) -> float:

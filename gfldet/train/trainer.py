@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +28,20 @@ from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train.ema import WeightAverage
+from gfldet.train.events import ITEMS, EpochReport, Observers, RunFacts, StepReport
 from gfldet.train.parts import freeze, keep_frozen_statistics, make_assigner, make_optimizer
 from gfldet.train.schedule import Plan
 
-ITEMS = ("box", "cls", "dfl")
 MAX_BAD_STEPS = 5  # non-finite steps in a row before a run stops
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands: finished epochs, optimiser steps taken, the best epoch (by AP50-95) so far."""
+    """Where a run stands: finished epochs, optimiser steps taken, the best epoch (by AP50-95) so far.
+
+    `share` is the part of the planned epochs that is done.  It is what outlives another batch size or data set, with
+    which an epoch has other steps: the steps taken then count anew, as those of the same share (see `restore`).
+    """
 
     epoch: int = 0
     step: int = 0
@@ -45,26 +49,7 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     bad_steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """What an epoch gave: mean losses by name, the rate of its last step, metrics if it was validated."""
-
-    epoch: int
-    seconds: float
-    losses: Mapping[str, float]
-    rate: float
-    metrics: DetectionMetrics | None
-    best: bool
-
-
-class Observer(Protocol):
-    """Who is told how a run goes; none of them changes it."""
-
-    def batch(self, epoch: int, number: int, batch: TrainBatch, losses: Tensor) -> None: ...
-    def epoch(self, report: EpochReport) -> None: ...
-    def warn(self, message: str) -> None: ...
+    share: float = 0.0
 
 
 @dataclass(eq=False)
@@ -78,14 +63,14 @@ class Trainer:
     val: EvalSet | None
     device: torch.device
     weights: Path
-    observers: tuple[Observer, ...] = ()
+    observers: Observers = field(default_factory=Observers)
     progress: Progress = field(default_factory=Progress)
     licence: str = ""  # of the weights that the run starts from, where they have one of their own
 
     def __post_init__(self) -> None:
         s = self.settings
         self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._choose_losses(self.progress.epoch)
+        self._make_criterion(self.progress.epoch)
         freeze(self.model, s.freeze)
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -97,19 +82,31 @@ class Trainer:
         self.guard = BufferGuard(self.model)
         self.workers = loader_threads(s.workers, self.device.type == "cpu")
 
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.weights.parent
+
+    def facts(self) -> RunFacts:
+        """What there is to tell of the run before its first step."""
+        names = tuple(self.model.names.values())
+        return RunFacts(self.folder, self.plan, dump(self.settings), names, self.progress.epoch, self.progress.step)
+
     def run(self) -> Progress:
-        """Train from where `progress` stands to the plan's last epoch, or until patience ends."""
+        """Train from where `progress` stands to the plan's last epoch, or until patience ends.
+
+        The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
+        """
         for epoch in range(self.progress.epoch, self.plan.epochs):
             began = time.perf_counter()
             losses = self._train_epoch(epoch)
             metrics = self._validate() if self.val is not None and self.settings.val else None
             self.progress.epoch = epoch + 1
+            self.progress.share = self.progress.epoch / self.plan.epochs
             self.progress.seconds += time.perf_counter() - began
             best = self._is_best(epoch, metrics)
             rate = self.plan.learning_rate(self.progress.step - 1)
-            report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best)
-            for observer in self.observers:
-                observer.epoch(report)
+            self.observers.epoch(EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best))
             self._save(epoch, metrics, best)
             if out_of_patience(self.progress, self.settings.patience):
                 break
@@ -118,7 +115,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training images; the mean of each loss over its steps."""
         if 0 < epoch == self.plan.tal_epoch:
-            self._choose_losses(epoch)
+            self._make_criterion(epoch)
         self.model.train()
         keep_frozen_statistics(self.model)
         total, counted = torch.zeros(3, device=self.device), 0
@@ -126,12 +123,13 @@ class Trainer:
             items = self._step(batch)
             if items is not None:
                 total, counted = total + items, counted + 1
-                for observer in self.observers:
-                    observer.batch(epoch, number, batch, total / counted)
+                step = self.progress.step - 1
+                rate = self.plan.learning_rate(step)
+                self.observers.step(StepReport(epoch, number, step, total / counted, batch, rate))
         means = (total / counted).tolist() if counted else [math.nan] * len(ITEMS)
         return dict(zip(ITEMS, means, strict=True))
 
-    def _choose_losses(self, epoch: int) -> None:
+    def _make_criterion(self, epoch: int) -> None:
         """The criterion of an epoch, which differs from that before it where a run has two assigners."""
         s = self.settings
         self.model.criterion = self.model.init_criterion(
@@ -144,8 +142,10 @@ class Trainer:
         )
 
     def _batches(self, epoch: int) -> Iterator[TrainBatch]:
-        how = self.train.how.without_mosaic() if epoch >= self.plan.close_epoch else self.train.how
-        return in_order(lambda key: self.train.load(key, how), self.train.keys(epoch), self.workers)
+        augmentation = self.train.augmentation
+        if epoch >= self.plan.close_epoch:
+            augmentation = augmentation.without_mosaic()
+        return in_order(lambda key: self.train.load(key, augmentation), self.train.keys(epoch), self.workers)
 
     def _step(self, batch: TrainBatch) -> Tensor | None:
         """One optimiser step; the detached losses (3,), or None for a step left out because it was not finite."""
@@ -171,14 +171,13 @@ class Trainer:
         return items
 
     def _leave_out(self, batch: TrainBatch) -> None:
-        """Undo what a non-finite step did to the statistics, say whose images it was, stop after several."""
+        """Undo what a non-finite step did to the statistics, tell whose images it was, stop after several."""
         self.guard.restore()
         self.optimizer.zero_grad()
         self.scaler.update()
         self.progress.bad_steps += 1
         images = ", ".join(batch.files)
-        for observer in self.observers:
-            observer.warn(f"step {self.progress.step}: loss or gradient not finite; step left out; images: {images}")
+        self.observers.warn(f"step {self.progress.step}: loss or gradient not finite; step left out; images: {images}")
         if self.progress.bad_steps >= MAX_BAD_STEPS:
             last = self.weights / "last.pt"
             kept = f"; the weights of the last whole epoch are in {last}" if last.is_file() else ""
@@ -237,22 +236,28 @@ class Trainer:
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up the state of `last.pt`; what follows is what would have followed without the interruption."""
+        """Take up the state of `last.pt`; what follows is what would have followed without the interruption.
+
+        With another batch size or data set an epoch has other steps.  The run then continues at the same share of its
+        epochs: its steps are counted as those that so many epochs have now.
+        """
         state = checkpoint.training
         if state is None:
             raise CheckpointError("resume: this checkpoint holds weights alone; resume from weights/last.pt of a run")
         self.model.load_state_dict(state["weights"])
         self.average.model.load_state_dict(dict(checkpoint.weights))
         self.average.updates = state["updates"]
-        # Moments come from the checkpoint, but what the settings say of decay and momentum now is what counts.
-        said = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.
+        told = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, values in zip(self.optimizer.param_groups, said, strict=True):
+        for group, values in zip(self.optimizer.param_groups, told, strict=True):
             group.update(values)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
-        self._choose_losses(self.progress.epoch)
+        self.progress.step = self.progress.epoch * self.plan.steps_per_epoch
+        self.progress.share = self.progress.epoch / self.plan.epochs
+        self._make_criterion(self.progress.epoch)
         torch.set_rng_state(state["random"])
 
 

@@ -122,12 +122,56 @@ def test_values_without_effect_are_told(command: str, overrides: dict[str, Any],
 
 
 def test_files_lie_below_overrides(tmp_path: Path) -> None:
-    low, high = tmp_path / "low.yaml", tmp_path / "high.yaml"
-    low.write_text("epochs: 1\nbatch: 2\nseed: 3\n")
-    high.write_text("batch: 20\nseed: 30\nlr0: 1e-3\n")  # PyYAML reads 1e-3 as text
-    settings = resolve("train", {"seed": 300, "cfg": str(high)}, low)
+    file = tmp_path / "high.yaml"
+    file.write_text("batch: 20\nseed: 30\nlr0: 1e-3\n")  # PyYAML reads 1e-3 as text
+    low = {"epochs": 1, "batch": 2, "seed": 3}
+    settings = resolve("train", {"seed": 300, "cfg": str(file)}, restored=low)
     assert (settings.epochs, settings.batch, settings.seed, settings.lr0) == (1, 20, 300, 0.001)
-    assert settings.explicit == {"epochs", "batch", "seed", "lr0"}
+    assert settings.explicit == {"batch", "seed", "lr0"}
+
+
+def test_the_strongest_source_wins_and_is_known() -> None:
+    layers: dict[str, dict[str, Any]] = {
+        "overrides": {"epochs": 1},
+        "restored": {"epochs": 2, "box": 2},
+        "preferred": {"epochs": 3, "box": 3, "dfl": 3},
+    }
+    settings = resolve("train", layers.pop("overrides"), **layers)
+    assert (settings.epochs, settings.box, settings.dfl, settings.batch) == (1, 2, 3, 16)
+    assert settings.origins == {"epochs": "user", "box": "restored", "dfl": "model"}
+    assert settings.explicit == {"epochs"}
+
+
+def test_every_source_is_checked_as_far_as_it_counts() -> None:
+    assert check("train", {"epochs": 1}, restored={"epochs": 0}, preferred={"epochs": "many"})[1] == []
+    assert check("train", {}, restored={"epochs": 0}, preferred={"box": -1, "zzz": 1})[1] == [
+        "epochs=0: expected a whole number from 1 up",
+        "box=-1: expected a number from 0 up",
+        "zzz: no such setting",
+    ]
+
+
+def test_only_what_the_user_gives_now_is_told_to_be_without_effect(tmp_path: Path) -> None:
+    run = {"augment": "none", "mosaic": 0.5, "val": False, "patience": 5, "assigner": "atss", "tal_topk": 3}
+    assert len(resolve("train", run).notices) == 3
+    assert resolve("train", {}, restored=run).notices == ()
+    assert resolve("train", {}, preferred=run).notices == ()
+    assert resolve("train", {"patience": 7}, restored=run).notices == ("patience: without effect beside val=false",)
+    save(resolve("train", run), tmp_path / "args.yaml")
+    assert resolve("train", {"cfg": tmp_path / "args.yaml"}).notices == ()
+
+
+def test_a_file_that_a_run_wrote_restores_and_one_of_the_users_gives(tmp_path: Path) -> None:
+    written, own = tmp_path / "args.yaml", tmp_path / "own.yaml"
+    save(resolve("train", {"dfl": 1.25, "epochs": 7}), written)
+    first, rest = written.read_text().split("\n", 1)
+    assert first == "# gfldet: written by a run"
+    settings = resolve("train", {"cfg": written, "epochs": 9})
+    assert settings.explicit == {"epochs"}
+    assert set(settings.origins) == set(dump(settings))
+    assert (settings.dfl, settings.epochs) == (1.25, 9)
+    own.write_text(rest)  # as the head of the file says
+    assert resolve("train", {"cfg": own}).explicit == set(dump(settings))
 
 
 def test_mistakes_in_a_file_have_their_line(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.ru
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["cli"] = {"config", "model"}
 BELOW["__main__"] = {"cli"}
-BELOW["__init__"] = {"model", "results"}
+BELOW["__init__"] = {"model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}

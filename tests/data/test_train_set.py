@@ -110,9 +110,11 @@ def test_store_shrinks_images_to_its_size_and_truths_with_them(height: int, widt
 # ----------------------------------------------------------------------------------------------------- training
 
 
-def train_set(budget: int = 1 << 30, seed: int = 0, batch: int = 3, how: Augmentation | None = None) -> TrainSet:
-    mixed = Augmentation(mixup=0.5, degrees=10)
-    return TrainSet(SPLIT, store(budget), (64, 96), batch, seed, mixed if how is None else how)
+MIXED = Augmentation(mixup=0.5, degrees=10)
+
+
+def train_set(budget: int = 1 << 30, seed: int = 0, batch: int = 3, augmentation: Augmentation = MIXED) -> TrainSet:
+    return TrainSet(SPLIT, store(budget), (64, 96), batch, seed, augmentation)
 
 
 def test_every_image_once_an_epoch_in_an_order_of_its_own() -> None:
@@ -144,13 +146,13 @@ def test_batches_are_the_same_from_any_store_and_any_thread(workers: int, budget
 
 def test_a_sample_follows_from_seed_epoch_and_number_alone() -> None:
     data = train_set()
-    first = data.sample(3, 5, data.how)
+    first = data.sample(3, 5, data.augmentation)
     for number in (1, 5, 0):  # whatever was made in between
-        last = data.sample(3, number, data.how)
-    again = data.sample(3, 5, data.how)
+        last = data.sample(3, number, data.augmentation)
+    again = data.sample(3, 5, data.augmentation)
     assert (first.image == again.image).all()
     assert first.boxes.tolist() == again.boxes.tolist()
-    others = [last, data.sample(4, 5, data.how), train_set(seed=1).sample(3, 5, data.how)]
+    others = [last, data.sample(4, 5, data.augmentation), train_set(seed=1).sample(3, 5, data.augmentation)]
     assert all((first.image != other.image).any() for other in others)
 
 
@@ -213,7 +215,7 @@ def test_augmentation_of_ones_own() -> None:
     kept = store(1 << 30, reader=fail)
     before = [kept.get(one).copy() for one in SPLIT.records]
     data = TrainSet(SPLIT, kept, (64, 96), 3, 0, Augmentation(), mine)
-    first, second = data.sample(0, 2, data.how), data.sample(0, 2, data.how)
+    first, second = data.sample(0, 2, data.augmentation), data.sample(0, 2, data.augmentation)
     assert len(seen) == 2
     assert first.image.shape == (64, 96, 3)
     assert (first.image == second.image).all()  # the generator it is given is that of the sample
@@ -227,11 +229,11 @@ def test_bad_output_of_an_augmentation_names_it() -> None:
 
     data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, Augmentation(), careless)
     with pytest.raises(DataError, match="augment careless: 1 boxes but 0 classes"):
-        data.sample(0, 0, data.how)
+        data.sample(0, 0, data.augmentation)
 
 
 def test_no_augmentation_letterboxes() -> None:
-    data = train_set(how=NO_AUGMENTATION)
+    data = train_set(augmentation=NO_AUGMENTATION)
     batch = data.load((0, np.array([0])))
     one = SPLIT.records[0]  # 64 x 80 into 96 x 64: 51 x 64, in the middle
     np.testing.assert_allclose(

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -108,7 +109,7 @@ def killed(run: Run, tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         model, save = Model(tiny_yaml), checkpoints.save
         with monkeypatch.context() as patch:
             if at == "step":
-                patch.setattr(ResultsCsv, "batch", lambda self, epoch, *rest: kill_in(epoch))
+                patch.setattr(ResultsCsv, "step", lambda self, report: kill_in(report.epoch))
             else:
                 patch.setattr(
                     checkpoints, "save", lambda path, c: kill_in(c.epoch * (path.name == at)) or save(path, c)
@@ -309,3 +310,42 @@ def test_rectangular_training_and_custom_augmentation(run: Run) -> None:
     assert len(seen) == 6
     saved = checkpoints.load(Path(str(model.save_dir)) / "weights" / "best.pt").settings
     assert saved["imgsz"] == [64, 96]
+
+
+# ------------------------------------------------------------------------------------------------- train, and then
+
+
+def test_a_second_training_continues_from_the_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    model = run(epochs=1)
+    best = Path(str(model.save_dir)) / "weights" / "best.pt"
+    assert model.source == str(best)
+    capsys.readouterr()
+    run(model, epochs=1, verbose=True, seed=5)
+    out = capsys.readouterr().out
+    assert f"starting from the weights of {best}\nweights: " in out
+    second = Path(str(model.save_dir))
+    assert second != best.parent.parent
+    saved = checkpoints.load(second / "weights" / "best.pt")
+    assert saved.settings["model"] == str(best)
+    assert yaml.safe_load((second / "args.yaml").read_text())["model"] == str(best)
+    assert model.source == str(second / "weights" / "best.pt")
+    same = run(Model(best), epochs=1, seed=5)  # what the settings tell is what was done
+    assert all(torch.equal(value, saved.weights[name]) for name, value in same.model.state_dict().items())
+
+
+def test_a_model_is_exported_beside_its_new_weights(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    model = run(epochs=1)
+    written = model.export(threads=1, verbose=False)
+    assert written == Path(str(model.save_dir)) / "weights" / "best.onnx"
+    assert written.is_file()
+    assert list(Path().iterdir()) == []
+
+
+def test_a_model_goes_on_with_its_own_run(run: Run) -> None:
+    model = run(epochs=1)
+    folder = model.save_dir
+    model.train(resume=True, epochs=2)
+    assert model.save_dir == folder
+    assert [row["epoch"] for row in results(model)] == ["1", "2"]

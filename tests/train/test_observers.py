@@ -16,8 +16,8 @@ import torch
 from gfldet.data.augment import Sample
 from gfldet.data.train_set import collate
 from gfldet.errors import OutputError
+from gfldet.train.events import EndReport, EpochReport, RunFacts, StepReport
 from gfldet.train.observers import COLUMNS, BatchPictures, ResultsCsv, Terminal
-from gfldet.train.trainer import EpochReport
 
 
 def report(epoch: int, ap: float | None = 0.25, best: bool = True, box: float = 1.5) -> Any:
@@ -25,11 +25,25 @@ def report(epoch: int, ap: float | None = 0.25, best: bool = True, box: float = 
     return EpochReport(epoch, 62.5 + epoch, {"box": box, "cls": 0.25, "dfl": 100}, 0.0015, metrics, best)  # type: ignore
 
 
+def facts(folder: Path = Path(), epochs: int = 3, steps: int = 2, done: int = 0, close: int = 5) -> RunFacts:
+    plan: Any = SimpleNamespace(epochs=epochs, steps_per_epoch=steps, close_epoch=close)
+    return RunFacts(folder, plan, {}, ("cat",), done, done * steps)
+
+
+def step(epoch: int, number: int, batch: Any = None) -> StepReport:
+    return StepReport(epoch, number, 0, torch.tensor([1.0, 2.0, 3.0]), batch, 0.001)
+
+
+def begun(observer: Any, told: RunFacts) -> Any:
+    observer.begin(told)
+    return observer
+
+
 # ----------------------------------------------------------------------------------------------------- the terminal
 
 
 def test_table_begins_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(100, 7)
+    terminal = begun(Terminal(), facts(epochs=100, steps=7))
     assert capsys.readouterr().out == ""
     terminal.epoch(report(0))
     terminal.epoch(report(9, best=False))
@@ -45,7 +59,7 @@ def test_table_begins_with_its_first_line(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_table_without_validation(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(3, 7)
+    terminal = begun(Terminal(), facts(epochs=3, steps=7))
     terminal.epoch(report(0, ap=None))
     head, line = capsys.readouterr().out.splitlines()
     assert line == "   1/3       1.500    0.250  100.000        -        -        -  0.001500     1:02"
@@ -59,14 +73,22 @@ class Tty(io.StringIO):
 
 def test_bar_shows_the_losses_on_a_terminal_alone() -> None:
     for stream, shown in ((Tty(), True), (io.StringIO(), False)):
-        terminal = Terminal(3, 2, stream)
+        terminal = begun(Terminal(stream), facts())
         for number in range(2):
-            terminal.batch(0, number, None, torch.tensor([1.0, 2.0, 3.0]))  # type: ignore[arg-type]
+            terminal.step(step(0, number))
         terminal.warn("careful")
         terminal.epoch(report(0))
         text = stream.getvalue()
         assert ("epoch 1/3" in text and "box=1.000" in text and "2/2" in text) == shown
         assert "warning: careful\n" in text
+
+
+def test_bar_is_gone_when_a_run_ends_in_its_midst() -> None:
+    stream = Tty()
+    terminal = begun(Terminal(stream), facts())
+    terminal.step(step(0, 0))
+    terminal.end(EndReport("failed", RuntimeError("no")))
+    assert stream.getvalue().rstrip(" ").endswith("\r")  # wiped: what is printed next begins on a clean line
 
 
 # -------------------------------------------------------------------------------------------------------- results.csv
@@ -79,7 +101,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_results_hold_a_row_an_epoch(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    results = ResultsCsv(path)
+    results = begun(ResultsCsv(), facts(tmp_path))
     results.epoch(report(0))
     assert len(rows(path)) == 1
     results.epoch(report(1, ap=None))
@@ -104,10 +126,10 @@ def test_results_hold_a_row_an_epoch(tmp_path: Path) -> None:
 
 def test_results_of_a_resumed_run_keep_what_was_done(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    results = ResultsCsv(path)
+    results = begun(ResultsCsv(), facts(tmp_path))
     for epoch in range(3):
         results.epoch(report(epoch))
-    again = ResultsCsv(path, done=2)  # the third epoch was told, but its checkpoint was not written
+    again = begun(ResultsCsv(), facts(tmp_path, done=2))  # the third epoch was told, but its checkpoint was not written
     again.epoch(report(2, box=9.0))
     assert [(row["epoch"], row["train/box_loss"]) for row in rows(path)] == [("1", "1.5"), ("2", "1.5"), ("3", "9")]
 
@@ -116,20 +138,20 @@ def test_results_of_a_resumed_run_keep_what_was_done(tmp_path: Path) -> None:
 def test_results_that_are_none_are_begun_anew(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.csv"
     path.write_text(text)
-    ResultsCsv(path, done=5).epoch(report(5))
+    begun(ResultsCsv(), facts(tmp_path, done=5)).epoch(report(5))
     assert [row["epoch"] for row in rows(path)] == ["6"]
 
 
 def test_new_results_replace_old_ones(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    ResultsCsv(path).epoch(report(4))
-    ResultsCsv(path).epoch(report(0))
+    begun(ResultsCsv(), facts(tmp_path)).epoch(report(4))
+    begun(ResultsCsv(), facts(tmp_path)).epoch(report(0))
     assert [row["epoch"] for row in rows(path)] == ["1"]
 
 
 def test_results_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"results\.csv: cannot be written \(No such file or directory\)"):
-        ResultsCsv(tmp_path / "gone" / "results.csv").epoch(report(0))
+        begun(ResultsCsv(), facts(tmp_path / "gone")).epoch(report(0))
 
 
 # ------------------------------------------------------------------------------------------------------- the pictures
@@ -139,11 +161,10 @@ def test_pictures_of_the_first_batches(tmp_path: Path) -> None:
     box = np.array([[16, 16, 48, 48]], np.float32)
     image = np.zeros((64, 64, 3), np.uint8)
     batch = collate([Sample(image, box, np.array([0]), box[:0])] * 2, ["a.png", "b.png"])
-    pictures = BatchPictures(tmp_path, ("cat",), (0, 5))
-    losses = torch.zeros(3)
+    pictures = begun(BatchPictures(), facts(tmp_path))
     for epoch in (0, 1, 5):
         for number in range(5):
-            pictures.batch(epoch, number, batch, losses)
+            pictures.step(step(epoch, number, batch))
     pictures.epoch(report(0))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"train_epoch{e}_batch{b}.jpg" for e in (1, 6) for b in (1, 2, 3)]

@@ -24,6 +24,7 @@ from gfldet.ops import letterbox
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train import prepare, resume
+from gfldet.train.events import Observer, Observers
 from gfldet.train.trainer import Trainer
 
 Prepared = Callable[..., Trainer]
@@ -52,6 +53,8 @@ def test_resume_finds_the_newest_run(tmp_path: Path) -> None:
     assert resume.find_resume(train_settings(project=tmp_path, resume=old)) == old
     assert resume.find_resume(train_settings(project=tmp_path, resume=tmp_path / "train9")) == old
     assert resume.find_resume(train_settings(project=tmp_path, resume=True, model=old)) == old
+    best = old.with_name("best.pt")  # of the same run
+    assert resume.find_resume(train_settings(project=tmp_path, resume=True, model=best)) == old
 
 
 def test_resume_of_what_is_not_there(tmp_path: Path) -> None:
@@ -168,6 +171,73 @@ def test_what_is_set_for_the_rest_of_a_run_counts(prepared: Prepared) -> None:
     assert int(kept["step"]) == 4  # the moments are those of the run
 
 
+def resumed_at(trainer: Trainer, epoch: int, **given: Any) -> Trainer:
+    """The run of `trainer` as if it had stopped after `epoch` epochs, gone on with under the settings given."""
+    progress = {"epoch": epoch, "step": epoch * trainer.plan.steps_per_epoch, "share": epoch / trainer.plan.epochs}
+    best = {"best": 0.5, "best_epoch": epoch - 1, "seconds": 1.0, "bad_steps": 0}
+    weights, training = trainer.average.model.state_dict(), {**trainer._state(), "progress": {**progress, **best}}
+    description, settings = trainer.model.description, dump(trainer.settings)
+    last = Checkpoint(description, ("red", "blue"), (0, 1), weights, settings, training=training)
+    path = trainer.weights / "last.pt"
+    new = resume.resumed_settings(last, path, resolve("train", {"resume": path, **given}))
+    return prepare.prepare_training(new, description, last, path)
+
+
+@pytest.mark.parametrize("epoch", [2, 20, 40, 55])
+def test_another_batch_goes_on_at_the_same_share(dataset: Callable[..., Any], prepared: Prepared, epoch: int) -> None:
+    """As from batch 16 to 64: a fourth of the steps an epoch."""
+    many = dataset("many", train=16, val=1).yaml
+    first = prepared(data=str(many), batch=1, epochs=60)
+    again = resumed_at(first, epoch, batch=4)
+    assert (first.plan.steps_per_epoch, again.plan.steps_per_epoch) == (16, 4)
+    assert (again.progress.step, again.progress.share) == (4 * epoch, epoch / 60)
+    last, following = first.plan.learning_rate(16 * epoch - 1), again.plan.learning_rate(4 * epoch)
+    change = abs(following - again.plan.learning_rate(4 * epoch - 1))
+    assert abs(following - last) <= change + 1e-4 * first.plan.lr0
+    if epoch == 20:
+        assert last == following == 0.003
+
+
+def test_another_data_set_goes_on_at_the_same_share(dataset: Callable[..., Any], prepared: Prepared) -> None:
+    first = prepared(epochs=60)  # 6 images, 2 steps
+    again = resumed_at(first, 45, data=str(dataset("more", train=15, val=1).yaml))
+    assert (again.plan.steps_per_epoch, again.progress.step) == (5, 225)
+    last, following = first.plan.learning_rate(89), again.plan.learning_rate(225)
+    assert last == pytest.approx(0.0015, rel=0.05)  # half way down the cosine
+    # One step of the shorter run is as wide as several of the longer one.
+    assert abs(following - last) < first.plan.learning_rate(89) - first.plan.learning_rate(90)
+
+
+@pytest.mark.parametrize("steps", [None, 20])
+def test_a_warm_up_goes_on_at_the_same_share(
+    dataset: Callable[..., Any], prepared: Prepared, steps: int | None
+) -> None:
+    many = dataset("many", train=16, val=1).yaml
+    first = prepared(data=str(many), batch=1, epochs=60, warmup_steps=steps)
+    again = resumed_at(first, 1, batch=4)
+    assert first.plan.warmup_steps == (steps or 25)
+    assert again.plan.warmup_steps == (5 if steps else 7)
+    assert again.settings.warmup_steps == again.plan.warmup_steps  # also for the resume after this
+    assert again.settings.origins["warmup_steps"] == "restored"
+    assert resumed_at(again, 2).plan.warmup_steps == again.plan.warmup_steps
+    last = first.plan.learning_rate(15)
+    assert last <= again.plan.learning_rate(4) <= last + 0.003 / again.plan.warmup_steps
+    assert resumed_at(first, 1, batch=4, warmup_steps=9).plan.warmup_steps == 9  # as given now
+
+
+@pytest.mark.parametrize("epochs", [60, 90])
+def test_a_run_of_the_same_steps_goes_on_by_the_same_numbers(prepared: Prepared, epochs: int) -> None:
+    first = prepared(epochs=60)
+    again = resumed_at(first, 20, epochs=epochs)
+    assert again.progress.step == 40
+    assert again.progress.share == 20 / epochs
+    assert again.settings.warmup_steps is None
+    whole = prepared(epochs=epochs).plan
+    assert [again.plan.learning_rate(s) for s in range(40, 2 * epochs)] == [
+        whole.learning_rate(s) for s in range(40, 2 * epochs)
+    ]
+
+
 # --------------------------------------------------------------------------------------------- before the first step
 
 
@@ -180,7 +250,7 @@ def test_a_run_is_ready(prepared: Prepared, capsys: pytest.CaptureFixture[str]) 
     assert (saved["epochs"], saved["lr0"], saved["imgsz"]) == (7, 0.004, 64)
     assert f"# warmup_steps = {trainer.plan.warmup_steps}\n" in text
     again = resolve("train", {"cfg": folder / "args.yaml"})
-    assert replace(again, explicit=frozenset()) == replace(trainer.settings, explicit=frozenset())
+    assert replace(again, origins={}) == replace(trainer.settings, origins={})
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "train: 6 images, 9 boxes, 2 classes; kept in memory"
     assert out[2].startswith(f"tiny: {trainer.model.parameter_count():,} parameters, strides (8, 32), reg_max 8; 64x")
@@ -202,9 +272,10 @@ def test_augmentation_as_set(prepared: Prepared) -> None:
     def mine(sample: Sample, rng: np.random.Generator) -> Sample:
         return sample
 
-    how = prepared(mosaic=0.3, hsv_h=0.1, degrees=7, flipud=0.2).train.how
-    assert (how.mosaic, how.hsv_h, how.degrees, how.flipud, how.fliplr) == (0.3, 0.1, 7, 0.2, 0.5)
-    assert prepared(augment="none", mosaic=1).train.how == NO_AUGMENTATION
+    augmentation = prepared(mosaic=0.3, hsv_h=0.1, degrees=7, flipud=0.2).train.augmentation
+    assert (augmentation.mosaic, augmentation.hsv_h, augmentation.degrees) == (0.3, 0.1, 7)
+    assert (augmentation.flipud, augmentation.fliplr) == (0.2, 0.5)
+    assert prepared(augment="none", mosaic=1).train.augmentation == NO_AUGMENTATION
     trainer = prepared(augment=mine, epochs=1)
     assert trainer.train.custom is mine
     trainer.run()
@@ -314,17 +385,14 @@ def test_a_run_of_two_assigners_changes_after_a_third(prepared: Prepared) -> Non
     trainer = prepared(assigner="tal-after-atss", epochs=3, val=False)
     seen = []
 
-    class Watch:
-        def batch(self, *args: Any) -> None:
+    class Watch(Observer):
+        def step(self, report: Any) -> None:
             seen.append(type(trainer.model.criterion.assigner))
 
-        def epoch(self, *args: Any) -> None:
-            pass
-
         def warn(self, message: str) -> None:
-            raise AssertionError(message)
+            pytest.fail(message)
 
-    trainer.observers = (Watch(),)
+    trainer.observers = Observers((Watch(),))
     assert trainer.plan.tal_epoch == 1
     trainer.run()
     assert seen == [ATSSAssigner] * 2 + [TaskAlignedAssigner] * 4

@@ -118,3 +118,14 @@ def test_what_is_given_stays() -> None:
 )
 def test_mosaic_closes_by_share_or_by_epochs(close_mosaic: float, epochs: int, first: int) -> None:
     assert planned(epochs=epochs, close_mosaic=close_mosaic).close_epoch == first
+
+
+def test_the_same_share_of_a_run_has_the_same_rate() -> None:
+    # 640 images: 40 steps an epoch at batch 16, 10 at batch 64.
+    small, large = (planned(steps, epochs=60, weight_decay=0) for steps in (40, 10))
+    for epoch in (5, 20, 40, 50, 59):
+        before, after = small.learning_rate(40 * epoch - 1), large.learning_rate(10 * epoch)
+        change = abs(large.learning_rate(10 * epoch) - large.learning_rate(10 * epoch - 1))
+        assert abs(before - after) <= change + 1e-5 * small.lr0
+    assert small.learning_rate(799) == large.learning_rate(200) == 0.003
+    assert large.learning_rate(800) == pytest.approx(0.00003)  # what the steps of batch 16 would have made of it

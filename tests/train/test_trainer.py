@@ -16,8 +16,9 @@ from gfldet.errors import ConfigError, WorkError
 from gfldet.losses.detection import LossItems, v8DetectionLoss
 from gfldet.store import checkpoint as checkpoints
 from gfldet.train import trainer as trainers
+from gfldet.train.events import ITEMS, Observer, Observers
 from gfldet.train.muon import Muon
-from gfldet.train.trainer import ITEMS, Trainer
+from gfldet.train.trainer import Trainer
 
 Prepared = Callable[..., Trainer]
 
@@ -40,7 +41,7 @@ def differing(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
     return {name for name in a if not torch.equal(a[name], b[name])}
 
 
-class Watch:
+class Watch(Observer):
     """An observer that writes down what it is told."""
 
     def __init__(self) -> None:
@@ -48,8 +49,8 @@ class Watch:
         self.reports: list[Any] = []
         self.warnings: list[str] = []
 
-    def batch(self, epoch: int, number: int, batch: Any, losses: Tensor) -> None:
-        self.batches.append((epoch, number))
+    def step(self, report: Any) -> None:
+        self.batches.append((report.epoch, report.number))
 
     def epoch(self, report: Any) -> None:
         self.reports.append(report)
@@ -84,7 +85,7 @@ BAD_WAYS = {
 @pytest.mark.parametrize("way", BAD_WAYS)
 def test_a_step_that_is_not_finite_leaves_no_trace(prepared: Prepared, way: str) -> None:
     trainer, watch = prepared(), Watch()
-    trainer.observers = (watch,)
+    trainer.observers = Observers((watch,))
     trainer.model.train()
     batch = first_batch(trainer)
     assert trainer._step(batch) is not None
@@ -117,7 +118,7 @@ def test_threads_of_the_model_repeat_to_the_bit(prepared: Prepared) -> None:
 
 def test_bad_steps_do_not_spoil_the_run(prepared: Prepared) -> None:
     trainer, watch = prepared(epochs=3, val=False), Watch()
-    trainer.observers = (watch,)
+    trainer.observers = Observers((watch,))
     spoil(trainer, lambda step: step in (1, 2, 3), BAD_WAYS["nan"])  # the second epoch has none but these
     trainer.run()
     assert len(watch.warnings) == 3
@@ -174,7 +175,7 @@ def test_half_precision_goes_on_after_a_bad_step(prepared: Prepared, monkeypatch
 
 def test_bfloat16_on_a_cpu_trains(prepared: Prepared) -> None:
     trainer, watch = prepared(amp="on", epochs=1), Watch()
-    trainer.observers = (watch,)
+    trainer.observers = Observers((watch,))
     trainer.run()
     assert watch.warnings == []
     assert all(value == value for value in watch.reports[0].losses.values())
@@ -276,9 +277,9 @@ def test_mosaic_closes_for_the_last_epochs(prepared: Prepared, monkeypatch: pyte
     chances: dict[int, set[tuple[float, float]]] = {}
     load = TrainSet.load
 
-    def watched(self: TrainSet, key: Any, how: Any = None) -> Any:
-        chances.setdefault(key[0], set()).add((how.mosaic, how.mixup))
-        return load(self, key, how)
+    def watched(self: TrainSet, key: Any, augmentation: Any = None) -> Any:
+        chances.setdefault(key[0], set()).add((augmentation.mosaic, augmentation.mixup))
+        return load(self, key, augmentation)
 
     monkeypatch.setattr(TrainSet, "load", watched)
     prepared(epochs=4, close_mosaic=2, mosaic=0.75, mixup=0.25, val=False).run()
@@ -291,7 +292,7 @@ def scripted(trainer: Trainer, aps: list[float]) -> Watch:
     names = ("map50", "map75", "precision", "recall")
     trainer._validate = lambda: SimpleNamespace(map=next(values), **dict.fromkeys(names, 0.0))  # type: ignore
     trainer._train_epoch = lambda epoch: dict.fromkeys(ITEMS, 0.0)  # type: ignore[method-assign]
-    trainer.observers = (watch,)
+    trainer.observers = Observers((watch,))
     return watch
 
 
@@ -351,7 +352,7 @@ def test_last_is_written_after_everything_else(prepared: Prepared, monkeypatch: 
 
 def test_observers_are_told_the_running_mean(prepared: Prepared) -> None:
     trainer, watch = prepared(epochs=1, val=False), Watch()
-    trainer.observers = (watch,)
+    trainer.observers = Observers((watch,))
     items: list[Tensor] = []
     step = trainer._step
     trainer._step = lambda batch: items.append(step(batch)) or items[-1]  # type: ignore

@@ -69,7 +69,7 @@ def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]
     set_threads(1)
     store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
     split = load_split(load_spec(data), "train", "skip", visit=store.keep)
-    batches = TrainSet(split, store, (imgsz, imgsz), batch, seed=0, how=Augmentation())
+    batches = TrainSet(split, store, (imgsz, imgsz), batch, seed=0, augmentation=Augmentation())
     batches.load(next(batches.keys(0)))
     done, epoch, began = 0, 1, time.process_time()
     while time.process_time() - began < at_least:

@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from compare_parts.report import Result
 from compare_parts.variants import Variant
@@ -34,9 +35,10 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
     file = folder.with_suffix(".json")
     if file.is_file():
         return Result(**json.loads(file.read_text(encoding="utf-8")))
-    quiet = {"project": str(budget.out), "plots": False, "verbose": False, "exist_ok": True, "device": "cpu"}
-    data = {"data": budget.data, "imgsz": budget.imgsz, "batch": budget.batch}
-    lasting = {"patience": 0} if budget.curve else {}  # without a validation there is no patience to lose
+    out = str(budget.out)
+    quiet: dict[str, Any] = {"project": out, "plots": False, "verbose": False, "exist_ok": True, "device": "cpu"}
+    data: dict[str, Any] = {"data": budget.data, "imgsz": budget.imgsz, "batch": budget.batch}
+    lasting: dict[str, Any] = {"patience": 0} if budget.curve else {}  # without validation there is none to lose
     began = time.perf_counter()
     Model(budget.model).train(
         **data,

@@ -1,0 +1,65 @@
+"""A whole training run: its loop, its curves, the measure of its best weights, and what its observers are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfldet.detect.detector import Selection
+from gfldet.detect.torch_detector import for_inference
+from gfldet.detect.validate import validate
+from gfldet.messages import teller
+from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.report.validation import write_validation
+from gfldet.store import checkpoint as checkpoints
+from gfldet.train.events import EndReport, Reason
+from gfldet.train.observers import RESULTS
+from gfldet.train.trainer import Trainer
+from gfldet.viz.plots import plot_results
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run left: its folder, the checkpoint of its best weights, the epoch (from 0) that these are of, and their
+    metrics on the val split (None without validation)."""
+
+    folder: Path
+    best: Path
+    best_epoch: int
+    metrics: DetectionMetrics | None
+
+
+def run_training(trainer: Trainer) -> RunResult:
+    """Do a run that was prepared (see `prepare.prepare_training`), from its next step to its last picture.
+
+    Every observer that was told of the beginning is told of the end, also of one by an error, which is then raised.
+    """
+    end = EndReport("failed")
+    try:
+        trainer.observers.begin(trainer.facts())
+        progress = trainer.run()
+        result = _finish(trainer)
+        reason: Reason = "finished" if progress.epoch >= trainer.plan.epochs else "patience"
+        end = EndReport(reason, metrics=result.metrics)
+        return result
+    except BaseException as error:  # a kill too is an end, and nothing is swallowed
+        end = EndReport("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
+        raise
+    finally:
+        trainer.observers.end(end)
+
+
+def _finish(trainer: Trainer) -> RunResult:
+    """Draw the curves, and measure and report the best weights."""
+    settings, folder, best_epoch = trainer.settings, trainer.folder, trainer.progress.best_epoch
+    best = trainer.weights / "best.pt"
+    model, _ = checkpoints.load_model(best)
+    if settings.plots:
+        plot_results(folder / RESULTS, folder / "results.png")
+    if trainer.val is None:
+        return RunResult(folder, best, best_epoch, None)
+    detector, selection = for_inference(model, trainer.device), Selection(**settings.selection())
+    found = validate(detector, trainer.val, selection, trainer.workers, settings.evaluator)
+    write_validation(folder, found, trainer.val.split, trainer.val.store, settings.plots)
+    teller(settings.verbose)(f"best weights, of epoch {best_epoch + 1}:\n{format_table(found.metrics)}")
+    return RunResult(folder, best, best_epoch, found.metrics)
