@@ -42,6 +42,7 @@ BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}
 BELOW["model"] = set(BELOW) - {"errors"}
+BELOW["experiments"] = {"model"}
 BELOW["cli"] = {"config", "model"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"model", "results", "train.events"}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench_parts import PEER
+from measure.bench import PEER
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench_parts.peer import peer_ap
-from bench_parts.sides import BenchError
-from compare_parts.runs import Budget, folder_of, run
-from compare_parts.variants import Variant
-
 from gfldet.errors import UserError, WorkError
-from reproduce_parts.report import Cell, chart, markdown
+from gfldet.experiments import Budget, Variant, folder_of, run
+from measure.bench.peer import peer_ap
+from measure.bench.sides import BenchError
+from measure.report import Cell, cells_chart, cells_table
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,12 +70,12 @@ def main() -> int:
         for data in given.data:
             for epochs in given.epochs:
                 cells.append(cell(data, epochs, given))
-                (given.out / "table.md").write_text(markdown(cells, facts), encoding="utf-8")
-                chart(cells, given.out / "chart.png")
+                (given.out / "table.md").write_text(cells_table(cells, facts), encoding="utf-8")
+                cells_chart(cells, given.out / "chart.png")
     except (UserError, WorkError, BenchError) as error:
         print(f"tools/reproduce: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
-    print(markdown(cells, facts))
+    print(cells_table(cells, facts))
     return 0
 
 

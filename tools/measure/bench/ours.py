@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench_parts import probe
+from measure.bench import probe
 
 
 def versions() -> dict[str, Any]:
@@ -37,9 +37,9 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
     import numpy as np
     import torch
 
-    from bench_parts.problem import STRIDES
     from gfldet.assigners import Predictions, TaskAlignedAssigner, Truths
     from gfldet.ops.points import grids
+    from measure.bench.problem import STRIDES
 
     torch.set_num_threads(threads)
     given = {name: torch.from_numpy(value) for name, value in np.load(problem).items()}

@@ -12,7 +12,7 @@ import gfldet
 
 TOOLS = Path(gfldet.__file__).parents[1] / "tools"
 
-pytestmark = pytest.mark.skipif(not (TOOLS / "reproduce_parts").is_dir(), reason="not a checkout")
+pytestmark = pytest.mark.skipif(not (TOOLS / "measure").is_dir(), reason="not a checkout")
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,8 @@ def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_whole_table(
     dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reproduce_parts import __main__ as reproduce
-    from reproduce_parts.report import curve
+    from measure import reproduce
+    from measure.report import curve
 
     out = tmp_path / "out"
     words = [str(dataset().yaml), "--model", str(tiny_yaml), "--epochs", "1", "2", "--seeds", "0", "1"]
@@ -40,7 +40,7 @@ def test_a_whole_table(
 
 
 def test_quick_is_one_cell() -> None:
-    from reproduce_parts.__main__ import arguments
+    from measure.reproduce import arguments
 
     given = arguments(["a.yaml", "b.yaml", "--quick"])
     assert (given.data, given.epochs, given.seeds) == (["a.yaml"], [30], [0])
@@ -49,7 +49,7 @@ def test_quick_is_one_cell() -> None:
 def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reproduce_parts import __main__ as reproduce
+    from measure import reproduce
 
     words = [str(tmp_path / "none.yaml"), "--quick", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["tools/reproduce", *words])

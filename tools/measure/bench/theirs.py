@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench_parts import probe
+from measure.bench import probe
 
 
 def warm() -> dict[str, Any]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench_parts import PEER
+from measure.bench import PEER
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TOOLS = ROOT / "tools"
 
 
@@ -26,7 +26,7 @@ class BenchError(Exception):
 class Side:
     """One of the two programs.  Everything that it writes goes below `work`."""
 
-    module: str  # of bench_parts: what runs inside this side's Python
+    module: str  # of measure.bench: what runs inside this side's Python
     python: Path
     command: tuple[str, ...]  # its command line program
     work: Path
@@ -42,7 +42,7 @@ class Side:
         """The answer of a task of `ours` or `theirs`, run in a fresh process."""
         answer = self.work / f"{task}.json"
         answer.unlink(missing_ok=True)
-        self.run([str(self.python), "-m", f"bench_parts.{self.module}", task, json.dumps(arguments), str(answer)])
+        self.run([str(self.python), "-m", f"measure.bench.{self.module}", task, json.dumps(arguments), str(answer)])
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
 

@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_parts import PEER
-from bench_parts.export import export
-from bench_parts.rows import PARTS, Bench, measure
-from bench_parts.sides import BenchError, Side, our_side, peer_python, peer_side
-from bench_parts.table import Row, markdown, plain
 from gfldet.errors import UserError
+from measure.bench import PEER
+from measure.bench.export import export
+from measure.bench.rows import PARTS, Bench, measure
+from measure.bench.sides import BenchError, Side, our_side, peer_python, peer_side
+from measure.bench.table import Row, markdown, plain
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

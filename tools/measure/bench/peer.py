@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench_parts.export import export, images_in
-from bench_parts.score import average_precision
-from bench_parts.sides import Side, peer_python, peer_side
 from gfldet.data.records import Split
+from measure.bench.export import export, images_in
+from measure.bench.score import average_precision
+from measure.bench.sides import Side, peer_python, peer_side
 
 
 def words(**settings: object) -> list[str]:

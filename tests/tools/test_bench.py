@@ -20,7 +20,7 @@ from gfldet.ops.points import anchor_points, grids
 
 TOOLS = Path(gfldet.__file__).parents[1] / "tools"
 
-pytestmark = pytest.mark.skipif(not (TOOLS / "bench_parts").is_dir(), reason="not a checkout")
+pytestmark = pytest.mark.skipif(not (TOOLS / "measure").is_dir(), reason="not a checkout")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def yolo_data(tmp_path: Path) -> Path:
 
 
 def test_ratio_is_of_the_medians_and_above_one_where_ours_is_better() -> None:
-    from bench_parts.table import Row
+    from measure.bench.table import Row
 
     time = Row("t", "s", [2.0, 1.0, 9.0], [20.0, 30.0, 10.0], target=10)
     assert time.ratio == 10
@@ -58,14 +58,14 @@ def test_ratio_is_of_the_medians_and_above_one_where_ours_is_better() -> None:
 
 
 def test_accuracy_is_held_to_a_figure_of_its_own() -> None:
-    from bench_parts.table import Row
+    from measure.bench.table import Row
 
     assert Row("AP", "AP", [0.58], [0.9], more_is_better=True, at_least=0.57).met
     assert Row("AP", "AP", [0.56], [0.1], more_is_better=True, at_least=0.57).met is False
 
 
 def test_table_shows_median_best_ratio_target_and_verdict() -> None:
-    from bench_parts.table import Row, markdown, plain
+    from measure.bench.table import Row, markdown, plain
 
     row = Row("help", "s", [0.2, 0.1, 0.4], [4.0], target=15, note="no torch")
     table = markdown([row], {"machine": "abacus"}).splitlines()
@@ -77,7 +77,7 @@ def test_table_shows_median_best_ratio_target_and_verdict() -> None:
 
 
 def test_problem_is_the_same_for_one_seed_and_like_what_a_head_predicts() -> None:
-    from bench_parts.problem import STRIDES, draw
+    from measure.bench.problem import STRIDES, draw
 
     one, two = draw(1, 20, 5, 320, seed=3), draw(1, 20, 5, 320, seed=3)
     assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in one.__dataclass_fields__)
@@ -104,8 +104,8 @@ def _best_overlap(boxes: np.ndarray, truths: np.ndarray) -> np.ndarray:
 
 
 def test_assigner_is_measured_on_a_saved_problem(tmp_path: Path) -> None:
-    from bench_parts.ours import assigner
-    from bench_parts.problem import draw
+    from measure.bench.ours import assigner
+    from measure.bench.problem import draw
 
     draw(2, 5, 3, 96, seed=0).save(tmp_path / "problem.npz")
     found = assigner(str(tmp_path / "problem.npz"), threads=torch.get_num_threads(), repeats=2, size=96)
@@ -115,7 +115,7 @@ def test_assigner_is_measured_on_a_saved_problem(tmp_path: Path) -> None:
 
 
 def test_copy_for_the_peer_holds_the_same_images_and_truths(yolo_data: Path, tmp_path: Path) -> None:
-    from bench_parts.export import export
+    from measure.bench.export import export
 
     copy = load_spec(export(str(yolo_data), tmp_path / "copy"))
     original = load_spec(yolo_data)
@@ -130,7 +130,7 @@ def test_copy_for_the_peer_holds_the_same_images_and_truths(yolo_data: Path, tmp
 
 
 def test_score_is_one_for_the_truth_itself_and_nothing_for_the_wrong_class(yolo_data: Path) -> None:
-    from bench_parts.score import average_precision
+    from measure.bench.score import average_precision
 
     split = load_split(load_spec(yolo_data), "train")
     truth = [
@@ -146,14 +146,16 @@ def test_score_is_one_for_the_truth_itself_and_nothing_for_the_wrong_class(yolo_
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_extra_memory_is_that_of_the_peak() -> None:
     # In a process of its own, as the bench does it: here, memory that other tests have freed would serve.
-    script = "import numpy; from bench_parts.probe import extra_memory; print(extra_memory(lambda: numpy.ones(2**23)))"
+    script = (
+        "import numpy; from measure.bench.probe import extra_memory; print(extra_memory(lambda: numpy.ones(2**23)))"
+    )
     folder = Path(__file__).parents[2] / "tools"
     found = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
     assert 30 < float(found.stdout) < 80  # 64 MB, gone again after the call
 
 
 def test_peer_runs_offline_with_a_home_of_its_own_and_without_our_checkout(tmp_path: Path) -> None:
-    from bench_parts.sides import peer_side
+    from measure.bench.sides import peer_side
 
     variables = peer_side(tmp_path, Path("/elsewhere/bin/python")).variables
     assert variables["YOLO_OFFLINE"] == "true"
@@ -162,7 +164,7 @@ def test_peer_runs_offline_with_a_home_of_its_own_and_without_our_checkout(tmp_p
 
 
 def test_a_failed_command_is_told_with_what_it_said(tmp_path: Path) -> None:
-    from bench_parts.sides import BenchError, Side
+    from measure.bench.sides import BenchError, Side
 
     side = Side("ours", Path(sys.executable), (sys.executable, "-c"), tmp_path)
     with pytest.raises(BenchError, match=r"exit code 3 of: .*\nno luck"):
@@ -172,7 +174,7 @@ def test_a_failed_command_is_told_with_what_it_said(tmp_path: Path) -> None:
 
 def test_only_the_side_of_the_peer_imports_it() -> None:
     importers = set()
-    for file in (TOOLS / "bench_parts").glob("*.py"):
+    for file in (TOOLS / "measure" / "bench").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None)]
             if any(str(module).split(".")[0] == "ultralytics" for module in modules):
@@ -185,7 +187,7 @@ def test_only_the_side_of_the_peer_imports_it() -> None:
     [(["tain"], "no such part: tain; there are help"), (["--out", "a.csv"], "ends in .md or .json")],
 )
 def test_wrong_arguments_are_told(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench_parts.__main__ import arguments
+    from measure.bench.__main__ import arguments
 
     with pytest.raises(SystemExit, match="2"):
         arguments(argv)
@@ -193,7 +195,7 @@ def test_wrong_arguments_are_told(argv: list[str], message: str, capsys: pytest.
 
 
 def test_accuracy_is_measured_when_asked_for_only() -> None:
-    from bench_parts.__main__ import arguments
+    from measure.bench.__main__ import arguments
 
     assert arguments([]).parts == ["help", "train", "assigner", "loss", "runtime", "mosaic"]
     assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]

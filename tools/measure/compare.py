@@ -7,16 +7,17 @@ import shlex
 import sys
 from pathlib import Path
 
-from compare_parts.report import Result, beside, chart, markdown
-from compare_parts.runs import Budget, run
-from compare_parts.variants import SETS, parse
 from gfldet.errors import UserError, WorkError
+from gfldet.experiments import Budget, Result, parse_variant, run
+from measure.report import beside, chart, markdown
+from measure.variants import NAMED, SETS
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser("tools/compare", description=__doc__)
     names = "; ".join(f"{name}: {', '.join(v.name for v in variants)}" for name, variants in SETS.items())
+    names = names.replace("%", "%%")  # argparse formats help texts
     parser.add_argument(
         "variants",
         nargs="*",
@@ -45,7 +46,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     given = parser.parse_args(argv)
     try:
-        given.variants = [parse(text) for text in given.variants] or list(SETS[given.set])
+        given.variants = [parse_variant(text, NAMED) for text in given.variants] or list(SETS[given.set])
     except ValueError as error:
         parser.error(str(error))
     if len({Path(data).stem for data in given.data}) < len(given.data):

@@ -1,19 +1,10 @@
-"""The variants: a name, and the settings in which it differs from the default ones."""
+"""The variants that tools/compare knows by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-
-@dataclass(frozen=True)
-class Variant:
-    """`settings` as `gfldet train` takes them."""
-
-    name: str
-    settings: Mapping[str, Any]
-
+from gfldet.experiments import Variant
 
 VARIANTS = (
     Variant("QFL + DFL", {}),
@@ -53,17 +44,4 @@ RECIPE = (
 )
 
 SETS: Mapping[str, tuple[Variant, ...]] = {"losses": VARIANTS, "recipe": RECIPE}
-
-
-def parse(text: str) -> Variant:
-    """`NAME` of one of SETS, or one of one's own: `NAME:key=value,key=value`; ValueError for anything else."""
-    name, colon, rest = text.partition(":")
-    if not colon:
-        named = {variant.name: variant for variants in SETS.values() for variant in variants}
-        if name in named:
-            return named[name]
-        raise ValueError(f"{name!r}: no such variant; there are {', '.join(named)}")
-    pairs = [pair.partition("=") for pair in rest.split(",")]
-    if not name or any(not key or not equals for key, equals, _ in pairs):
-        raise ValueError(f"{text!r}: a variant of your own is written NAME:key=value,key=value")
-    return Variant(name, {key: value for key, _, value in pairs})
+NAMED: Mapping[str, Variant] = {variant.name: variant for variants in SETS.values() for variant in variants}

@@ -13,7 +13,7 @@ from gfldet.config.load import resolve
 
 TOOLS = Path(gfldet.__file__).parents[1] / "tools"
 
-pytestmark = pytest.mark.skipif(not (TOOLS / "compare_parts").is_dir(), reason="not a checkout")
+pytestmark = pytest.mark.skipif(not (TOOLS / "measure").is_dir(), reason="not a checkout")
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,19 @@ def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
 
 
+def test_help_names_every_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    from measure import compare
+    from measure.variants import NAMED
+
+    with pytest.raises(SystemExit) as left:
+        compare.arguments(["--help"])
+    assert left.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(name in told for name in NAMED)
+
+
 def test_variants_are_settings_that_exist() -> None:
-    from compare_parts.variants import SETS
+    from measure.variants import SETS
 
     variants = [variant for chosen in SETS.values() for variant in chosen]
     assert all(len({variant.name for variant in chosen}) == len(chosen) >= 8 for chosen in SETS.values())
@@ -33,17 +44,21 @@ def test_variants_are_settings_that_exist() -> None:
 
 
 def test_a_variant_of_one_s_own() -> None:
-    from compare_parts.variants import parse
+    from measure.variants import NAMED
 
-    assert parse("BCE + DFL").settings == {"cls_loss": "bce"}
-    assert parse("mine:cls=2,dgqp=true").settings == {"cls": "2", "dgqp": "true"}
+    from gfldet.experiments import parse_variant
+
+    assert parse_variant("BCE + DFL", NAMED).settings == {"cls_loss": "bce"}
+    assert parse_variant("mine:cls=2,dgqp=true", NAMED).settings == {"cls": "2", "dgqp": "true"}
     for wrong in ("BCE", "mine:cls", ":cls=2", "mine:=2"):
         with pytest.raises(ValueError, match=r"no such variant|is written NAME:key=value"):
-            parse(wrong)
+            parse_variant(wrong, NAMED)
 
 
 def test_the_table_has_means_and_ranges_best_first() -> None:
-    from compare_parts.report import Result, markdown
+    from measure.report import markdown
+
+    from gfldet.experiments import Result
 
     def result(name: str, seed: int, ap: float) -> Result:
         others = {"map50": 0.8, "map75": 0.5, "score_iou": 0.6, "score_iou_matched": 0.4}
@@ -58,7 +73,9 @@ def test_the_table_has_means_and_ranges_best_first() -> None:
 
 
 def test_several_data_sets_stand_side_by_side() -> None:
-    from compare_parts.report import Result, beside
+    from measure.report import beside
+
+    from gfldet.experiments import Result
 
     def result(name: str, seed: int, ap: float) -> Result:
         return Result(name, seed, {"map": ap, "map75": 0.5, "score_iou": 0.6}, 10.0)
@@ -77,7 +94,7 @@ def test_several_data_sets_stand_side_by_side() -> None:
 def test_a_comparison_of_two_data_sets(
     dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from compare_parts import __main__ as compare
+    from measure import compare
 
     out = tmp_path / "out"
     data = dataset().yaml
@@ -97,7 +114,7 @@ def test_a_comparison_of_two_data_sets(
 
 
 def test_a_length_for_all_data_sets_or_one_for_each(capsys: pytest.CaptureFixture[str]) -> None:
-    from compare_parts import __main__ as compare
+    from measure import compare
 
     two = ["--data", "cells.yaml", "cards.yaml", "--epochs"]
     assert compare.arguments([*two, "24", "16"]).epochs == [24, 16]
@@ -111,7 +128,7 @@ def test_a_length_for_all_data_sets_or_one_for_each(capsys: pytest.CaptureFixtur
 def test_a_whole_comparison(
     dataset: Any, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from compare_parts import __main__ as compare
+    from measure import compare
 
     out = tmp_path / "out"
     words = ["QFL + DFL", "mine:end2end=true", "--data", str(dataset().yaml), "--model", str(tiny_yaml)]
@@ -132,22 +149,23 @@ def test_a_whole_comparison(
 def test_no_run_passes_for_another() -> None:
     from dataclasses import replace
 
-    from compare_parts.runs import Budget, folder_of
-    from compare_parts.variants import parse
+    from measure.variants import NAMED
+
+    from gfldet.experiments import Budget, folder_of, parse_variant
 
     one = Budget("a.yaml", "gfldet-n", 3, 64, 4, Path("out"))
     others = [replace(one, data="b.yaml"), replace(one, model="gfldet-s"), replace(one, epochs=4)]
     others += [replace(one, imgsz=96), replace(one, batch=8)]
-    folders = {folder_of(parse("QFL + DFL"), seed, one) for seed in (0, 1)}
-    folders |= {folder_of(parse("QFL + DFL"), 0, other) for other in others}
-    folders |= {folder_of(parse(f"QFL + DFL:cls={gain}"), 0, one) for gain in (1, 2)}
+    folders = {folder_of(parse_variant("QFL + DFL", NAMED), seed, one) for seed in (0, 1)}
+    folders |= {folder_of(parse_variant("QFL + DFL", NAMED), 0, other) for other in others}
+    folders |= {folder_of(parse_variant(f"QFL + DFL:cls={gain}", NAMED), 0, one) for gain in (1, 2)}
     assert len(folders) == 9
 
 
 def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from compare_parts import __main__ as compare
+    from measure import compare
 
     words = ["QFL", "--data", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["tools/compare", *words])

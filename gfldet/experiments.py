@@ -1,19 +1,26 @@
-"""One run: a variant trained with one seed within a budget, validated with its last weights, kept in a file."""
+"""Experiments: variants of the settings, each trained with equal budgets and seeds, measured, and kept in a file."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_parts.report import Result
-from compare_parts.variants import Variant
-from gfldet import Model
+from gfldet.model import Model
 
 LOW = 0.05  # a score that a threshold of use would leave out
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name, and the settings in which it differs from the default ones, as `gfldet train` takes them."""
+
+    name: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,19 @@ class Budget:
     batch: int
     out: Path
     curve: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: its variant and seed, its metrics by the names of metrics.json, and the seconds of its training.
+
+    `metrics["above_low"]` is the share of the detections that score above LOW.
+    """
+
+    variant: str
+    seed: int
+    metrics: dict[str, float]
+    seconds: float
 
 
 def run(variant: Variant, seed: int, budget: Budget) -> Result:
@@ -67,3 +87,16 @@ def folder_of(variant: Variant, seed: int, budget: Budget) -> Path:
     common = f"{Path(budget.data).stem}-{Path(budget.model).stem}-{budget.imgsz}-{budget.batch}-{budget.epochs}"
     words = f"{variant.name}-{settings}-{common}-{seed}".lower()
     return budget.out / "".join(c if c.isalnum() else "-" for c in words)
+
+
+def parse_variant(text: str, named: Mapping[str, Variant]) -> Variant:
+    """The text `NAME` is one of `named`, `NAME:key=value,key=value` one of your own; ValueError for anything else."""
+    name, colon, rest = text.partition(":")
+    if not colon:
+        if name in named:
+            return named[name]
+        raise ValueError(f"{name!r}: no such variant; there are {', '.join(named)}")
+    pairs = [pair.partition("=") for pair in rest.split(",")]
+    if not name or any(not key or not equals for key, equals, _ in pairs):
+        raise ValueError(f"{text!r}: a variant of your own is written NAME:key=value,key=value")
+    return Variant(name, {key: value for key, _, value in pairs})

@@ -1,10 +1,17 @@
-"""Results of runs -> a table and a chart, a row a variant, means over seeds with their range."""
+"""Results of runs -> tables and charts.
+
+A row of tools/compare is a variant, one of tools/reproduce a data set and a length.  A cell is the mean over the seeds
+with its range.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from gfldet.experiments import Result
 
 COLUMNS = {
     "AP": "map",
@@ -13,16 +20,7 @@ COLUMNS = {
     "score ~ IoU": "score_iou",
     "the same, IoU ≥ .5": "score_iou_matched",
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run: which, its metrics by the names of metrics.json, and the seconds of its training."""
-
-    variant: str
-    seed: int
-    metrics: dict[str, float]
-    seconds: float
+CELL_COLUMNS = {**COLUMNS, "scores above .05": "above_low", "truths found": "found"}
 
 
 def markdown(results: Sequence[Result], facts: Sequence[str]) -> str:
@@ -50,14 +48,14 @@ def beside(results: Mapping[str, Sequence[Result]], facts: Sequence[str]) -> str
     return _table(head, rows, [*facts, "a difference from the first variant is taken seed by seed"])
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], facts: Sequence[str]) -> str:
-    """Rows under the lines that say how they came about, and above what their cells mean."""
+CORRELATION = "score ~ IoU is the rank correlation over the best detections, two for each truth."
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], facts: Sequence[str], note: str = CORRELATION) -> str:
+    """Rows under the lines that tell how they came about, and above what their cells mean."""
     lines = [*(f"{fact}  " for fact in facts), "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
-    spread = (
-        "A cell is the mean over the seeds, ± half the difference of the highest and the lowest. score ~ IoU is the "
-        "rank correlation over the best detections, two for each truth."
-    )
-    return "\n".join([*lines, "", spread, ""])
+    spread = "A cell is the mean over the seeds, ± half the difference of the highest and the lowest."
+    return "\n".join([*lines, "", f"{spread} {note}", ""])
 
 
 def chart(results: Mapping[str, Sequence[Result]], path: Path) -> None:
@@ -116,3 +114,65 @@ def cell(values: Sequence[float], sign: bool = False) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+# ------------------------------------------------------------------------------------- data sets and lengths, one model
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one data set and length; `curves` their results.csv, a file a seed; `peer` the peer's AP, a seed."""
+
+    data: str
+    epochs: int
+    runs: Sequence[Result]
+    curves: Sequence[Path]
+    peer: Sequence[float] = ()
+
+
+def cells_table(cells: Sequence[Cell], facts: Sequence[str]) -> str:
+    """A row a cell, under the lines that tell how it came about."""
+    head = ["data", "epochs", *CELL_COLUMNS, "training, s", "seeds", "peer's AP"]
+    rows = [
+        [
+            one.data,
+            str(one.epochs),
+            *(cell([run.metrics.get(key, float("nan")) for run in one.runs]) for key in CELL_COLUMNS.values()),
+            f"{sum(run.seconds for run in one.runs) / len(one.runs):.0f}",
+            ", ".join(str(run.seed) for run in one.runs),
+            cell(one.peer) if one.peer else "",
+        ]
+        for one in cells
+    ]
+    return _table(head, rows, facts, "Training with a validation after each epoch.")
+
+
+def curve(file: Path) -> list[float]:
+    """AP after each epoch, from results.csv."""
+    with file.open(encoding="utf-8", newline="") as rows:
+        return [float(row["metrics/mAP50-95"] or "nan") for row in csv.DictReader(rows)]
+
+
+def cells_chart(cells: Sequence[Cell], path: Path) -> None:
+    """A panel a data set: the mean AP over the seeds against the epochs, and a band from the lowest to the highest."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(one.data for one in cells))
+    figure = Figure(figsize=(5.0 * len(names), 4.0), layout="constrained", dpi=120)
+    for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for number, one in enumerate(c for c in cells if c.data == name):
+            curves = [curve(file) for file in one.curves]
+            epochs = range(1, one.epochs + 1)
+            low, high = ([f(values) for values in zip(*curves, strict=True)] for f in (min, max))
+            mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
+            ax.fill_between(epochs, low, high, alpha=0.25, color=f"C{number}")
+            ax.plot(epochs, mean, color=f"C{number}", label=f"{one.epochs} epochs")
+            for peer in one.peer[:1]:
+                ax.axhline(peer, color=f"C{number}", linestyle="--", label=f"the peer after {one.epochs}")
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("AP50-95 on val")
+        ax.set_ylim(bottom=0)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    figure.savefig(path)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench_parts.export import images_in
-from bench_parts.peer import peer_predictions, train_peer, words
-from bench_parts.problem import draw
-from bench_parts.score import average_precision
-from bench_parts.sides import Side
-from bench_parts.table import Row
+from measure.bench.export import images_in
+from measure.bench.peer import peer_predictions, train_peer, words
+from measure.bench.problem import draw
+from measure.bench.score import average_precision
+from measure.bench.sides import Side
+from measure.bench.table import Row
 
 CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem; 640 px is also what models run at by default
 
