@@ -118,7 +118,7 @@ class Model:
         resume = resuming.find_resume(resolved)
         description, start = self.description, self._checkpoint
         if resume is None:
-            resolved = resolve("train", given, preferred=description.choices)
+            resolved = resolve("train", given, preferred=description.preferred)
         else:
             start = checkpoints.load(resume)
             resolved = resuming.resumed_settings(start, resume, resolved)
@@ -373,7 +373,7 @@ def _fresh(name: str) -> DetectionModel:
 
     path, scale = resolve_model_yaml(name)
     description = read_description(path, scale)
-    _, problems = check("train", description.choices)
+    _, problems = check("train", description.preferred)
     if problems:
         raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
     return DetectionModel(description)
