@@ -159,7 +159,7 @@ class Model:
             spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
         )
         rect = settings.rect and detector.frame is None
-        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect)
+        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         found = validate(
             detector,
             data,
