@@ -350,11 +350,12 @@ def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -
     """
     resolved = resolve("import", {**settings, "weights": weights, "out": out})
     _need_torch("import")
-    from gfldet.imports.yolov8 import check_out, read_yolov8, save_imported
+    from gfldet.imports.registry import read_foreign
+    from gfldet.imports.save import check_out, save_imported
 
     file = Path(resolved.weights)
     target = check_out(resolved.out or file.with_name(f"{file.stem}-gfldet.pt"), resolved.exist_ok)
-    foreign = read_yolov8(file)
+    foreign = read_foreign(file)
     save_imported(foreign, target, resolved.exist_ok)
     tell = teller(resolved.verbose)
     tell(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")

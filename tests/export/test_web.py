@@ -31,6 +31,7 @@ from torch import Tensor
 
 from gfldet import Model
 from gfldet.config.load import resolve
+from gfldet.detect import card as cards
 from gfldet.detect import exported
 from gfldet.errors import OutputError
 from gfldet.export import job, web
@@ -137,6 +138,11 @@ def test_the_folder_holds_the_page_the_model_and_its_card(page: Path) -> None:
     card = exported.load(page / "model.onnx").card
     assert json.loads((page / "card.json").read_text(encoding="utf-8")) == card.to_dict()
     assert (card.layout, card.dynamic, card.conf) == ("detections", "all", 0.001)
+
+
+def test_the_page_knows_the_format_that_is_written() -> None:
+    text = (web.PAGE / "card.js").read_text(encoding="utf-8")
+    assert f'const FORMAT = "{cards.FORMAT}";\nconst VERSION = {cards.VERSION};' in text
 
 
 def test_the_page_asks_for_onnxruntime_web_alone() -> None:
