@@ -133,9 +133,10 @@ class Card:
     def from_text(cls, text: Mapping[str, str], file: str) -> Card:
         """What `to_text` wrote, in this version or an older one; CheckpointError, naming `file`, for a card that is
         missing, later or damaged."""
-        text = _migrated(text, file)
+        version = _version(text, file)
         values: dict[str, Any] = {}
         try:
+            text = _migrated(text, version)
             for field in fields(cls):
                 if field.name in text:
                     kept = text[field.name]
@@ -147,6 +148,8 @@ class Card:
             problem = card.problem()
         except (TypeError, ValueError) as error:
             problem = str(error)
+        except KeyError as error:
+            problem = f"it has no {error}"
         if problem:
             raise CheckpointError(f"{file}: its card is damaged ({problem}); export it anew with gfldet export")
         return card
@@ -173,22 +176,29 @@ class Card:
         return ""
 
 
-def _migrated(text: Mapping[str, str], file: str) -> Text:
-    """A card's text of any version as one of VERSION; CheckpointError where it is no card of ours, or a later one."""
-    name, _, number = text.get("format", "").rpartition("-")
-    if name != FORMAT or not number.isdecimal() or int(number) < 1:
-        found = f"its format is {text['format']!r}" if "format" in text else "it has no card"
+def _version(text: Mapping[str, str], file: str) -> int:
+    """The version of a card's text; CheckpointError where it is no card of ours, or a later one."""
+    told = text.get("format", "")
+    found = re.fullmatch(rf"{FORMAT}-([1-9][0-9]{{0,8}})", told)
+    if found is None:
+        reason = f"its format is {told[:50]!r}" if told else "it has no card"
         raise CheckpointError(
-            f"{file}: not a file that this gfldet exported ({found}, expected '{FORMAT}-{VERSION}'). Export it anew "
+            f"{file}: not a file that this gfldet exported ({reason}, expected '{FORMAT}-{VERSION}'). Export it anew "
             "with gfldet export model=best.pt; weights of YOLOv8 come in by gfldet import weights=FILE out=imported.pt"
         )
-    if int(number) > VERSION:
+    version = int(found[1])
+    if version > VERSION:
         raise CheckpointError(
-            f"{file}: its format is '{name}-{number}', and this gfldet {gfldet.__version__} reads up to "
-            f"'{FORMAT}-{VERSION}'; use the gfldet that wrote it ({text.get('gfldet', 'unknown')}) or a newer one, or "
-            "export it anew with gfldet export model=best.pt"
+            f"{file}: its format is {told!r}, and this gfldet {gfldet.__version__} reads up to '{FORMAT}-{VERSION}'; "
+            f"use the gfldet that wrote it ({text.get('gfldet', 'unknown')}) or a newer one, or export it anew with "
+            "gfldet export model=best.pt"
         )
+    return version
+
+
+def _migrated(text: Mapping[str, str], version: int) -> Text:
+    """A card's text of some version as one of VERSION."""
     of_today = dict(text)
-    for version in range(int(number), VERSION):
-        of_today = {**MIGRATIONS[version](of_today), "format": f"{FORMAT}-{version + 1}"}
+    for number in range(version, VERSION):
+        of_today = {**MIGRATIONS[number](of_today), "format": f"{FORMAT}-{number + 1}"}
     return of_today

@@ -114,3 +114,6 @@ def test_older_cards_are_migrated_in_turn(monkeypatch: pytest.MonkeyPatch) -> No
         assert Card.from_text(text, "x.onnx") == replace(CARD, format="gfldet-export-3")
     with pytest.raises(CheckpointError, match=r"x\.onnx: its format is 'gfldet-export-4', .* up to 'gfldet-export-3'"):
         Card.from_text({**today, "format": "gfldet-export-4"}, "x.onnx")
+    steps[2] = lambda text: {**text, "category_ids": text["ids"]}
+    with pytest.raises(CheckpointError, match=r"x\.onnx: its card is damaged \(it has no 'ids'\); export it anew"):
+        Card.from_text(second, "x.onnx")
