@@ -12,7 +12,7 @@ from gfldet import Model, cli
 from gfldet.config import load as config
 from gfldet.config.assets import cfg_folder, resolve_model_yaml
 from gfldet.errors import ConfigError
-from gfldet.nn.build import CHOICES, Description, read_description
+from gfldet.nn.build import PREFERENCES, Description, read_description
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train.prepare import described_head
@@ -87,7 +87,7 @@ def model_of(tiny_yaml: Path) -> Callable[[str], str]:
         if name != TINY_RETINANET:
             return name
         retinanet = (cfg_folder() / "models" / "retinanet-r18.yaml").read_text(encoding="utf-8")
-        keys = [line for line in retinanet.splitlines() if line.split(":")[0] in ("reg_max", *CHOICES)]
+        keys = [line for line in retinanet.splitlines() if line.split(":")[0] in ("reg_max", *PREFERENCES)]
         graph = tiny_yaml.read_text(encoding="utf-8").replace("reg_max: 8\n", "")
         path = tiny_yaml.with_name(f"{name}.yaml")
         path.write_text("\n".join([*keys, graph]), encoding="utf-8")
