@@ -118,7 +118,7 @@ class Model:
         resume = resuming.find_resume(resolved)
         description, start = self.description, self._checkpoint
         if resume is None:
-            resolved = resolve("train", given, preferred=description.choices)
+            resolved = resolve("train", given, preferred=description.preferred)
         else:
             start = checkpoints.load(resume)
             resolved = resuming.resumed_settings(start, resume, resolved)
@@ -159,7 +159,7 @@ class Model:
             spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
         )
         rect = settings.rect and detector.frame is None
-        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect)
+        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         found = validate(
             detector,
             data,
@@ -350,11 +350,12 @@ def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -
     """
     resolved = resolve("import", {**settings, "weights": weights, "out": out})
     _need_torch("import")
-    from gfldet.imports.yolov8 import check_out, read_yolov8, save_imported
+    from gfldet.imports.registry import read_foreign
+    from gfldet.imports.save import check_out, save_imported
 
     file = Path(resolved.weights)
     target = check_out(resolved.out or file.with_name(f"{file.stem}-gfldet.pt"), resolved.exist_ok)
-    foreign = read_yolov8(file)
+    foreign = read_foreign(file)
     save_imported(foreign, target, resolved.exist_ok)
     tell = teller(resolved.verbose)
     tell(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")
@@ -373,7 +374,7 @@ def _fresh(name: str) -> DetectionModel:
 
     path, scale = resolve_model_yaml(name)
     description = read_description(path, scale)
-    _, problems = check("train", description.choices)
+    _, problems = check("train", description.preferred)
     if problems:
         raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
     return DetectionModel(description)

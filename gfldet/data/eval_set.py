@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.ops import letterbox
-from gfldet.ops.letterbox import Letterbox
+from gfldet.ops.letterbox import PAD_COLOUR, Letterbox
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,7 @@ class EvalSet:
 
     With `rect`, images share a batch when the smallest frame that holds them (sides multiples of `stride`) is the same,
     so that no time goes into padding; without, every frame is `size` (height, width).
+    `pad_colour` is the grey around them.
     """
 
     split: Split
@@ -36,6 +37,7 @@ class EvalSet:
     batch: int
     stride: int
     rect: bool = True
+    pad_colour: int = PAD_COLOUR
 
     def keys(self) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
         """(frame, image numbers) of each batch."""
@@ -53,5 +55,5 @@ class EvalSet:
         frame, numbers = key
         records = tuple(self.split.records[number] for number in numbers)
         boxes = tuple(letterbox.fit(record.height, record.width, frame) for record in records)
-        images = [letterbox.apply(self.store.get(r), b) for r, b in zip(records, boxes, strict=True)]
+        images = [letterbox.apply(self.store.get(r), b, self.pad_colour) for r, b in zip(records, boxes, strict=True)]
         return EvalBatch(np.stack(images), records, boxes)

@@ -15,7 +15,7 @@ from gfldet.data.records import Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import load_split, open_image
 from gfldet.messages import Tell, warn
-from gfldet.ops.letterbox import check_frame
+from gfldet.ops.letterbox import PAD_COLOUR, check_frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +52,15 @@ def read_record(record: Record) -> NDArray[np.uint8]:
     return open_image(record.path)
 
 
-def eval_set(loaded: LoadedSplit, size: tuple[int, int], batch: int, multiple: int, rect: bool) -> EvalSet:
+def eval_set(
+    loaded: LoadedSplit,
+    size: tuple[int, int],
+    batch: int,
+    multiple: int,
+    rect: bool,
+    pad_colour: int = PAD_COLOUR,
+) -> EvalSet:
     """The validation batches: with `rect` in frames as small as the images allow, else all of `size`."""
     if not rect:
         check_frame(size, multiple)
-    return EvalSet(loaded.split, loaded.store, size, batch, multiple, rect)
+    return EvalSet(loaded.split, loaded.store, size, batch, multiple, rect, pad_colour)

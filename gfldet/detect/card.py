@@ -1,12 +1,16 @@
 """The card of an exported file: everything that a program needs to feed it and to read its outputs, as plain text.
 
-It travels inside the file (ONNX metadata, OpenVINO rt_info) under the keys below, and beside a web page as JSON.
+It travels inside the file (ONNX metadata, OpenVINO rt_info) under the keys below, and beside a web page as JSON.  Its
+format has a number.  A change that makes files which a runner of before would read wrongly is a new VERSION, a step in
+MIGRATIONS from the text of the version before, and a file of that version in tests/detect/files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -14,9 +18,12 @@ import gfldet
 from gfldet.errors import CheckpointError
 from gfldet.ops.letterbox import PAD_COLOUR
 
-FORMAT = "gfldet-export-1"
+FORMAT, VERSION = "gfldet-export", 1
+Text = dict[str, str]
+MIGRATIONS: Mapping[int, Callable[[Text], Text]] = {}  # version -> what makes a card of the next one of its text
 Layout = Literal["raw", "decoded", "detections"]
 LAYOUTS: tuple[Layout, ...] = ("raw", "decoded", "detections")
+CHANNELS = ("RGB", "BGR")
 # Outputs by layout, with shapes: B images, A anchor points, C classes, R bins, D detections (0 beyond `count`).
 OUTPUTS: dict[Layout, dict[str, str]] = {
     "raw": {"bins": "B, 4R, A: logits of left, top, right, bottom", "logits": "B, C, A"},
@@ -35,6 +42,35 @@ WEIGHTS_LICENCE = (
 )
 
 
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_NUMBERS = rf"\[{_NUMBER}, {_NUMBER}, {_NUMBER}\]"
+_NORMALISATION = re.compile(rf"x(?: / (?P<one>{_NUMBER}))?|\(x - (?P<mean>{_NUMBERS})\) / (?P<scale>{_NUMBERS})")
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """From grey levels x, 0 to 255, to what a graph takes: (x - mean) / scale, for each channel in the card's order."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def of(cls, normalisation: str) -> Values:
+        """From the card's text: "x", "x / 255" or "(x - [a, b, c]) / [d, e, f]", with any numbers; else ValueError."""
+        found = _NORMALISATION.fullmatch(normalisation)
+        mean, scale = [0.0] * 3, [1.0] * 3
+        if found and found["one"]:
+            scale = [float(found["one"])] * 3
+        elif found and found["mean"]:
+            mean, scale = json.loads(found["mean"]), json.loads(found["scale"])
+        if found is None or 0 in scale or not all(map(math.isfinite, (*mean, *scale))):
+            raise ValueError(
+                f'normalisation {normalisation!r}, expected "x", "x / 255" or "(x - [1, 2, 3]) / [4, 5, 6]" with '
+                "numbers of your own"
+            )
+        return cls(tuple(mean), tuple(scale))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """What an exported file says of itself.
@@ -47,6 +83,9 @@ class Card:
     layout       a key of OUTPUTS
     conf, iou, max_det, agnostic   how detections were chosen, where `layout` is `detections`
     precision    float32, float16 or int8: what the file computes in; inputs and outputs are float32
+    pad_colour   the grey, 0 to 255, around an image in its frame
+    channels     their order in the input
+    normalisation   how grey levels x become the input's values, as `Values.of` reads it
     licence      of the weights
     """
 
@@ -66,12 +105,17 @@ class Card:
     agnostic: bool = False
     precision: Literal["float32", "float16", "int8"] = "float32"
     pad_colour: int = PAD_COLOUR
-    channels: str = "RGB"
+    channels: Literal["RGB", "BGR"] = "RGB"
     normalisation: str = "x / 255"
     model: str = ""
     licence: str = WEIGHTS_LICENCE
     gfldet: str = gfldet.__version__
-    format: str = FORMAT
+    format: str = f"{FORMAT}-{VERSION}"
+
+    @property
+    def values(self) -> Values:
+        """What `normalisation` says."""
+        return Values.of(self.normalisation)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -87,15 +131,12 @@ class Card:
 
     @classmethod
     def from_text(cls, text: Mapping[str, str], file: str) -> Card:
-        """What `to_text` wrote; CheckpointError, naming `file`, for a card that is missing, later or damaged."""
-        if text.get("format") != FORMAT:
-            found = f"its format is {text['format']!r}" if "format" in text else "it has no card"
-            raise CheckpointError(
-                f"{file}: not a file that this gfldet exported ({found}, expected {FORMAT!r}). Export it anew with "
-                "gfldet export model=best.pt; weights of YOLOv8 come in by gfldet import weights=FILE out=imported.pt"
-            )
+        """What `to_text` wrote, in this version or an older one; CheckpointError, naming `file`, for a card that is
+        missing, later or damaged."""
+        version = _version(text, file)
         values: dict[str, Any] = {}
         try:
+            text = _migrated(text, version)
             for field in fields(cls):
                 if field.name in text:
                     kept = text[field.name]
@@ -107,12 +148,14 @@ class Card:
             problem = card.problem()
         except (TypeError, ValueError) as error:
             problem = str(error)
+        except KeyError as error:
+            problem = f"it has no {error}"
         if problem:
             raise CheckpointError(f"{file}: its card is damaged ({problem}); export it anew with gfldet export")
         return card
 
     def problem(self) -> str:
-        """What contradicts itself in the card; empty if nothing does."""
+        """What contradicts itself in the card, or cannot be obeyed; empty if nothing does."""
         sizes = (*self.imgsz, *self.strides, self.multiple, self.reg_max, self.batch)
         if self.layout not in LAYOUTS:
             return f"layout {self.layout!r}, expected one of {', '.join(LAYOUTS)}"
@@ -122,4 +165,40 @@ class Card:
             return f"imgsz {self.imgsz} is no multiple of {self.multiple}"
         if not self.names or len(self.names) != len(self.category_ids):
             return f"{len(self.names)} names and {len(self.category_ids)} category ids"
+        if self.channels not in CHANNELS:
+            return f"channels {self.channels!r}, expected one of {', '.join(CHANNELS)}"
+        if type(self.pad_colour) is not int or not 0 <= self.pad_colour <= 255:
+            return f"pad_colour {self.pad_colour!r}, expected a grey from 0 to 255"
+        try:
+            Values.of(self.normalisation)
+        except ValueError as error:
+            return str(error)
         return ""
+
+
+def _version(text: Mapping[str, str], file: str) -> int:
+    """The version of a card's text; CheckpointError where it is no card of ours, or a later one."""
+    told = text.get("format", "")
+    found = re.fullmatch(rf"{FORMAT}-([1-9][0-9]{{0,8}})", told)
+    if found is None:
+        reason = f"its format is {told[:50]!r}" if told else "it has no card"
+        raise CheckpointError(
+            f"{file}: not a file that this gfldet exported ({reason}, expected '{FORMAT}-{VERSION}'). Export it anew "
+            "with gfldet export model=best.pt; weights of YOLOv8 come in by gfldet import weights=FILE out=imported.pt"
+        )
+    version = int(found[1])
+    if version > VERSION:
+        raise CheckpointError(
+            f"{file}: its format is {told!r}, and this gfldet {gfldet.__version__} reads up to '{FORMAT}-{VERSION}'; "
+            f"use the gfldet that wrote it ({text.get('gfldet', 'unknown')}) or a newer one, or export it anew with "
+            "gfldet export model=best.pt"
+        )
+    return version
+
+
+def _migrated(text: Mapping[str, str], version: int) -> Text:
+    """A card's text of some version as one of VERSION."""
+    of_today = dict(text)
+    for number in range(version, VERSION):
+        of_today = {**MIGRATIONS[number](of_today), "format": f"{FORMAT}-{number + 1}"}
+    return of_today

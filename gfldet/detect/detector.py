@@ -38,6 +38,7 @@ class Detector(Protocol):
     end2end   whether its detections need no NMS
     frame     the only frame (height, width) that it takes; None: it takes any
     device    where it computes: cpu, cuda, ...
+    pad_colour  the grey, 0 to 255, around an image in its frame
     """
 
     @property
@@ -50,6 +51,8 @@ class Detector(Protocol):
     def frame(self) -> tuple[int, int] | None: ...
     @property
     def device(self) -> str: ...
+    @property
+    def pad_colour(self) -> int: ...
 
     def infer(self, images: NDArray[np.uint8]) -> Any:
         """Frames (B, H, W, 3) uint8 RGB -> the model's outputs, for `select`."""

@@ -83,6 +83,10 @@ class ExportedDetector:
     def device(self) -> str:
         return self.engine.device
 
+    @property
+    def pad_colour(self) -> int:
+        return self.card.pad_colour
+
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Frames (B, H, W, 3) -> outputs as the card's layout has them, float32.
 
@@ -90,12 +94,12 @@ class ExportedDetector:
         """
         batch = self.card.batch
         if self.card.dynamic != "none" or len(images) == batch:
-            return self.engine.run(to_input(images))
+            return self.engine.run(planes(images, self.card))
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             blank = np.zeros((batch - len(part), *images.shape[1:]), np.uint8)
-            parts.append(self.engine.run(to_input(np.concatenate((part, blank)))))
+            parts.append(self.engine.run(planes(np.concatenate((part, blank)), self.card)))
         return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in parts[0]}
 
     def select(
@@ -130,14 +134,21 @@ class ExportedDetector:
         return scores, lambda image, points: decode(bins[image][:, points], anchors[points], self.card.reg_max)
 
 
-def to_input(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Frames (B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], a plane at a time: opencv's own blob takes thrice
-    as long."""
-    count, height, width, channels = images.shape
-    out = np.empty((count, channels, height, width), np.float32)
-    for planes, image in zip(out, images, strict=True):
-        for plane, values in zip(planes, cv2.split(image), strict=True):
-            np.multiply(values, np.float32(1 / 255), out=plane)
+def planes(images: NDArray[np.uint8], card: Card) -> NDArray[np.float32]:
+    """Frames (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, with the channels and the values that the card asks for.
+
+    A plane at a time: opencv's own blob takes thrice as long.
+    """
+    count, height, width, _ = images.shape
+    values = card.values
+    order = 1 if card.channels == "RGB" else -1
+    out = np.empty((count, 3, height, width), np.float32)
+    for into, image in zip(out, images, strict=True):
+        split = cv2.split(image)[::order]
+        for plane, greys, mean, scale in zip(into, split, values.mean, values.scale, strict=True):
+            if mean:
+                greys = np.subtract(greys, np.float32(mean), out=plane, dtype=np.float32)
+            np.multiply(greys, np.float32(1 / scale), out=plane, dtype=np.float32)
     return out
 
 

@@ -76,7 +76,7 @@ class Predictor:
         rect = self.rect and self.detector.frame is None
         shape = letterbox.rectangle(height, width, self.size, self.detector.multiple) if rect else self.size
         box = letterbox.fit(height, width, shape)
-        images = np.stack([letterbox.apply(f.image, box) for f in frames])
+        images = np.stack([letterbox.apply(f.image, box, self.detector.pad_colour) for f in frames])
         prepared = time.perf_counter()
         outputs = self.detector.infer(images)
         inferred = time.perf_counter()

@@ -14,6 +14,7 @@ from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.decode import Decoded
 from gfldet.ops.detections import Detections
 from gfldet.ops.images import image_tensor
+from gfldet.ops.letterbox import PAD_COLOUR
 from gfldet.ops.nms import non_max_suppression
 
 
@@ -42,6 +43,10 @@ class TorchDetector:
     @property
     def device(self) -> str:
         return next(self.model.parameters()).device.type
+
+    @property
+    def pad_colour(self) -> int:
+        return PAD_COLOUR
 
     def infer(self, images: NDArray[np.uint8]) -> Decoded:
         """Frames (B, H, W, 3) -> decoded head output, on the model's device."""

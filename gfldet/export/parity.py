@@ -103,7 +103,7 @@ def batches(images: Sequence[NDArray[np.uint8]], card: Card) -> Iterator[NDArray
         count = counts[number % 2]
         for start, size in ((0, count), (count, counts[1 - number % 2])) if number == 0 else ((0, count),):
             picked = [images[(start + i) % len(images)] for i in range(size)]
-            yield np.stack([letterbox.framed(image, frame) for image in picked])
+            yield np.stack([letterbox.framed(image, frame, card.pad_colour) for image in picked])
 
 
 @dataclass(frozen=True, slots=True)

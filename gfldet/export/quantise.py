@@ -50,11 +50,12 @@ def quantised(
 
     class Reader(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            batch = [letterbox.framed(image, card.imgsz) for _, image in zip(range(card.batch), images, strict=False)]
+            some = (image for _, image in zip(range(card.batch), images, strict=False))
+            batch = [letterbox.framed(image, card.imgsz, card.pad_colour) for image in some]
             if not batch:
                 return None
             batch += [batch[-1]] * (card.batch - len(batch))
-            return {INPUT: exported.to_input(np.stack(batch))}
+            return {INPUT: exported.planes(np.stack(batch), card)}
 
     graph = onnx.load(str(file))
     root = logging.getLogger()
@@ -119,5 +120,6 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
 def _measured(file: Path, loaded: LoadedSplit, settings: ExportSettings) -> float:
     """The AP of an exported file on a split."""
     detector = exported.load(file, "cpu", settings.threads)
-    data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, detector.frame is None)
+    rect = detector.frame is None
+    data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
     return validate(detector, data, Selection(**settings.selection()), workers=0, detailed=False).metrics.map

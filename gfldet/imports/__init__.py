@@ -1,1 +1,8 @@
-"""Weights that other programs wrote: read without their code, checked, and turned into checkpoints of ours."""
+"""Weights that other programs wrote: read without their code, checked, and turned into checkpoints of ours.
+
+registry.py  the families of files that can be read, and who reads a file
+foreign.py   what a reader gives, and how it says no
+unpickle.py  an archive of torch.save -> inert records
+save.py      what was read -> a checkpoint of ours
+yolov8/      the family YOLOv8
+"""

@@ -1,4 +1,4 @@
-"""What is read from a foreign file, and how a reader says no."""
+"""What a reader of foreign files gives, how it says no, and the checks that such readers share."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gfldet.nn.build import Description
 
 
 class Refusal(Exception):
-    """Why a file is not taken, without its name, which `yolov8.read_yolov8` adds."""
+    """Why a file is not taken, without its name, which `registry.read_foreign` adds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Foreign:
+class ForeignModel:
     """A detector of another program as a model of ours.
 
     `weights` is a whole state of `DetectionModel(description, names)`, float32 on the CPU.  `imgsz` is (height, width)

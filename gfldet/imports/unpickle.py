@@ -2,8 +2,9 @@
 
 A pickle is a program for a stack machine.  Here that program is read with `pickletools`, and a machine of our own
 carries out the few instructions that build data.  Nothing in it can import or call: a class, a function and a call
-become records of their names, and only names on the lists below are taken at all.  So there is no list of dangerous
-things to keep complete.  Tensors are records too, until `Archive.tensor` is asked for one.
+become records of their names, and only names that tensors need, or that a family of files may have (`Allowed`), are
+taken at all.  So there is no list of dangerous things to keep complete.  Tensors are records too, until
+`Archive.tensor` is asked for one.
 """
 
 from __future__ import annotations
@@ -39,22 +40,6 @@ REBUILT = {
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
 }
-# Beside the classes of modules, what such files hold of settings, devices, paths and numbers: kept as records.
-RECORDED = {
-    "builtins.set",
-    "__builtin__.set",
-    "torch.device",
-    "torch.float16",
-    "torch.float32",
-    "torch.bfloat16",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "_codecs.encode",
-}
-RECORDED_PACKAGES = ("ultralytics.", "torch.nn.modules.")
 MAX_PICKLE = 64 << 20  # bytes; a detector's takes a tenth of a megabyte
 ARCHIVE_VERSION = "3"  # what torch.save has written since its 1.6
 # Instructions that put their argument on the stack, or a value of their own, or a tuple of the last few.
@@ -64,6 +49,16 @@ PLAIN = (
 )
 VALUES: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What pickles of a family of files may name beside tensors, to be kept as records: `names` in full, and all that
+    begins with one of `packages` (each with its last dot)."""
+
+    family: str
+    names: frozenset[str] = frozenset()
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +129,11 @@ class Archive:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Archive]:
+def opened(path: Path, allowed: Allowed) -> Iterator[Archive]:
     """A file of `torch.save`, open for reading.
 
     Raises Refusal for a file that is no such archive, was cut short or is of another version, and for a pickle that
-    names anything beyond the lists above.
+    names anything beyond tensors and what is `allowed`.
     """
     try:
         file = zipfile.ZipFile(path)
@@ -156,7 +151,7 @@ def opened(path: Path) -> Iterator[Archive]:
                     raise Refusal(f"an archive of {record} {told[:20]!r}; {known!r} is what can be read")
         if file.getinfo(found[0]).file_size > MAX_PICKLE:
             raise Refusal(f"data.pkl is larger than {MAX_PICKLE >> 20} MB, which no detector needs")
-        yield Archive(unpickled(_record(file, found[0])), path.stat().st_size, file, prefix)
+        yield Archive(unpickled(_record(file, found[0]), allowed), path.stat().st_size, file, prefix)
 
 
 def _record(file: zipfile.ZipFile, name: str) -> bytes:
@@ -171,12 +166,12 @@ def _record(file: zipfile.ZipFile, name: str) -> bytes:
         raise Refusal(f"the record {name} is damaged ({error})") from error
 
 
-def unpickled(data: bytes) -> Any:
+def unpickled(data: bytes, allowed: Allowed) -> Any:
     """What a pickle builds, as plain data, `Record`, `Name` and `Stored`; nothing is imported or called.
 
     Raises Refusal naming the class, function or instruction that is not taken.
     """
-    machine = _Machine()
+    machine = _Machine(allowed)
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "STOP":
@@ -190,7 +185,8 @@ def unpickled(data: bytes) -> Any:
 class _Machine:
     """The stack, the values set aside (`memo`) and the marks where lists of items begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Allowed) -> None:
+        self.allowed = allowed
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -208,12 +204,12 @@ class _Machine:
         elif name == "MARK":
             self.marks.append(len(self.stack))
         elif name == "GLOBAL":
-            self.stack.append(_name(argument.replace(" ", ".")))
+            self.stack.append(self.named(argument.replace(" ", ".")))
         elif name == "INST":  # the same in one with a call; not written since Python 2, but told by its name too
-            raise Refusal(f"the pickle instruction INST for {_name(argument.replace(' ', '.')).text}")
+            raise Refusal(f"the pickle instruction INST for {self.named(argument.replace(' ', '.')).text}")
         elif name == "STACK_GLOBAL":
             module, attribute = self.popped(2)
-            self.stack.append(_name(f"{module}.{attribute}"))
+            self.stack.append(self.named(f"{module}.{attribute}"))
         elif name not in ("PROTO", "FRAME"):
             self.build(name)
 
@@ -248,6 +244,14 @@ class _Machine:
         else:
             raise Refusal(f"the pickle instruction {name}, which torch.save does not write")
 
+    def named(self, text: str) -> Name:
+        """A class or function by its full name; Refusal for one that is not allowed."""
+        if text in STORAGES or text in REBUILT or text in self.allowed.names or text.startswith(self.allowed.packages):
+            return Name(text)
+        raise Refusal(
+            f"it asks for {text[:100]}, which no {self.allowed.family} checkpoint needs and which could run code"
+        )
+
     def popped(self, count: int) -> list[Any]:
         """The last `count` values, taken off the stack."""
         if len(self.stack) < count:
@@ -262,12 +266,6 @@ class _Machine:
         taken = self.stack[start:]
         del self.stack[start:]
         return taken
-
-
-def _name(text: str) -> Name:
-    if text in STORAGES or text in REBUILT or text in RECORDED or text.startswith(RECORDED_PACKAGES):
-        return Name(text)
-    raise Refusal(f"it asks for {text[:100]}, which no YOLOv8 checkpoint needs and which could run code")
 
 
 def _set(target: Any, key: Any, value: Any) -> None:

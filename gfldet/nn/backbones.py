@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gfldet.nn.blocks import Built, Row
+from gfldet.nn.blocks import Layer, Row
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,10 +41,10 @@ class ResNetFPN(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
     @classmethod
-    def from_row(cls, row: Row) -> Built:
+    def from_row(cls, row: Row) -> Layer:
         module = cls(*row.args)
         width = row.args[1] if len(row.args) > 1 else 256
-        return Built(module, (width,) * 5)
+        return Layer(module, (width,) * 5)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         body = self.body

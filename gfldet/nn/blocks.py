@@ -35,8 +35,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A block made from a row, and the channels that it gives out (of each map, where it gives several)."""
+class Layer:
+    """A row made into a module, and the channels that it gives out (of each map, where it gives several)."""
 
     module: nn.Module
     channels: int | tuple[int, ...]
@@ -46,7 +46,7 @@ class Block(Protocol):
     """What the registry holds."""
 
     @classmethod
-    def from_row(cls, row: Row) -> Built: ...
+    def from_row(cls, row: Row) -> Layer: ...
 
 
 def same_padding(kernel: int, dilation: int = 1) -> int:
@@ -54,28 +54,28 @@ def same_padding(kernel: int, dilation: int = 1) -> int:
     return dilation * (kernel - 1) // 2
 
 
-class Stacked(nn.Module):
+class ChainedBlock(nn.Module):
     """A block made as Class(c_in, c_out, ...); a row's repeats are so many of them, one after the other."""
 
     @classmethod
-    def from_row(cls, row: Row) -> Built:
+    def from_row(cls, row: Row) -> Layer:
         c_out, *rest = row.args
         width = row.width(c_out)
         blocks = [cls(row.channels[0] if i == 0 else width, width, *rest) for i in range(row.repeats)]
-        return Built(blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks), width)
+        return Layer(blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks), width)
 
 
-class Deep(nn.Module):
+class SelfRepeatingBlock(nn.Module):
     """A block made as Class(c_in, c_out, repeats, ...): it repeats something inside."""
 
     @classmethod
-    def from_row(cls, row: Row) -> Built:
+    def from_row(cls, row: Row) -> Layer:
         c_out, *rest = row.args
         width = row.width(c_out)
-        return Built(cls(row.channels[0], width, row.repeats, *rest), width)
+        return Layer(cls(row.channels[0], width, row.repeats, *rest), width)
 
 
-class Conv(Stacked):
+class Conv(ChainedBlock):
     """Convolution without bias, batch norm, SiLU: (B, c_in, H, W) -> (B, c_out, H / stride, W / stride)."""
 
     def __init__(
@@ -119,7 +119,7 @@ def _common_divisor(a: int, b: int) -> int:
     return a
 
 
-class Bottleneck(Stacked):
+class Bottleneck(ChainedBlock):
     """Two convolutions and, where channels match, a shortcut: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Bottleneck(Stacked):
         return x + out if self.add else out
 
 
-class C2f(Deep):
+class C2f(SelfRepeatingBlock):
     """A chain of bottlenecks on one half of the channels, all steps joined: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int = 1, shortcut: bool = False, expansion: float = 0.5) -> None:
@@ -154,7 +154,7 @@ class C2f(Deep):
         return out
 
 
-class C3(Deep):
+class C3(SelfRepeatingBlock):
     """YOLOv5's cross-stage block: a chain of bottlenecks beside a plain branch: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int = 1, shortcut: bool = True, expansion: float = 0.5) -> None:
@@ -170,7 +170,7 @@ class C3(Deep):
         return out
 
 
-class SPPF(Stacked):
+class SPPF(ChainedBlock):
     """Three max-pools in a row, joined: wide context at the coarsest level: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 5) -> None:
@@ -199,14 +199,14 @@ class Concat(nn.Module):
         return torch.cat(list(x), dim=self.dim)
 
     @classmethod
-    def from_row(cls, row: Row) -> Built:
-        return Built(cls(*row.args), sum(row.channels))
+    def from_row(cls, row: Row) -> Layer:
+        return Layer(cls(*row.args), sum(row.channels))
 
 
 class Upsample(nn.Upsample):
     """torch's Upsample, read from a row `[size, scale_factor, mode]`; a YAML's bare `None` arrives as text."""
 
     @classmethod
-    def from_row(cls, row: Row) -> Built:
+    def from_row(cls, row: Row) -> Layer:
         args: list[Any] = [None if value == "None" else value for value in row.args]
-        return Built(cls(*args), row.channels[0])
+        return Layer(cls(*args), row.channels[0])

@@ -1,9 +1,10 @@
 """Model YAML -> layers.  Rows are [from, repeats, module, args]; modules come from the registries below, by name.
 
 A row's `from` is a layer number, -1 for the row above, or a list of them.  Names inside args that are keys of the YAML
-(`nc`, `reg_max`) stand for their values.  To add a block: write it in `blocks` (or elsewhere) and enter it in BLOCKS.
+(`nc`, `reg_max`) stand for their values.  To add a block, a backbone (a block that returns a list of maps) or a head:
+write its class in a module and enter it in BLOCKS or HEADS, one line.
 
-Beside its layers a YAML may say how it is best trained: settings by their names (CHOICES), which the user's own
+Beside its layers a YAML may say how it is best trained: settings by their names (PREFERENCES), which the user's own
 settings override.  They are read here and judged where settings are (`config`).
 """
 
@@ -23,7 +24,7 @@ from gfldet.errors import ConfigError
 from gfldet.nn import blocks
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.blocks import Block, Row
-from gfldet.nn.heads import EndToEnd, GFLHead, SharedHead
+from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, Head, SharedHead
 
 BLOCKS: dict[str, type[Block]] = {
     "Conv": blocks.Conv,
@@ -37,14 +38,14 @@ BLOCKS: dict[str, type[Block]] = {
     "nn.Upsample": blocks.Upsample,
     "ResNetFPN": ResNetFPN,
 }
-HEADS: dict[str, type[GFLHead | SharedHead]] = {
+HEADS: dict[str, type[Head]] = {
     "GFLHead": GFLHead,
     "Detect": GFLHead,  # the name in YAMLs that users of this family already have
     "SharedHead": SharedHead,
 }
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
-CHOICES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
-KEYS = ("nc", "reg_max", "dgqp", "end2end", *CHOICES, *SCALING, "backbone", "head")
+PREFERENCES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
+KEYS = ("nc", "reg_max", "dgqp", "end2end", *PREFERENCES, *SCALING, "backbone", "head")
 MAX_REG_MAX = 256
 
 
@@ -53,7 +54,7 @@ class Description:
     """A model YAML, read and checked: plain data, kept in checkpoints, enough to build the model again.
 
     `depth` multiplies repeats, `width` channels, `max_channels` bounds channels before that.  `dgqp` adds GFLv2's
-    quality predictor to the head, `end2end` makes it an end-to-end one.  `choices` are the settings that the
+    quality predictor to the head, `end2end` makes it an end-to-end one.  `preferred` are the settings that the
     YAML prefers.
     """
 
@@ -66,7 +67,7 @@ class Description:
     rows: tuple[tuple[Any, ...], ...] = field(repr=False)
     dgqp: bool = False
     end2end: bool = False
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    preferred: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -79,7 +80,7 @@ class Description:
             "rows": [list(row) for row in self.rows],
             "dgqp": self.dgqp,
             "end2end": self.end2end,
-            "choices": dict(self.choices),
+            "preferred": dict(self.preferred),
         }
 
     @classmethod
@@ -123,7 +124,7 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
         resolved,
         data.get("dgqp", False),
         data.get("end2end", False),
-        {key: data[key] for key in CHOICES if key in data},
+        {key: data[key] for key in PREFERENCES if key in data},
     )
 
 
@@ -221,9 +222,9 @@ class Graph(nn.Module):
         self._needed = frozenset(s for i, row in enumerate(sources) for s in row if s != i - 1)
 
     @property
-    def head(self) -> GFLHead | SharedHead | EndToEnd:
+    def head(self) -> DetectionHead:
         head = self.layers[-1]
-        assert isinstance(head, (GFLHead, SharedHead, EndToEnd))
+        assert isinstance(head, DetectionHead)
         return head
 
     @property
@@ -283,7 +284,7 @@ def _flat(channels: Iterable[int | tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(c for given in channels for c in (given if isinstance(given, tuple) else (given,)))
 
 
-def _head(description: Description, name: str, channels: tuple[int, ...]) -> nn.Module:
+def _head(description: Description, name: str, channels: tuple[int, ...]) -> DetectionHead:
     """The head of a description, for levels of `channels`."""
     d = description
     one = HEADS[name](d.nc, d.reg_max, channels, d.dgqp)

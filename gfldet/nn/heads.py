@@ -21,33 +21,20 @@ from gfldet.ops.decode import Decoded, decode
 DGQP_TOP = 4  # probabilities of a side that the quality predictor looks at
 
 
-class Head(nn.Module):
-    """What the heads share: maps joined bins first, decoding, prior biases.
+class DetectionHead(nn.Module):
+    """What the rest of the house knows of a head, whichever it is.
 
-    Feature maps (B, c_l, H / s, W / s) -> maps (B, 4R + C, H / s, W / s).  `strides` is set by the builder.  With R = 1
-    a side is one number (its softplus, in strides) instead of a distribution.
+    Feature maps (B, c_l, H / s, W / s) -> maps (B, 4R + C, H / s, W / s), one a level, of which the losses and `decode`
+    make boxes and scores.  An end-to-end head gives two such lists in train mode (see `EndToEnd`).  `strides` are those
+    of the levels; the builder measures and sets them.
     """
 
     end2end = False
-
-    def __init__(self, nc: int, reg_max: int, dgqp: bool) -> None:
-        super().__init__()
-        self.nc = nc
-        self.reg_max = reg_max
-        self.strides: tuple[int, ...] = ()
-        # The bin values, a fixed parameter: the published parameter counts of the YOLOv8 graph include them.
-        self.bins = nn.Parameter(torch.arange(reg_max, dtype=torch.float32), requires_grad=False)
-        self.quality = QualityPredictor(reg_max) if dgqp else None
-
-    def join(self, box: Tensor, cls: Tensor) -> Tensor:
-        """One level's bins (B, 4R, H, W) and class logits (B, C, H, W) -> its map."""
-        if self.quality is not None:
-            cls = joint_logit(cls.float(), self.quality(box).float()).to(cls.dtype)
-        return torch.cat((box, cls), dim=1)
+    strides: tuple[int, ...]
 
     def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
         """Maps (B, 4R + C, H / s, W / s) -> boxes and scores over all points, with `keep_bins` the bins too."""
-        return decode(maps, self.nc, self.bins, self.reg_max, self.strides, keep_bins)
+        raise NotImplementedError
 
     def class_rows(self) -> tuple[str, ...]:
         """Names of the parameters that have a row for each class, relative to the head."""
@@ -66,6 +53,33 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
+
+class Head(DetectionHead):
+    """A head as the registry `build.HEADS` holds it, and what such heads share: maps joined bins first, decoding.
+
+    A new one is a subclass with a forward, `class_rows`, `predicting` and `init_biases`, and with this signature:
+    `channels` are those of the levels that it is given.  With R = 1 a side is one number (its softplus, in strides)
+    instead of a distribution.
+    """
+
+    def __init__(self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False) -> None:
+        super().__init__()
+        self.nc = nc
+        self.reg_max = reg_max
+        self.strides = ()
+        # The bin values, a fixed parameter: the published parameter counts of the YOLOv8 graph include them.
+        self.bins = nn.Parameter(torch.arange(reg_max, dtype=torch.float32), requires_grad=False)
+        self.quality = QualityPredictor(reg_max) if dgqp else None
+
+    def join(self, box: Tensor, cls: Tensor) -> Tensor:
+        """One level's bins (B, 4R, H, W) and class logits (B, C, H, W) -> its map."""
+        if self.quality is not None:
+            cls = joint_logit(cls.float(), self.quality(box).float()).to(cls.dtype)
+        return torch.cat((box, cls), dim=1)
+
+    def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
+        return decode(maps, self.nc, self.bins, self.reg_max, self.strides, keep_bins)
+
     def bins_around(self, half_side: float, stride: int) -> Tensor:
         """Box biases (4R,) of a level whose sides shall start around `half_side` pixels."""
         if self.reg_max == 1:
@@ -80,7 +94,7 @@ class GFLHead(Head):
     """Anchor-free, decoupled: one branch gives R bins for each box side, the other C class-and-quality logits."""
 
     def __init__(self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False) -> None:
-        super().__init__(nc, reg_max, dgqp)
+        super().__init__(nc, reg_max, channels, dgqp)
         box_width = max(16, channels[0] // 4, 4 * reg_max)
         cls_width = max(channels[0], min(nc, 100))
         self.box = nn.ModuleList(_branch(c, box_width, 4 * reg_max) for c in channels)
@@ -113,7 +127,7 @@ class SharedHead(Head):
     def __init__(
         self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False, convolutions: int = 4
     ) -> None:
-        super().__init__(nc, reg_max, dgqp)
+        super().__init__(nc, reg_max, channels, dgqp)
         width = channels[0]
         if set(channels) != {width} or width % GROUPS:
             raise ValueError(
@@ -150,7 +164,7 @@ class SharedHead(Head):
                 bias.copy_(self.bins_around(half_side, stride))
 
 
-class EndToEnd(nn.Module):
+class EndToEnd(DetectionHead):
     """Two heads of one kind: many points answer for a truth in one, a single point in the other.
 
     Train mode: maps of both, as {"one2many": ..., "one2one": ...}; the one-to-one head sees detached features, so that
@@ -179,7 +193,6 @@ class EndToEnd(nn.Module):
         return {"one2many": self.one_to_many(features), "one2one": self.one_to_one([x.detach() for x in features])}
 
     def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
-        """See `Head.decode`."""
         return self.one_to_one.decode(maps, keep_bins)
 
     def class_rows(self) -> tuple[str, ...]:
@@ -190,11 +203,9 @@ class EndToEnd(nn.Module):
         )
 
     def predicting(self) -> list[Tensor]:
-        """See `Head.predicting`."""
         return self.one_to_many.predicting() + self.one_to_one.predicting()
 
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
-        """See `Head.init_biases`."""
         self.one_to_many.init_biases(prior, half_side)
         self.one_to_one.init_biases(prior, half_side)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gfldet.losses.detection import E2EDetectLoss, LossItems, v8DetectionLoss
 from gfldet.nn.build import Description, Graph, build
-from gfldet.nn.heads import EndToEnd, GFLHead, SharedHead
+from gfldet.nn.heads import DetectionHead
 from gfldet.ops.decode import Decoded
 
 Batch = Mapping[str, Tensor]
@@ -71,7 +71,7 @@ class DetectionModel(BaseModel):
         self.graph: Graph = build(description)
 
     @property
-    def head(self) -> GFLHead | SharedHead | EndToEnd:
+    def head(self) -> DetectionHead:
         return self.graph.head
 
     @property
@@ -129,5 +129,5 @@ class DetectionModel(BaseModel):
 
     @torch.no_grad()
     def init_biases(self, prior: float, half_side: float | None) -> None:
-        """See `heads.Head.init_biases`."""
+        """See `heads.DetectionHead.init_biases`."""
         self.head.init_biases(prior, half_side)

@@ -84,17 +84,17 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return out
 
 
-def framed(image: NDArray[np.uint8], frame: tuple[int, int]) -> NDArray[np.uint8]:
+def framed(image: NDArray[np.uint8], frame: tuple[int, int], pad_colour: int = PAD_COLOUR) -> NDArray[np.uint8]:
     """The image (H, W, 3) in a frame (height, width): `fit` and `apply` in one."""
-    return apply(image, fit(image.shape[0], image.shape[1], frame))
+    return apply(image, fit(image.shape[0], image.shape[1], frame), pad_colour)
 
 
-def apply(image: NDArray[np.uint8], box: Letterbox) -> NDArray[np.uint8]:
-    """The image (H, W, 3) in its frame (frame_height, frame_width, 3), padded with grey."""
+def apply(image: NDArray[np.uint8], box: Letterbox, pad_colour: int = PAD_COLOUR) -> NDArray[np.uint8]:
+    """The image (H, W, 3) in its frame (frame_height, frame_width, 3), padded with a grey of 0 to 255."""
     resized = resize(image, box.resized_height, box.resized_width)
     if resized.shape[:2] == (box.frame_height, box.frame_width):
         return resized
-    canvas = np.full((box.frame_height, box.frame_width, image.shape[2]), PAD_COLOUR, dtype=np.uint8)
+    canvas = np.full((box.frame_height, box.frame_width, image.shape[2]), pad_colour, dtype=np.uint8)
     canvas[box.top : box.top + box.resized_height, box.left : box.left + box.resized_width] = resized
     return canvas
 

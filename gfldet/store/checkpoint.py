@@ -16,10 +16,10 @@ import gfldet
 from gfldet.errors import CheckpointError, ConfigError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
-from gfldet.store import runs
+from gfldet.store import migrations, runs
 
 FORMAT = "gfldet-checkpoint"
-VERSION = 1
+VERSION = 2  # older ones are read by `migrations`
 TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
 
 
@@ -78,8 +78,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours; tensors are put on the CPU.
 
-    Raises CheckpointError for a file that is missing, no checkpoint, not ours, of a later version, or that holds
-    anything but tensors and plain data (such a file could run code when loaded, so it is refused unread).
+    Versions before VERSION are migrated.  Raises CheckpointError for a file that is missing, no checkpoint, not ours,
+    of a later version, or that holds anything but tensors and plain data (such a file could run code when loaded, so it
+    is refused unread).
     """
     path = Path(path)
     if not path.is_file():
@@ -89,12 +90,14 @@ def load(path: str | Path) -> Checkpoint:
     payload = _read(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")
-    if payload.get("version") != VERSION:
+    version = payload.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path}: checkpoint version {payload.get('version')!r}; this gfldet {gfldet.__version__} reads version "
-            f"{VERSION}; install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
+            f"{path}: checkpoint version {version!r}; this gfldet {gfldet.__version__} reads versions 1 to {VERSION}; "
+            f"install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
         )
     try:
+        payload = migrations.migrated(payload, VERSION, migrations.STEPS)
         missing = TRAINING_PARTS - (TRAINING_PARTS if payload["training"] is None else payload["training"].keys())
         if missing:
             raise KeyError(*sorted(missing))

@@ -41,9 +41,9 @@ def detector(card: Card) -> ExportedDetector:
     return ExportedDetector(Engine(lambda images: {}, card, "cpu"))
 
 
-def test_input_is_torchs() -> None:
+def test_planes_are_torchs() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    ours = exported.to_input(images)
+    ours = exported.planes(images, CARD)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, image_tensor(torch.from_numpy(images), torch.device("cpu")), rtol=1e-6)
 

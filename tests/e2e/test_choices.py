@@ -41,7 +41,7 @@ def test_a_model_yaml_chooses_and_the_user_wins(
     saved = args_of(model.save_dir)
     assert (saved["cls_loss"], saved["assigner"], saved["box"], saved["dgqp"]) == ("bce", "tal", 2.0, None)
     assert model.model.description.dgqp
-    assert model.model.description.choices == {"cls_loss": "bce", "assigner": "atss", "box": 2.0}
+    assert model.model.description.preferred == {"cls_loss": "bce", "assigner": "atss", "box": 2.0}
 
 
 def test_a_file_of_settings_wins_over_the_model_yaml(

@@ -12,7 +12,7 @@ from gfldet import Model, cli
 from gfldet.config import load as config
 from gfldet.config.assets import cfg_folder, resolve_model_yaml
 from gfldet.errors import ConfigError
-from gfldet.nn.build import CHOICES, Description, read_description
+from gfldet.nn.build import PREFERENCES, Description, read_description
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train.prepare import described_head
@@ -46,9 +46,9 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_settings_of_a_run_serve_to_resume_and_to_repeat_it(name: str, tmp_path: Path) -> None:
     description = description_of(name)
-    run = config.resolve("train", {"model": name, "epochs": 1}, preferred=description.choices)
+    run = config.resolve("train", {"model": name, "epochs": 1}, preferred=description.preferred)
     head = described_head(description, run)
-    assert {n for n, origin in run.origins.items() if origin == "model"} == set(description.choices)
+    assert {n for n, origin in run.origins.items() if origin == "model"} == set(description.preferred)
 
     progress = {"epoch": 1, "step": 1, "best": 0.1, "best_epoch": 0, "seconds": 1.0, "bad_steps": 0}
     last = Checkpoint(head, ("a",), (0,), {}, config.dump(run), training={"progress": progress})
@@ -59,7 +59,7 @@ def test_settings_of_a_run_serve_to_resume_and_to_repeat_it(name: str, tmp_path:
     assert config.dump(resumed) == {**config.dump(run), "epochs": 2}
 
     config.save(run, tmp_path / "args.yaml")
-    repeated = config.resolve("train", {"cfg": tmp_path / "args.yaml"}, preferred=description.choices)
+    repeated = config.resolve("train", {"cfg": tmp_path / "args.yaml"}, preferred=description.preferred)
     assert described_head(description, repeated) == head
     assert config.dump(repeated) == config.dump(run)
     assert repeated.notices == ()
@@ -68,15 +68,15 @@ def test_settings_of_a_run_serve_to_resume_and_to_repeat_it(name: str, tmp_path:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if description_of(name).reg_max == 1])
 def test_what_the_user_gives_now_is_refused_all_the_same(name: str, tmp_path: Path) -> None:
     description = description_of(name)
-    config.save(config.resolve("train", {}, preferred=description.choices), tmp_path / "args.yaml")
-    given = config.resolve("train", {"cfg": tmp_path / "args.yaml", "dfl": 1.0}, preferred=description.choices)
+    config.save(config.resolve("train", {}, preferred=description.preferred), tmp_path / "args.yaml")
+    given = config.resolve("train", {"cfg": tmp_path / "args.yaml", "dfl": 1.0}, preferred=description.preferred)
     with pytest.raises(ConfigError, match="dfl=1 with reg_max=1: a side without bins has no DFL"):
         described_head(description, given)
 
 
 def test_what_a_model_prefers_is_no_reason_to_refuse() -> None:
     gfl = description_of("gfl-r18")
-    settings = config.resolve("train", {"reg_max": 1}, preferred=gfl.choices)
+    settings = config.resolve("train", {"reg_max": 1}, preferred=gfl.preferred)
     assert (settings.dfl, settings.origins["dfl"]) == (0.25, "model")
     assert described_head(gfl, settings).reg_max == 1
 
@@ -87,7 +87,7 @@ def model_of(tiny_yaml: Path) -> Callable[[str], str]:
         if name != TINY_RETINANET:
             return name
         retinanet = (cfg_folder() / "models" / "retinanet-r18.yaml").read_text(encoding="utf-8")
-        keys = [line for line in retinanet.splitlines() if line.split(":")[0] in ("reg_max", *CHOICES)]
+        keys = [line for line in retinanet.splitlines() if line.split(":")[0] in ("reg_max", *PREFERENCES)]
         graph = tiny_yaml.read_text(encoding="utf-8").replace("reg_max: 8\n", "")
         path = tiny_yaml.with_name(f"{name}.yaml")
         path.write_text("\n".join([*keys, graph]), encoding="utf-8")
@@ -119,4 +119,4 @@ def test_train_resume_repeat(
     again = checkpoints.load(folder.parent / "again" / "weights" / "last.pt")
     assert all(value.equal(again.weights[key]) for key, value in first.weights.items())
     assert "without effect" not in capsys.readouterr().err
-    assert Model(folder / "weights" / "best.pt").description.choices == first.description.choices
+    assert Model(folder / "weights" / "best.pt").description.preferred == first.description.preferred

@@ -15,6 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from gfldet import Model
 from gfldet.config.load import resolve
+from gfldet.detect import card as cards
 from gfldet.detect import exported
 from gfldet.errors import OutputError
 from gfldet.export import job, web
@@ -136,6 +138,11 @@ def test_the_folder_holds_the_page_the_model_and_its_card(page: Path) -> None:
     card = exported.load(page / "model.onnx").card
     assert json.loads((page / "card.json").read_text(encoding="utf-8")) == card.to_dict()
     assert (card.layout, card.dynamic, card.conf) == ("detections", "all", 0.001)
+
+
+def test_the_page_knows_the_format_that_is_written() -> None:
+    text = (web.PAGE / "card.js").read_text(encoding="utf-8")
+    assert f'const FORMAT = "{cards.FORMAT}";\nconst VERSION = {cards.VERSION};' in text
 
 
 def test_the_page_asks_for_onnxruntime_web_alone() -> None:
@@ -477,6 +484,68 @@ def test_a_model_of_one_frame_and_a_fixed_batch(
     assert one(browser, "#threshold").get_attribute("value") == "0.3"
     record = look_at(browser, images["tall.png"])["tall.png"]
     compare(record, images["tall.png"], Model(folder / "model.onnx"), 0.3)
+
+
+def site_of(page: Path, modules: Path, folder: Path, **changes: Any) -> Path:
+    """The page with another card, in its own file and in the model's."""
+    import onnx
+
+    shutil.copytree(page, folder)
+    (folder / "node_modules").symlink_to(modules)
+    card = replace(exported.load(page / "model.onnx").card, **changes)
+    (folder / "card.json").write_text(json.dumps(card.to_dict()), encoding="utf-8")
+    graph = onnx.load(str(folder / "model.onnx"))
+    onnx.helper.set_model_props(graph, card.to_text())
+    onnx.save(graph, str(folder / "model.onnx"))
+    return folder
+
+
+@local
+def test_the_page_obeys_its_card(
+    browser: Any,
+    page: Path,
+    tools: tuple[str, str, Path],
+    images: dict[str, Path],
+    tmp_path: Path,
+    serve: Callable[[Path], str],
+) -> None:
+    """In BGR with the grey levels halved, a red picture is a dim blue one to the model, on another grey."""
+    halved = "(x - [0, 10, 0]) / [510, 300.5, 255]"
+    site = site_of(page, tools[2], tmp_path / "bgr", channels="BGR", normalisation=halved, pad_colour=20)
+    open_page(browser, serve(site))
+    set_threshold(browser, 0.01)
+    names = ("large.png", "tall.png")
+    records = look_at(browser, *(images[name] for name in names))
+    plain = Model(page / "model.onnx")
+    for name in names:
+        compare(records[name], images[name], Model(site / "model.onnx"), 0.01)
+        (other,) = plain.predict(str(images[name]), conf=0.01, save=False, verbose=False)
+        assert abs(records[name]["boxes"][0]["score"] - float(other.boxes.conf[0])) > 0.05
+
+
+@local
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"format": "gfldet-export-9"}, "has the format gfldet-export-9, this page reads gfldet-export-1"),
+        ({"channels": "GBR"}, "asks for channels GBR"),
+        ({"normalisation": "x - 1"}, "asks for the normalisation x - 1"),
+        ({"pad_colour": 300}, "asks for the padding 300"),
+    ],
+)
+def test_the_page_refuses_by_name_what_it_cannot_obey(
+    browser: Any,
+    page: Path,
+    tools: tuple[str, str, Path],
+    tmp_path: Path,
+    serve: Callable[[Path], str],
+    changes: dict[str, Any],
+    told: str,
+) -> None:
+    open_page(browser, serve(site_of(page, tools[2], tmp_path / "odd", **changes)))
+    (problem,) = problems(browser)
+    assert told in problem
+    assert "Export the page again" in problem
 
 
 @local

@@ -38,7 +38,7 @@ def test_models_of_the_papers(name: str) -> None:
 def test_deeper_ones_are_described_alike(name: str) -> None:
     small, large = (read_description(*resolve_model_yaml(f"{name}-r{depth}")) for depth in (18, 50))
     assert large.rows[0][3] == ["resnet50", 256]
-    assert (small.reg_max, small.dgqp, small.choices) == (large.reg_max, large.dgqp, large.choices)
+    assert (small.reg_max, small.dgqp, small.preferred) == (large.reg_max, large.dgqp, large.preferred)
 
 
 def test_fused_outputs_are_the_same() -> None:

@@ -147,7 +147,7 @@ BAD_PAYLOADS: dict[str, tuple[Change, str]] = {
     "list": (lambda p: [1, 2], "a torch file, but no gfldet checkpoint"),
     "tensor": (lambda p: torch.zeros(3), "a torch file, but no gfldet checkpoint"),
     "state_dict": (lambda p: p["weights"], "a torch file, but no gfldet checkpoint"),
-    "version": (lambda p: {**p, "version": 99}, r"checkpoint version 99; this gfldet .* reads version 1"),
+    "version": (lambda p: {**p, "version": 99}, r"checkpoint version 99; this gfldet .* reads versions 1 to 2"),
     "no_version": (lambda p: {k: v for k, v in p.items() if k != "version"}, "checkpoint version None"),
     **{
         f"no_{part}": (

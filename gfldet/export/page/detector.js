@@ -1,10 +1,10 @@
 // The model: an image -> boxes, in onnxruntime-web's WebAssembly.
 
+import { inputOf } from "./card.js";
 import { fit, inverse, rectangle, resize } from "./letterbox.js";
 
 const RUNTIME = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
 const MOST_THREADS = 4; // more of them wait for each other on models this small
-const TO_INPUT = Float32Array.from({ length: 256 }, (_, grey) => grey / 255);
 
 // Loads card, runtime and model; `progress` hears the share of the model that has come.  What fails is thrown as an
 // Error whose text a person can act on.
@@ -13,11 +13,12 @@ export async function load(progress) {
     throw new Error("This browser cannot run the model: it lacks WebAssembly or OffscreenCanvas. A newer one can.");
   }
   const card = await (await get("card.json")).json();
+  const planes = inputOf(card);
   const runtime = await loadRuntime();
   const bytes = await read(await get("model.onnx"), progress);
   try {
     const session = await runtime.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
-    return new Detector(card, session, runtime.Tensor);
+    return new Detector(card, planes, session, runtime.Tensor);
   } catch (error) {
     throw new Error(`onnxruntime-web cannot start the model: ${error.message}`);
   }
@@ -54,8 +55,9 @@ async function read(answer, progress) {
 }
 
 class Detector {
-  constructor(card, session, Tensor) {
+  constructor(card, planes, session, Tensor) {
     this.card = card;
+    this.planes = planes;
     this.session = session;
     this.Tensor = Tensor;
     const canvas = new OffscreenCanvas(1, 1);
@@ -69,7 +71,7 @@ class Detector {
     const { imgsz, multiple, dynamic, pad_colour: grey, batch } = this.card;
     const frame = dynamic === "all" ? rectangle(height, width, imgsz, multiple) : imgsz;
     const place = fit(height, width, frame);
-    const input = toInput(this.pixels(bitmap), place, grey, batch);
+    const input = toInput(this.pixels(bitmap), place, grey, batch, this.planes);
     const prepared = performance.now();
     const outputs = await this.session.run({ images: new this.Tensor("float32", input, [batch, 3, ...frame]) });
     const inferred = performance.now();
@@ -91,21 +93,19 @@ class Detector {
   }
 }
 
-// RGBA bytes of an image -> (batch, 3, frameHeight, frameWidth) in [0, 1]: the image first, any others black.
-function toInput(pixels, place, grey, batch) {
+// RGBA bytes of an image -> (batch, 3, frameHeight, frameWidth), as `planes` tell: the image first, any others zero.
+function toInput(pixels, place, grey, batch, planes) {
   const { height, width, frameHeight, frameWidth, resizedHeight, resizedWidth, top, left } = place;
   const resized = resize(pixels, height, width, resizedHeight, resizedWidth);
   const area = frameHeight * frameWidth;
   const input = new Float32Array(batch * 3 * area);
-  input.fill(TO_INPUT[grey], 0, 3 * area);
-  for (let y = 0, p = 0; y < resizedHeight; y++) {
-    let i = (y + top) * frameWidth + left;
-    for (let x = 0; x < resizedWidth; x++, i++, p += 4) {
-      input[i] = TO_INPUT[resized[p]];
-      input[i + area] = TO_INPUT[resized[p + 1]];
-      input[i + 2 * area] = TO_INPUT[resized[p + 2]];
+  planes.forEach(({ source, values }, plane) => {
+    input.fill(values[grey], plane * area, (plane + 1) * area);
+    for (let y = 0, p = source; y < resizedHeight; y++) {
+      let i = plane * area + (y + top) * frameWidth + left;
+      for (let x = 0; x < resizedWidth; x++, i++, p += 4) input[i] = values[resized[p]];
     }
-  }
+  });
   return input;
 }
 

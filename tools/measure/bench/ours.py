@@ -135,7 +135,7 @@ def runtime(file: str, data: str, imgsz: int, repeats: int) -> dict[str, Any]:
     images = [read_image(path) for path in paths]
     sizes = [image.shape for image in images]
     frames = [letterbox.rectangle(s[0], s[1], (imgsz, imgsz), engine.card.multiple) for s in sizes]
-    inputs = [runner.to_input(letterbox.framed(i, f)[None]) for i, f in zip(images, frames, strict=True)]
+    inputs = [runner.planes(letterbox.framed(i, f)[None], engine.card) for i, f in zip(images, frames, strict=True)]
 
     def whole() -> None:
         for _ in model.predict(paths, stream=True, imgsz=imgsz, verbose=False):

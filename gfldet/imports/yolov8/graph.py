@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.errors import ConfigError
 from gfldet.imports.foreign import (
-    Foreign,
+    ForeignModel,
     Refusal,
     check_bins,
     class_names,
@@ -77,7 +77,7 @@ class Formulas:
         return self.of("Mul", x, self.of("Sigmoid", x))
 
 
-def read(path: Path) -> Foreign:
+def read(path: Path) -> ForeignModel:
     """The detector in an ONNX file.
 
     Raises Refusal with the node for which it cannot be taken, and ConfigError where `onnx` is not installed.
@@ -102,7 +102,7 @@ def read(path: Path) -> Foreign:
     convolutions, bins = _convolutions(proto.graph, values)
     model = _recognised(convolutions, bins.numel())
     weights = _weights(model, _matched(model, proto.graph, values, convolutions), values, bins)
-    return Foreign(
+    return ForeignModel(
         model.description,
         class_names(told.get("names"), model.nc) if "names" in told else tuple(model.names.values()),
         weights,
@@ -149,7 +149,7 @@ def _recognised(convolutions: list[Convolution], reg_max: int) -> DetectionModel
     if len(classes) == 1 and ends[classes[0]] == 3 and reg_max <= MAX_REG_MAX and classes[0] <= 100_000:
         for letter in scales_of(yaml):
             description = read_description(yaml, letter, classes[0])
-            description = replace(description, name=f"yolov8{letter}", reg_max=reg_max, choices={})
+            description = replace(description, name=f"yolov8{letter}", reg_max=reg_max, preferred={})
             with torch.device("meta"):  # shapes without memory
                 model = DetectionModel(description)
             if Counter(tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Conv2d)) == shapes:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gfldet.errors import ConfigError
-from gfldet.imports.foreign import Foreign, Refusal, check_bins, class_names, image_size, shown, text
+from gfldet.imports.foreign import ForeignModel, Refusal, check_bins, class_names, image_size, shown, text
 from gfldet.imports.unpickle import Archive, Record, Stored
 from gfldet.nn import blocks
 from gfldet.nn.build import MAX_REG_MAX, Description
@@ -67,7 +67,7 @@ def module_of(record: Any) -> Module:
     return Module(record.kind.rpartition(".")[2], state, children, tensors)
 
 
-def read(archive: Archive, stem: str) -> Foreign:
+def read(archive: Archive, stem: str) -> ForeignModel:
     """The detector in an archive; `stem` names it where it has no name itself.
 
     Raises Refusal with the layer or the entry for which it cannot be taken.
@@ -94,7 +94,7 @@ def read(archive: Archive, stem: str) -> Foreign:
     _compare(model, root)
     weights = _weights(archive, model, root)
     args = [_entries(value) for value in (root.attributes.get("args"), saved.get("train_args"))]
-    return Foreign(
+    return ForeignModel(
         description,
         class_names(root.attributes.get("names"), description.nc),
         weights,

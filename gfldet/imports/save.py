@@ -1,0 +1,39 @@
+"""What was read from a foreign file -> a checkpoint of ours, where the user wants it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gfldet.errors import OutputError
+from gfldet.imports.foreign import ForeignModel
+from gfldet.store import checkpoint as checkpoints
+from gfldet.store.checkpoint import Checkpoint
+
+
+def check_out(out: str | Path, exist_ok: bool = False) -> Path:
+    """Where the checkpoint is to go; OutputError if there is something (unless `exist_ok`) or it could not be
+    written."""
+    out = Path(out)
+    if out.suffix != ".pt":
+        raise OutputError(f"out={out}: a checkpoint's name ends with .pt; choose another out=")
+    if (out.exists() or out.is_symlink()) and not exist_ok:
+        raise OutputError(f"out={out}: exists; choose another out=, or exist_ok=true to write over it")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"out={out}: {out.parent} is no folder that can be written to; make it, or choose another")
+    return out
+
+
+def save_imported(foreign: ForeignModel, out: str | Path, exist_ok: bool = False) -> Path:
+    """Write a checkpoint that `Model(...)` and `pretrained=` take; the path it went to.
+
+    It is written aside and renamed, so that there is a whole file or none.  Raises OutputError as `check_out` does, and
+    when the disk is full.
+    """
+    path = check_out(out, exist_ok)
+    settings = {} if foreign.imgsz is None else {"imgsz": list(foreign.imgsz)}
+    numbers = tuple(range(len(foreign.names)))
+    licence = f"These weights were brought in: their licence is {foreign.licence or 'not told in their file'}."
+    saved = Checkpoint(foreign.description, foreign.names, numbers, foreign.weights, settings, licence=licence)
+    checkpoints.save(path, saved)
+    return path
