@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 import gfldet
+from gfldet.config.groups import GeneralGroup
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, GeneralGroup, Settings, settings_of
+from gfldet.config.schema import COMMANDS, Settings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 

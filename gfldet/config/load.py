@@ -15,15 +15,14 @@ from typing import Any, Literal, overload
 
 import yaml
 
+from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
     COMMANDS,
-    AugmentationGroup,
     ExportSettings,
     ImportSettings,
     Origin,
     PredictSettings,
-    Setting,
     Settings,
     TrainSettings,
     ValSettings,

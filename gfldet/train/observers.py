@@ -86,7 +86,7 @@ class ResultsCsv(Observer):
     """results.csv in the run folder, a row an epoch; of a resumed run the rows of the epochs done are kept."""
 
     def __init__(self) -> None:
-        self._path = Path(RESULTS)
+        self._path: Path | None = None  # until the run has begun there is no folder to write to
         self._rows: list[dict[str, str]] = []
 
     def begin(self, facts: RunFacts) -> None:
@@ -94,6 +94,8 @@ class ResultsCsv(Observer):
         self._rows = _rows(self._path, facts.epoch) if facts.epoch else []
 
     def epoch(self, report: EpochReport) -> None:
+        if self._path is None:
+            return
         m = report.metrics
         values = (m.precision, m.recall, m.map50, m.map75, m.map) if m else (math.nan,) * 5
         numbers = (*(report.losses[item] for item in ITEMS), *values)
