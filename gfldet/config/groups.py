@@ -215,6 +215,12 @@ class AugmentationGroup:
     augment: str | Callable[..., Any] = _setting(
         "default", Augment("default", "none", true="default", false="none"), "what changes the training images"
     )
+    augment_at: str = _setting(
+        "instead",
+        Choice("instead", "before", "after"),
+        "where an augmentation of your own works: instead of the default one, before it on each image, or after it on "
+        "the finished frame",
+    )
     mosaic: float = _setting(1.0, _SHARE, "chance that four images are put together", "probability")
     mixup: float = _setting(0.0, _SHARE, "chance that two images are blended", "probability")
     close_mosaic: float = _setting(

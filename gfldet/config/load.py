@@ -245,8 +245,11 @@ def _idle(settings: Settings) -> list[str]:
     """A line for each setting that the user gives now and another one switches off."""
     lines = []
     if isinstance(settings, TrainSettings):
-        moves = sorted({s.name for s in settings_of(AugmentationGroup)} & settings.explicit - {"augment"})
-        if settings.augment != "default" and moves:
+        moves = sorted({s.name for s in settings_of(AugmentationGroup)} & settings.explicit - {"augment", "augment_at"})
+        own = callable(settings.augment)
+        if "augment_at" in settings.explicit and not own:
+            lines.append("augment_at: without effect without an augmentation of your own, augment=FUNCTION from Python")
+        if settings.augment != "default" and moves and not (own and settings.augment_at != "instead"):
             lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:
             lines.append("patience: without effect beside val=false")

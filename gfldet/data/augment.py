@@ -1,4 +1,4 @@
-"""Augmentation: samples in, one sample of the training frame out.  Pure functions of a sample and a random generator.
+"""Augmentation: what was drawn (`data.draw`) is applied to samples.  Pure functions: no random numbers here.
 
 Every source image goes straight into the part of the output canvas that it fills, by a resize (where it is turned or
 sheared, by an affine warp): a mosaic writes each output pixel once, instead of pasting four full images on a double
@@ -15,78 +15,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.errors import DataError
+from gfldet.data.draw import Colour, Drawn, Layout, Placed
+from gfldet.data.sample import Boxes, Image, Sample
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import PAD_COLOUR
 
-Boxes = NDArray[np.float32]
-Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """An image (H, W, 3) uint8 RGB, its boxes (M, 4) and ignore regions (K, 4), float32 xyxy px, and classes (M,)."""
-
-    image: Image
-    boxes: Boxes
-    classes: NDArray[np.int64]
-    ignore: Boxes
-
-
-# A user's own: (sample as read, random generator to draw from) -> sample; the sample may be written into.
-CustomAugment = Callable[[Sample, np.random.Generator], Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """How strongly, each switched off by 0.  Names and units are those of the settings (`gfldet help train`)."""
-
-    mosaic: float = 1.0
-    mixup: float = 0.0
-    hsv_h: float = 0.015
-    hsv_s: float = 0.7
-    hsv_v: float = 0.4
-    degrees: float = 0.0
-    translate: float = 0.1
-    scale: float = 0.5
-    shear: float = 0.0
-    flipud: float = 0.0
-    fliplr: float = 0.5
-
-    def without_mosaic(self) -> Augmentation:
-        """As this, but single images only: for the last part of a run, so that it ends on images as they are."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return Augmentation(**{**fields, "mosaic": 0.0, "mixup": 0.0})
-
-
-NO_AUGMENTATION = Augmentation(**dict.fromkeys(Augmentation.__slots__, 0.0))
 
 # A box that the frame cuts is no longer an object below these.  One that it does not cut stays, however small.
 MIN_SIDE = 2.0  # px
 MIN_VISIBLE = 0.1  # share of its area
 
 
-def augmented(
-    first: Sample,
-    draw: Callable[[], Sample],
-    frame: tuple[int, int],
-    how: Augmentation,
-    rng: np.random.Generator,
-) -> Sample:
-    """A training sample of `frame` (height, width) made from `first` and, for mosaic and mixup, samples from `draw`."""
-    out = _base(first, draw, frame, how, rng)
-    if how.mixup and rng.random() < how.mixup:
-        out = mixup(out, _base(draw(), draw, frame, how, rng), rng)
-    return jitter_colour(out, how, rng)
+def apply(drawn: Drawn, source: Callable[[int], Sample], frame: tuple[int, int]) -> Sample:
+    """The training sample of `frame` (height, width) that was drawn; `source` gives the images by their numbers."""
+    out = lay_out(drawn.layout, source, frame)
+    if drawn.other is not None:
+        out = mixup(out, lay_out(drawn.other, source, frame), drawn.share)
+    return out if drawn.colour is None else change_colour(out, drawn.colour)
 
 
-def _base(
-    first: Sample, draw: Callable[[], Sample], frame: tuple[int, int], how: Augmentation, rng: np.random.Generator
-) -> Sample:
-    if how.mosaic and rng.random() < how.mosaic:
-        return mosaic([first, draw(), draw(), draw()], frame, how, rng)
-    return single(first, frame, how, rng)
+def lay_out(layout: Layout, source: Callable[[int], Sample], frame: tuple[int, int]) -> Sample:
+    """One image, or four around a centre, in the frame."""
+    samples = [source(placed.image) for placed in layout.images]
+    if layout.centre is None:
+        return single(samples[0], layout.images[0], frame)
+    return mosaic(samples, layout.images, layout.centre, frame)
 
 
 def letterboxed(sample: Sample, frame: tuple[int, int]) -> Sample:
@@ -98,54 +52,55 @@ def letterboxed(sample: Sample, frame: tuple[int, int]) -> Sample:
     )
 
 
-def single(sample: Sample, frame: tuple[int, int], how: Augmentation, rng: np.random.Generator) -> Sample:
-    """One image in the frame under a random affine map (centred, then shifted by up to `translate` of the frame)."""
-    linear, extent = _random_linear(sample.image, frame, how, rng)
-    shift = (np.array(frame[::-1]) - extent) / 2 + rng.uniform(-how.translate, how.translate, 2) * frame[::-1]
+def single(sample: Sample, placed: Placed, frame: tuple[int, int]) -> Sample:
+    """One image in the frame under an affine map: centred, then shifted."""
+    linear, extent = _linear(sample.image, placed, frame)
+    sides = np.array(frame[::-1])
+    shift = (sides - extent) / 2 + np.array(placed.shift) * sides
     canvas = np.full((*frame, 3), PAD_COLOUR, dtype=np.uint8)
     return _join(canvas, [_warp(sample, _positioned(linear, sample.image, shift), canvas, (0, 0))])
 
 
-def mosaic(samples: Sequence[Sample], frame: tuple[int, int], how: Augmentation, rng: np.random.Generator) -> Sample:
-    """Four images around a random centre, each scaled, flipped and (where it is larger than its quarter) cropped anew.
+def mosaic(
+    samples: Sequence[Sample], images: Sequence[Placed], centre: tuple[float, float], frame: tuple[int, int]
+) -> Sample:
+    """Four images around a centre, each scaled, flipped and (where it is larger than its quarter) cropped anew.
 
     An image smaller than its quarter touches the centre and leaves grey outside, so that it is whole.
     """
     height, width = frame
-    cx, cy = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
+    cx, cy = int(centre[0] * width), int(centre[1] * height)
     canvas = np.full((height, width, 3), PAD_COLOUR, dtype=np.uint8)
     parts = []
-    for sample, (x0, x1, inner_x), (y0, y1, inner_y) in (
-        (samples[0], (0, cx, 1), (0, cy, 1)),
-        (samples[1], (cx, width, 0), (0, cy, 1)),
-        (samples[2], (0, cx, 1), (cy, height, 0)),
-        (samples[3], (cx, width, 0), (cy, height, 0)),
-    ):
-        linear, extent = _random_linear(sample.image, frame, how, rng)
+    quarters = (
+        ((0, cx, 1), (0, cy, 1)),
+        ((cx, width, 0), (0, cy, 1)),
+        ((0, cx, 1), (cy, height, 0)),
+        ((cx, width, 0), (cy, height, 0)),
+    )
+    for sample, placed, ((x0, x1, inner_x), (y0, y1, inner_y)) in zip(samples, images, quarters, strict=True):
+        linear, extent = _linear(sample.image, placed, frame)
         slack = np.array([x1 - x0, y1 - y0]) - extent
-        shift = np.where(slack < 0, rng.random(2) * slack, slack * (inner_x, inner_y))
+        shift = np.where(slack < 0, np.array(placed.shift) * slack, slack * (inner_x, inner_y))
         matrix = _positioned(linear, sample.image, shift)
         parts.append(_warp(sample, matrix, canvas[y0:y1, x0:x1], (x0, y0)))
     return _join(canvas, parts)
 
 
-def mixup(a: Sample, b: Sample, rng: np.random.Generator) -> Sample:
-    """Two samples of one size, blended about half and half; the truths of both stay (Zhang et al., 2019)."""
-    share = float(rng.beta(8.0, 8.0))
+def mixup(a: Sample, b: Sample, share: float) -> Sample:
+    """Two samples of one size, blended; the truths of both stay (Zhang et al., Bag of freebies, 2019)."""
     image: Image = cv2.addWeighted(a.image, share, b.image, 1 - share, 0.0)  # type: ignore[assignment]
     return _join(image, [a, b])
 
 
-def jitter_colour(sample: Sample, how: Augmentation, rng: np.random.Generator) -> Sample:
-    """Hue turned by U(-1, 1) * hsv_h of the circle, saturation and value times 1 + U(-1, 1) * (hsv_s, hsv_v).
+def change_colour(sample: Sample, colour: Colour) -> Sample:
+    """The sample with hue, saturation and value changed.
 
     Departure from a round trip through HSV: the three are linear maps of RGB (a rotation about the grey axis, a scaling
     away from it, a scaling from black), so one matrix does them all, in an eighth of the time and without hue's steps.
     """
-    if not (how.hsv_h or how.hsv_s or how.hsv_v):
-        return sample
-    hue, saturation, value = rng.uniform(-1, 1, 3) * (2 * math.pi * how.hsv_h, how.hsv_s, how.hsv_v)
-    image: Image = cv2.transform(sample.image, colour_matrix(hue, 1 + saturation, 1 + value))  # type: ignore[assignment]
+    matrix = colour_matrix(colour.hue, colour.saturation, colour.value)
+    image: Image = cv2.transform(sample.image, matrix)  # type: ignore[assignment]
     return Sample(image, sample.boxes, sample.classes, sample.ignore)
 
 
@@ -157,54 +112,16 @@ def colour_matrix(hue: float, saturation: float, value: float) -> Matrix:
     return value * (grey + saturation * (np.eye(3) - grey)) @ turn
 
 
-def checked(sample: object, name: str, number_of_classes: int) -> Sample:
-    """What a user's own augmentation returned, if it is a usable sample; else a DataError that says what is wrong."""
-    if not isinstance(sample, Sample):
-        raise DataError(f"augment {name}: returned {type(sample).__name__}; return a gfldet.data.augment.Sample")
-    image, classes = np.asarray(sample.image), np.asarray(sample.classes).reshape(-1)
-    boxes, ignore = (_rows_of_four(array) for array in (sample.boxes, sample.ignore))
-    problems = []
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        problems.append(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3), RGB")
-    for what, array in (("boxes", boxes), ("ignore", ignore)):
-        if array is None:
-            problems.append(f"{what}: expected finite numbers (M, 4), left, top, right, bottom in pixels")
-        elif (array[:, 2:] < array[:, :2]).any():
-            bad = array[(array[:, 2:] < array[:, :2]).any(1)][0].tolist()
-            problems.append(f"{what}: {bad} is no left, top, right, bottom in pixels")
-    if boxes is not None and len(boxes) != len(classes):
-        problems.append(f"{len(boxes)} boxes but {len(classes)} classes")
-    if not np.isin(classes, np.arange(number_of_classes)).all():
-        problems.append(f"classes {classes.tolist()}; expected whole numbers from 0 to {number_of_classes - 1}")
-    if problems or boxes is None or ignore is None:
-        raise DataError(f"augment {name}: " + "; ".join(problems))
-    return Sample(np.ascontiguousarray(image), boxes, classes.astype(np.int64), ignore)
-
-
-def _rows_of_four(array: object) -> Boxes | None:
-    """An array as (M, 4) float32, also an empty one of any shape; None if it is no such thing, or not finite."""
-    try:
-        rows = np.asarray(array, dtype=np.float32)
-    except (TypeError, ValueError):
-        return None
-    rows = rows.reshape(0, 4) if not rows.size else rows
-    return rows if rows.ndim == 2 and rows.shape[1] == 4 and np.isfinite(rows).all() else None
-
-
-def _random_linear(
-    image: Image, frame: tuple[int, int], how: Augmentation, rng: np.random.Generator
-) -> tuple[Matrix, Matrix]:
-    """A random linear map (2, 2): fit to the frame, scale, rotation, shear, flips; and the image extent (2,)."""
+def _linear(image: Image, placed: Placed, frame: tuple[int, int]) -> tuple[Matrix, Matrix]:
+    """The linear map (2, 2) of a placed image: fit to the frame, scale, rotation, shear, flips; its extent (2,), px."""
     height, width = image.shape[:2]
-    scale = min(frame[0] / height, frame[1] / width) * rng.uniform(1 - how.scale, 1 + how.scale)
-    angle = math.radians(rng.uniform(-how.degrees, how.degrees))
-    shear_x, shear_y = (math.tan(math.radians(s)) for s in rng.uniform(-how.shear, how.shear, 2))
+    scale = min(frame[0] / height, frame[1] / width) * placed.scale
+    angle = math.radians(placed.degrees)
+    shear_x, shear_y = (math.tan(math.radians(s)) for s in placed.shear)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, shear_x], [shear_y, 1.0]])
-    if how.fliplr and rng.random() < how.fliplr:
-        linear[:, 0] *= -1
-    if how.flipud and rng.random() < how.flipud:
-        linear[:, 1] *= -1
+    linear[:, 0] *= -1 if placed.mirrored else 1
+    linear[:, 1] *= -1 if placed.flipped else 1
     return linear, np.abs(linear) @ np.array([width, height], dtype=np.float64)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.data.augment import Sample
 from gfldet.data.records import Record
+from gfldet.data.sample import Sample
 from gfldet.ops import letterbox
 
 

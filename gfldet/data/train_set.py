@@ -8,60 +8,66 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfldet.data.augment import Augmentation, CustomAugment, Sample, augmented, checked, letterboxed
+from gfldet.data.augment import apply, letterboxed
+from gfldet.data.draw import Augmentation, Drawn, draw
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Split
+from gfldet.data.sample import CustomAugment, Sample, customised
 from gfldet.data.sampling import epoch_images
 from gfldet.ops.images import image_tensor
 
-ORDER, SAMPLES = 0, 1  # first numbers of the random streams drawn from one seed
+ORDER, SAMPLES, CUSTOM = 0, 1, 2  # second numbers of the random streams drawn from one seed
+CustomAt = Literal["instead", "before", "after"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainBatch:
-    """A training batch on the CPU: images (B, H, W, 3) uint8; truths and ignore regions flat over the batch, boxes xywh
-    normalised to the frame; `files` names the images that begin each sample, for messages."""
+    """A training batch on the CPU: images (B, H, W, 3) uint8; truths and ignore regions flat over the batch.
+
+    Their boxes (N, 4) and (K, 4) are xyxy in px of the frame.  `files` names the image that begins each sample.
+    """
 
     images: Tensor
     batch_idx: Tensor
     cls: Tensor
-    bboxes: Tensor
+    boxes_px: Tensor
     ignore_idx: Tensor
-    ignore_bboxes: Tensor
+    ignore_px: Tensor
     files: tuple[str, ...]
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
-        """The batch dict that `DetectionModel` takes; images become float in [0, 1], (B, 3, H, W), channels last."""
+        """The batch dict that `DetectionModel` takes; images become float in [0, 1], (B, 3, H, W), channels last.
+
+        Boxes stay in px, as the criterion computes with them; dicts of a user's own hold `bboxes`, normalised.
+        """
         images = image_tensor(self.images, device)
-        rest = {name: getattr(self, name) for name in ("batch_idx", "cls", "bboxes", "ignore_idx", "ignore_bboxes")}
+        rest = {name: getattr(self, name) for name in ("batch_idx", "cls", "boxes_px", "ignore_idx", "ignore_px")}
         return {"img": images, **{name: value.to(device, non_blocking=True) for name, value in rest.items()}}
 
 
 def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:
     """Samples of one frame size -> a batch."""
-    height, width = samples[0].image.shape[:2]
 
     def index(counts: list[int]) -> Tensor:
         return torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts))
 
-    def normalised(boxes: list[NDArray[np.float32]]) -> Tensor:
-        flat = torch.from_numpy(np.concatenate(boxes)).reshape(-1, 4)
-        low, high = flat[:, :2], flat[:, 2:]
-        return torch.cat(((low + high) / 2, high - low), dim=1) / torch.tensor([width, height, width, height])
+    def flat(boxes: list[NDArray[np.float32]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(boxes)).reshape(-1, 4)
 
     return TrainBatch(
         images=torch.from_numpy(np.stack([s.image for s in samples])),
         batch_idx=index([len(s.boxes) for s in samples]),
         cls=torch.from_numpy(np.concatenate([s.classes for s in samples])).reshape(-1, 1),
-        bboxes=normalised([s.boxes for s in samples]),
+        boxes_px=flat([s.boxes for s in samples]),
         ignore_idx=index([len(s.ignore) for s in samples]),
-        ignore_bboxes=normalised([s.ignore for s in samples]),
+        ignore_px=flat([s.ignore for s in samples]),
         files=tuple(files),
     )
 
@@ -70,7 +76,9 @@ def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:
 class TrainSet:
     """The training images as augmented batches of `frame` (height, width).
 
-    `repeats` (n,) says how often an epoch shows each image (see `sampling`); None: once.
+    `custom` is a user's own augmentation; `custom_at` tells where it works: instead of `augmentation`, before it on
+    each image as read, or after it on the finished frame.  `repeats` (n,) tells how often an epoch shows each image
+    (see `sampling`); None: once.
     """
 
     split: Split
@@ -80,6 +88,7 @@ class TrainSet:
     seed: int
     augmentation: Augmentation
     custom: CustomAugment | None = None
+    custom_at: CustomAt = "instead"
     repeats: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
@@ -109,20 +118,26 @@ class TrainSet:
 
     def sample(self, epoch: int, number: int, augmentation: Augmentation) -> Sample:
         """Image `number` (modulo their count n) as epoch `epoch` shows it."""
-        rng = np.random.default_rng((self.seed, SAMPLES, epoch, number))
-        records = self.split.records
-        first = self.store.sample(records[number % len(records)])
-        if self.custom is not None:
-            name = getattr(self.custom, "__name__", type(self.custom).__name__)
-            made = checked(self.custom(_writable(first), rng), name, len(self.split.names))
-            return letterboxed(made, self.frame)
+        records, custom = self.split.records, self.custom
 
-        def draw() -> Sample:
-            return self.store.sample(records[rng.integers(len(records))])
+        def read(image: int) -> Sample:
+            return self.store.sample(records[image])
 
-        return augmented(first, draw, self.frame, augmentation, rng)
+        if custom is None:
+            return apply(self.drawn(epoch, number, augmentation), read, self.frame)
+        own = np.random.default_rng((self.seed, CUSTOM, epoch, number))  # apart from ours
 
+        def changed(sample: Sample) -> Sample:
+            return customised(sample, custom, own, len(self.split.names))
 
-def _writable(sample: Sample) -> Sample:
-    """A copy that a user's function may write into."""
-    return Sample(sample.image.copy(), sample.boxes.copy(), sample.classes.copy(), sample.ignore.copy())
+        if self.custom_at == "instead":
+            return letterboxed(changed(read(number % len(records))), self.frame)
+        drawn = self.drawn(epoch, number, augmentation)
+        if self.custom_at == "before":
+            return apply(drawn, lambda image: changed(read(image)), self.frame)
+        return letterboxed(changed(apply(drawn, read, self.frame)), self.frame)
+
+    def drawn(self, epoch: int, number: int, augmentation: Augmentation) -> Drawn:
+        """What is drawn by lot for that sample, before any pixel is touched."""
+        n = len(self.split.records)
+        return draw(number % n, n, augmentation, np.random.default_rng((self.seed, SAMPLES, epoch, number)))

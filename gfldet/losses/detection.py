@@ -109,7 +109,8 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
         """The loss of per-level maps (B, 4R + C, H, W) on a batch dict.
 
         The batch holds `batch_idx` (N,), `cls` (N, 1), `bboxes` (N, 4) xywh normalised to the input's width and height,
-        and optionally `ignore_idx` (K,), `ignore_bboxes` (K, 4) in the same form.
+        and optionally `ignore_idx` (K,), `ignore_bboxes` (K, 4) in the same form.  `boxes_px` and `ignore_px`, xyxy in
+        px of the input, take the place of the normalised ones where they are there: our own batches hold these.
         """
         head = split_maps(maps, self.reg_max, self.strides)
         size = (head.levels[0].width * head.levels[0].stride, head.levels[0].height * head.levels[0].stride)
@@ -208,9 +209,8 @@ def reach_of(reg_max: int) -> float:
 
 def truths_of(batch: Mapping[str, Tensor], size: tuple[int, int], device: torch.device) -> Truths:
     """The batch dict's truths in pixels of an input of `size` (width, height)."""
-    scale = torch.tensor([*size, *size], dtype=torch.float32, device=device)
     return Truths(
-        boxes=xywh_to_xyxy(batch["bboxes"].to(device).float().reshape(-1, 4)) * scale,
+        boxes=_corners_in_px(batch, "boxes_px", "bboxes", size, device),
         classes=batch["cls"].to(device).reshape(-1).long(),
         image=batch["batch_idx"].to(device).reshape(-1).long(),
     )
@@ -218,11 +218,20 @@ def truths_of(batch: Mapping[str, Tensor], size: tuple[int, int], device: torch.
 
 def _ignored(batch: Mapping[str, Tensor], size: tuple[int, int], points: Tensor) -> tuple[Tensor, Tensor]:
     """Image and point (P,) of every point inside an ignore region of its image."""
-    if "ignore_bboxes" not in batch or not len(batch["ignore_bboxes"]):
+    if not len(batch.get("ignore_idx", ())):
         nothing = torch.zeros(0, dtype=torch.int64, device=points.device)
         return nothing, nothing
-    scale = torch.tensor([*size, *size], dtype=torch.float32, device=points.device)
-    regions = xywh_to_xyxy(batch["ignore_bboxes"].to(points.device).float()) * scale
+    regions = _corners_in_px(batch, "ignore_px", "ignore_bboxes", size, points.device)
     sides = xyxy_to_ltrb(points[None], regions[:, None])  # (K, A, 4); regions are few, unlike truths
     region, point = (sides.amin(-1) > 0).nonzero(as_tuple=True)
     return batch["ignore_idx"].to(points.device).long()[region], point
+
+
+def _corners_in_px(
+    batch: Mapping[str, Tensor], px: str, normalised: str, size: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Boxes (N, 4) xyxy in px: those under the key `px`, or else the xywh under `normalised`, converted."""
+    if px in batch:
+        return batch[px].to(device).float().reshape(-1, 4)
+    scale = torch.tensor([*size, *size], dtype=torch.float32, device=device)
+    return xywh_to_xyxy(batch[normalised].to(device).float().reshape(-1, 4)) * scale

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 from tqdm import tqdm
 
 from gfldet.data.train_set import TrainBatch
@@ -139,11 +138,9 @@ class BatchPictures(Observer):
 
 def _tiles(batch: TrainBatch) -> list[Tile]:
     images = batch.images.numpy()
-    size = np.array([images.shape[2], images.shape[1]] * 2, dtype=np.float32)
-    boxes, owner, classes = batch.bboxes.numpy() * size, batch.batch_idx.numpy(), batch.cls.numpy()[:, 0]
-    corners = np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
+    boxes, owner, classes = batch.boxes_px.numpy(), batch.batch_idx.numpy(), batch.cls.numpy()[:, 0]
     return [
-        Tile(image, corners[owner == i], classes[owner == i], caption=name)
+        Tile(image, boxes[owner == i], classes[owner == i], caption=name)
         for i, (image, name) in enumerate(zip(images, batch.files, strict=True))
     ]
 

@@ -11,7 +11,7 @@ import torch
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
-from gfldet.data.augment import NO_AUGMENTATION, Augmentation
+from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.load import LoadedSplit, eval_set, load_images
 from gfldet.data.records import Split
 from gfldet.data.sampling import repeat_factors
@@ -137,12 +137,22 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     """The training batches, augmented as the settings tell."""
     custom = settings.augment if callable(settings.augment) else None
     augmentation = NO_AUGMENTATION
-    if settings.augment == "default":
+    if settings.augment == "default" or (custom is not None and settings.augment_at != "instead"):
         names = [field.name for field in dataclasses.fields(Augmentation)]
         augmentation = Augmentation(**{name: getattr(settings, name) for name in names})
     repeats = repeat_factors(loaded.split, settings.repeat_share) if settings.repeat_share else None
     frame = settings.height_width
-    return TrainSet(loaded.split, loaded.store, frame, settings.batch, settings.seed, augmentation, custom, repeats)
+    return TrainSet(
+        loaded.split,
+        loaded.store,
+        frame,
+        settings.batch,
+        settings.seed,
+        augmentation,
+        custom,
+        settings.augment_at,  # type: ignore[arg-type]
+        repeats,
+    )
 
 
 def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, tell: Tell) -> str:

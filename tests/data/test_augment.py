@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gfldet.data.augment import (
-    NO_AUGMENTATION,
-    Augmentation,
-    Sample,
-    augmented,
-    checked,
-    colour_matrix,
-    jitter_colour,
-    letterboxed,
-    mixup,
-    mosaic,
-    single,
-)
+from gfldet.data.augment import apply, change_colour, colour_matrix, lay_out, letterboxed, mixup, mosaic, single
+from gfldet.data.draw import NO_AUGMENTATION, Augmentation, Colour, Placed, draw
+from gfldet.data.sample import Sample, checked
 from gfldet.errors import DataError
 from gfldet.ops.letterbox import PAD_COLOUR
 
@@ -39,6 +29,11 @@ def picture(c: int = 0, height: int = 100, width: int = 80, box: tuple[int, ...]
     return Sample(image, boxes, np.array([c]), boxes.copy())
 
 
+def alone(sample: Sample, strengths: Augmentation, rng: np.random.Generator, frame: tuple[int, int] = FRAME) -> Sample:
+    """The sample by itself under what is drawn for it."""
+    return lay_out(draw(0, 1, replace(strengths, mosaic=0, mixup=0), rng).layout, lambda image: sample, frame)
+
+
 def none() -> Sample:
     empty = np.zeros((0, 4), np.float32)
     return Sample(np.full((50, 50, 3), 90, np.uint8), empty, np.zeros(0, np.int64), empty)
@@ -53,12 +48,12 @@ def bounds(image: np.ndarray, c: int) -> np.ndarray | None:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
 
 
-@pytest.mark.parametrize("how", [PLAIN, replace(PLAIN, flipud=0.5, scale=0.9, translate=0.4)])
-def test_boxes_lie_on_their_pixels_in_single_images(how: Augmentation) -> None:
+@pytest.mark.parametrize("strengths", [PLAIN, replace(PLAIN, flipud=0.5, scale=0.9, translate=0.4)])
+def test_boxes_lie_on_their_pixels_in_single_images(strengths: Augmentation) -> None:
     rng = np.random.default_rng(0)
     kept = 0
     for _ in range(60):
-        out = single(picture(height=int(rng.integers(75, 200)), width=int(rng.integers(65, 200))), FRAME, how, rng)
+        out = alone(picture(height=int(rng.integers(75, 200)), width=int(rng.integers(65, 200))), strengths, rng)
         assert out.image.shape == (*FRAME, 3)
         there = bounds(out.image, 0)
         if len(out.boxes):
@@ -73,10 +68,12 @@ def test_boxes_lie_on_their_pixels_in_single_images(how: Augmentation) -> None:
 @pytest.mark.parametrize("frame", [FRAME, (160, 64), (96, 96)])
 def test_boxes_lie_on_their_pixels_in_mosaics(frame: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
-    how, kept = replace(PLAIN, flipud=0.5), 0
+    strengths, kept = replace(PLAIN, flipud=0.5), 0
     for _ in range(40):
         samples = [picture(c, int(rng.integers(75, 240)), int(rng.integers(65, 240))) for c in range(4)]
-        out = mosaic(samples, frame, how, rng)
+        layout = draw(0, 4, strengths, rng).layout
+        assert layout.centre is not None
+        out = mosaic(samples, layout.images, layout.centre, frame)
         assert out.image.shape == (*frame, 3)
         assert len(out.boxes) == len(out.classes) == len(set(out.classes.tolist()))
         for box, c in zip(out.boxes, out.classes, strict=True):
@@ -87,9 +84,9 @@ def test_boxes_lie_on_their_pixels_in_mosaics(frame: tuple[int, int]) -> None:
 
 def test_turned_boxes_are_the_hull_of_their_pixels() -> None:
     rng = np.random.default_rng(2)
-    how, whole = replace(PLAIN, degrees=180, shear=20, flipud=0.5), 0
+    strengths, whole = replace(PLAIN, degrees=180, shear=20, flipud=0.5), 0
     for _ in range(60):
-        out = single(picture(), FRAME, how, rng)
+        out = alone(picture(), strengths, rng)
         for box in out.boxes:
             there = bounds(out.image, 0)
             assert there is not None
@@ -104,26 +101,21 @@ def test_turned_boxes_are_the_hull_of_their_pixels() -> None:
 def test_ignore_regions_move_with_their_pixels() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
-        out = augmented(picture(), lambda: picture(1), FRAME, PLAIN, rng)
+        out = apply(draw(0, 9, PLAIN, rng), lambda image: picture(min(image, 1)), FRAME)
         assert {tuple(box) for box in out.boxes.tolist()} <= {tuple(box) for box in out.ignore.tolist()}
 
 
 def test_a_sliver_of_an_ignore_region_stays_and_one_of_a_truth_goes() -> None:
     sample = picture(height=100, width=100, box=(0, 0, 40, 100))
 
-    class Left(np.random.Generator):
-        def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
-            return np.array([-0.38, 0.0]) if size == 2 and high == 0.5 else np.full(size or (), (low + high) / 2)
-
-    shifted = replace(NO_AUGMENTATION, translate=0.5)
-    out = single(sample, (100, 100), shifted, Left(np.random.PCG64(0)))
+    out = single(sample, Placed(0, shift=(-0.38, 0.0)), (100, 100))
     assert out.boxes.tolist() == []
     np.testing.assert_allclose(out.ignore, [[0, 0, 2, 100]], atol=1e-4)
 
 
 def test_small_boxes_that_are_not_cut_stay() -> None:
     sample = replace_boxes(picture(height=64, width=64), [(10, 10, 11, 11.5), (63.5, 3, 64, 9)])
-    out = single(sample, (64, 64), NO_AUGMENTATION, np.random.default_rng(0))
+    out = single(sample, Placed(0), (64, 64))
     assert out.boxes.tolist() == sample.boxes.tolist()
 
 
@@ -133,18 +125,24 @@ def replace_boxes(sample: Sample, boxes: list[tuple[float, ...]]) -> Sample:
 
 def test_without_augmentation_an_image_of_the_frame_stays_as_it_is() -> None:
     first = picture(height=96, width=160)
-    out = augmented(first, fail, FRAME, NO_AUGMENTATION, np.random.default_rng(0))
+    out = apply(draw(0, 9, NO_AUGMENTATION, np.random.default_rng(0)), only(first), FRAME)
     assert (out.image == first.image).all()
     assert out.boxes.tolist() == first.boxes.tolist()
     assert out.classes.tolist() == [0]
 
 
-def fail() -> Sample:
-    raise AssertionError("no second image was wanted")
+def only(first: Sample) -> Callable[[int], Sample]:
+    """A source that has image 0 alone."""
+
+    def source(image: int) -> Sample:
+        assert image == 0, "no second image was wanted"
+        return first
+
+    return source
 
 
 def test_without_augmentation_an_image_is_letterboxed() -> None:
-    out = single(picture(height=48, width=48, box=(10, 20, 30, 40)), FRAME, NO_AUGMENTATION, np.random.default_rng(0))
+    out = single(picture(height=48, width=48, box=(10, 20, 30, 40)), Placed(0), FRAME)
     assert (out.image[:, :31] == PAD_COLOUR).all()
     assert (out.image[:, 129:] == PAD_COLOUR).all()
     assert out.boxes.tolist() == [[32 + 20, 40, 32 + 60, 80]]
@@ -153,17 +151,17 @@ def test_without_augmentation_an_image_is_letterboxed() -> None:
 @pytest.mark.parametrize(("name", "axis"), [("fliplr", 1), ("flipud", 0)])
 def test_flips(name: str, axis: int) -> None:
     first = picture(height=96, width=160, box=(20, 30, 61, 75))
-    always = single(first, FRAME, replace(NO_AUGMENTATION, **{name: 1.0}), np.random.default_rng(0))
+    always = alone(first, replace(NO_AUGMENTATION, **{name: 1.0}), np.random.default_rng(0))
     assert (always.image == np.flip(first.image, axis)).all()
     assert always.boxes.tolist() == ([[99, 30, 140, 75]] if axis else [[20, 21, 61, 66]])
 
 
 @pytest.mark.parametrize(("name", "amount"), [("degrees", 30.0), ("shear", 20.0), ("scale", 0.5)])
 def test_what_is_off_does_not_change_the_size(name: str, amount: float) -> None:
-    rng, first = np.random.default_rng(0), picture(height=96, width=160, box=(70, 40, 90, 60))
+    rng, first = np.random.default_rng(1), picture(height=96, width=160, box=(70, 40, 90, 60))
 
-    def sizes(how: Augmentation) -> set[tuple[float, ...]]:
-        found = [single(first, FRAME, how, rng).boxes[0] for _ in range(10)]
+    def sizes(strengths: Augmentation) -> set[tuple[float, ...]]:
+        found = [alone(first, strengths, rng).boxes[0] for _ in range(10)]
         return {tuple((box[2:] - box[:2]).round(3)) for box in found}
 
     shifts = replace(NO_AUGMENTATION, translate=0.1, fliplr=0.5, flipud=0.5)
@@ -172,21 +170,17 @@ def test_what_is_off_does_not_change_the_size(name: str, amount: float) -> None:
 
 
 def test_colours_change_and_boxes_do_not() -> None:
-    first, how = picture(), Augmentation()
-    out = jitter_colour(first, how, np.random.default_rng(0))
+    first, strengths = picture(), Augmentation()
+    colour = draw(0, 1, strengths, np.random.default_rng(0)).colour
+    assert colour is not None
+    out = change_colour(first, colour)
     assert (out.image != first.image).any()
     assert out.boxes is first.boxes
-    off = replace(how, hsv_h=0, hsv_s=0, hsv_v=0)
-    assert jitter_colour(first, off, np.random.default_rng(0)).image is first.image
+    assert draw(0, 1, replace(strengths, hsv_h=0, hsv_s=0, hsv_v=0), np.random.default_rng(0)).colour is None
 
 
 def test_colour_gains_by_hand() -> None:
-    class Most(np.random.Generator):
-        def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
-            return np.full(size, low)
-
-    how = Augmentation(hsv_h=0, hsv_s=1, hsv_v=0.5)  # at their lowest: no colour, half as bright
-    out = jitter_colour(picture(), how, Most(np.random.PCG64(0)))
+    out = change_colour(picture(), Colour(hue=0.0, saturation=0.0, value=0.5))  # no colour, half as bright
     assert set(map(tuple, out.image.reshape(-1, 3).tolist())) == {
         (45, 45, 45),
         (43, 43, 43),
@@ -195,7 +189,7 @@ def test_colour_gains_by_hand() -> None:
 
 def test_mixup_keeps_the_truths_of_both() -> None:
     a, b = picture(0, 40, 40, (5, 5, 20, 20)), picture(2, 40, 40, (10, 10, 35, 30))
-    out = mixup(a, b, np.random.default_rng(0))
+    out = mixup(a, b, 0.4)
     assert out.boxes.tolist() == [*a.boxes.tolist(), *b.boxes.tolist()]
     assert out.classes.tolist() == [0, 2]
     low, high = np.minimum(a.image, b.image), np.maximum(a.image, b.image)
@@ -207,13 +201,14 @@ def test_mosaic_and_mixup_close() -> None:
     closed = replace(PLAIN, mixup=1.0).without_mosaic()
     assert (closed.mosaic, closed.mixup) == (0, 0)
     assert replace(closed, mosaic=PLAIN.mosaic) == PLAIN
-    augmented(picture(), fail, FRAME, closed, np.random.default_rng(0))
+    apply(draw(0, 9, closed, np.random.default_rng(0)), only(picture()), FRAME)
 
 
 @pytest.mark.parametrize("mixing", [0.0, 1.0])
-@pytest.mark.parametrize("how", [Augmentation(), NO_AUGMENTATION])
-def test_images_without_truths(how: Augmentation, mixing: float) -> None:
-    out = augmented(none(), none, FRAME, replace(how, mixup=mixing), np.random.default_rng(0))
+@pytest.mark.parametrize("strengths", [Augmentation(), NO_AUGMENTATION])
+def test_images_without_truths(strengths: Augmentation, mixing: float) -> None:
+    drawn = draw(0, 9, replace(strengths, mixup=mixing), np.random.default_rng(0))
+    out = apply(drawn, lambda image: none(), FRAME)
     assert out.boxes.shape == out.ignore.shape == (0, 4)
     assert out.classes.shape == (0,)
     assert out.boxes.dtype == np.float32
@@ -222,13 +217,13 @@ def test_images_without_truths(how: Augmentation, mixing: float) -> None:
 def test_thousands_of_boxes_all_stay() -> None:
     corners = np.random.default_rng(0).uniform(0, 90, (6000, 2))
     many = replace_boxes(picture(height=96, width=96), [(x, y, x + 3, y + 3) for x, y in corners])
-    assert len(single(many, (96, 96), NO_AUGMENTATION, np.random.default_rng(0)).boxes) == 6000
+    assert len(single(many, Placed(0), (96, 96)).boxes) == 6000
     assert len(letterboxed(many, (64, 64)).boxes) == 6000
 
 
 def test_the_same_generator_gives_the_same_sample() -> None:
-    how = replace(Augmentation(), mixup=0.5, degrees=10, shear=5)
-    a, b, c = (augmented(picture(), lambda: picture(1), FRAME, how, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    strengths = replace(Augmentation(), mixup=0.5, degrees=10, shear=5)
+    a, b, c = (apply(draw(0, 2, strengths, np.random.default_rng(seed)), picture, FRAME) for seed in (7, 7, 8))
     assert (a.image == b.image).all()
     assert a.boxes.tolist() == b.boxes.tolist()
     assert (a.image != c.image).any()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gfldet.data.augment import NO_AUGMENTATION, Augmentation, Sample
+from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.loader import in_order
 from gfldet.data.records import Record, Split
+from gfldet.data.sample import Sample
 from gfldet.data.train_set import TrainSet, collate
 from gfldet.errors import DataError
 
@@ -139,7 +141,7 @@ def test_batches_are_the_same_from_any_store_and_any_thread(workers: int, budget
     got = list(in_order(other.load, other.keys(2), workers))
     for a, b in zip(expected, got, strict=True):
         assert torch.equal(a.images, b.images)
-        assert torch.equal(a.bboxes, b.bboxes)
+        assert torch.equal(a.boxes_px, b.boxes_px)
         assert torch.equal(a.batch_idx, b.batch_idx)
         assert a.files == b.files
 
@@ -178,11 +180,9 @@ def test_batch_by_hand() -> None:
     assert batch.files == ("a", "b", "c")
     assert batch.batch_idx.tolist() == [0, 0, 2]
     assert batch.cls.tolist() == [[3], [1], [0]]
-    np.testing.assert_allclose(
-        batch.bboxes, [[0.5, 0.5, 1, 1], [0.375, 0.5, 0.25, 0.5], [0.15, 0.15, 0.1, 0.1]], rtol=1e-6
-    )
+    assert batch.boxes_px.tolist() == [[0, 0, 40, 20], [10, 5, 20, 15], [4, 2, 8, 4]]
     assert batch.ignore_idx.tolist() == [1, 2]
-    np.testing.assert_allclose(batch.ignore_bboxes, [[0.75, 0.25, 0.5, 0.5], [0.05, 0.1, 0.1, 0.2]], rtol=1e-6)
+    assert batch.ignore_px.tolist() == [[20, 0, 40, 10], [0, 0, 4, 4]]
     given = batch.to(torch.device("cpu"))
     assert given["img"].shape == (3, 3, 20, 40)
     assert given["img"].is_contiguous(memory_format=torch.channels_last)
@@ -193,14 +193,14 @@ def test_batch_of_backgrounds() -> None:
     nothing = np.zeros((0, 4), np.float32)
     empty = Sample(np.zeros((8, 8, 3), np.uint8), nothing, np.zeros(0, np.int64), nothing)
     batch = collate([empty, empty], ["a", "b"])
-    assert batch.bboxes.shape == batch.ignore_bboxes.shape == (0, 4)
+    assert batch.boxes_px.shape == batch.ignore_px.shape == (0, 4)
     assert (batch.cls.shape, batch.batch_idx.shape, batch.batch_idx.dtype) == ((0, 1), (0,), torch.int64)
 
 
 def test_a_batch_takes_any_number_of_boxes() -> None:
     boxes = np.tile(np.array([[1, 1, 3, 3]], np.float32), (7000, 1))
     sample = Sample(np.zeros((8, 8, 3), np.uint8), boxes, np.zeros(7000, np.int64), boxes[:0])
-    assert len(collate([sample, sample], ["a", "b"]).bboxes) == 14000
+    assert len(collate([sample, sample], ["a", "b"]).boxes_px) == 14000
 
 
 def test_augmentation_of_ones_own() -> None:
@@ -223,6 +223,38 @@ def test_augmentation_of_ones_own() -> None:
     assert all((kept.get(one) == image).all() for one, image in zip(SPLIT.records, before, strict=True))
 
 
+def test_an_augmentation_of_ones_own_before_the_default_one() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def mine(sample: Sample, rng: np.random.Generator) -> Sample:
+        seen.append(sample.image.shape)
+        sample.image[:] = 200
+        return Sample(sample.image, sample.boxes[:0], sample.classes[:0], sample.ignore)
+
+    data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, replace(Augmentation(), hsv_h=0, hsv_s=0, hsv_v=0), mine, "before")
+    made = data.sample(0, 2, data.augmentation)
+    assert len(seen) == 4  # the four images of a mosaic, as they were read
+    assert set(seen) <= {store(0).get(one).shape for one in SPLIT.records}
+    assert made.image.shape == (64, 96, 3)
+    assert set(np.unique(made.image)) <= {114, 200}
+    assert len(made.boxes) == 0
+
+
+def test_an_augmentation_of_ones_own_after_the_default_one() -> None:
+    def mine(sample: Sample, rng: np.random.Generator) -> Sample:
+        assert sample.image.shape == (64, 96, 3)
+        return Sample(sample.image[:, ::-1], sample.boxes[:0], sample.classes[:0], np.array([[0, 0, 5, 5]]))
+
+    plain = train_set(augmentation=MIXED)
+    data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, MIXED, mine, "after")
+    made, without = data.sample(0, 2, data.augmentation), plain.sample(0, 2, plain.augmentation)
+    assert (made.image == without.image[:, ::-1]).all()  # what we draw is not changed by what a user draws
+    assert made.boxes.shape == (0, 4)
+    assert made.ignore.tolist() == [[0, 0, 5, 5]]
+    half = TrainSet(SPLIT, store(0), (64, 96), 3, 0, MIXED, lambda s, rng: replace(s, image=s.image[::2]), "after")
+    assert half.sample(0, 2, MIXED).image.shape == (64, 96, 3)  # brought to the frame again
+
+
 def test_bad_output_of_an_augmentation_names_it() -> None:
     def careless(sample: Sample, rng: np.random.Generator) -> Sample:
         return Sample(sample.image, sample.boxes, sample.classes[:0], sample.ignore)
@@ -236,9 +268,8 @@ def test_no_augmentation_letterboxes() -> None:
     data = train_set(augmentation=NO_AUGMENTATION)
     batch = data.load((0, np.array([0])))
     one = SPLIT.records[0]  # 64 x 80 into 96 x 64: 51 x 64, in the middle
-    np.testing.assert_allclose(
-        batch.bboxes[0] * torch.tensor([96, 64, 96, 64]), [48 - 51.2 / 4, 32, 12.8, 32], atol=0.4
-    )
+    low, high = batch.boxes_px[0, :2], batch.boxes_px[0, 2:]
+    np.testing.assert_allclose(torch.cat(((low + high) / 2, high - low)), [48 - 51.2 / 4, 32, 12.8, 32], atol=0.4)
     assert batch.files == (one.file_name,)
 
 

@@ -114,7 +114,7 @@ def test_every_one_of_thousands_of_labels_reaches_the_loss(
     trainer = prepare.prepare_training(resolve("train", given), tiny, None, None)
     assert f"train: 1 images, {TRUTHS} boxes, 2 classes" in capsys.readouterr().out
     (batch,) = trainer._batches(0)
-    assert len(batch.bboxes) == TRUTHS
+    assert len(batch.boxes_px) == TRUTHS
     trainer.model.train()
     items = trainer._step(batch)
     assert items is not None
@@ -143,7 +143,7 @@ def test_crowds_of_a_coco_file_carry_no_loss(
         given = {**quick, "data": str(tmp_path / "data.yaml"), "augment": "none"}
         trainer = prepare.prepare_training(resolve("train", given), tiny, None, None)
         (batch,) = trainer._batches(0)
-        assert (len(batch.bboxes), len(batch.ignore_bboxes)) == (1, 1 if split == "train" else 0)
+        assert (len(batch.boxes_px), len(batch.ignore_px)) == (1, 1 if split == "train" else 0)
         trainer.model.train()
         maps = [m.detach().requires_grad_() for m in trainer.model.predict(batch.to(trainer.device)["img"])]
         trainer.model.criterion(maps, batch.to(trainer.device)).total.backward()

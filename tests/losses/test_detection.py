@@ -135,3 +135,18 @@ def test_a_full_frame_box_needs_the_bins_that_are_suggested(size: int, reg_max: 
     best = head.logits[0, :, 0].argmax()
     iou = aligned_iou(head.boxes()[0, best][None], torch.tensor([[0.0, 0.0, size, size]])).item()
     assert (iou >= 0.95) == reached, iou
+
+
+def test_boxes_in_px_give_the_same_loss_as_normalised_ones() -> None:
+    batch = {**some_truths(), "ignore_idx": torch.tensor([1]), "ignore_bboxes": torch.tensor([[0.2, 0.2, 0.4, 0.4]])}
+    corners = {
+        "boxes_px": torch.tensor([[25.6, 19.2, 51.2, 57.6], [70.4, 57.6, 108.8, 96.0], [6.4, 12.8, 121.6, 115.2]]),
+        "ignore_px": torch.tensor([[0.0, 0.0, 51.2, 51.2]]),
+    }
+    ours = {name: value for name, value in batch.items() if name not in ("bboxes", "ignore_bboxes")} | corners
+    criterion = v8DetectionLoss(NC, R, STRIDES)
+    found = [criterion(random_maps(), one) for one in (batch, ours, {**batch, **corners})]
+    torch.testing.assert_close(found[0].items, found[1].items, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found[1].items, found[2].items)
+    without = criterion(random_maps(), some_truths())
+    assert not torch.equal(without.items, found[0].items)  # the region bears on it

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfldet.data.augment import Sample
+from gfldet.data.sample import Sample
 from gfldet.data.train_set import collate
 from gfldet.errors import OutputError
 from gfldet.train.events import EndReport, EpochReport, RunFacts, StepReport

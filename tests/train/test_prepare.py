@@ -15,8 +15,9 @@ import yaml
 
 from gfldet.config.load import dump, resolve
 from gfldet.config.schema import TrainSettings
-from gfldet.data.augment import NO_AUGMENTATION, Sample
+from gfldet.data.draw import NO_AUGMENTATION
 from gfldet.data.records import Record, Split
+from gfldet.data.sample import Sample
 from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
