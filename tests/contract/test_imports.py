@@ -93,6 +93,25 @@ def test_every_room_has_its_rule() -> None:
     assert {module_of(file).split(".")[0] for file in FILES} <= set(BELOW)
 
 
+def floors() -> dict[str, int]:
+    """Room -> floor, as gfldet/ARCHITECTURE.md draws the house."""
+    text = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawing = text.split("```")[1]
+    found = {}
+    for line in drawing.splitlines():
+        if (number := re.match(r" *(\d+) {3}", line)) is not None:
+            rooms = re.findall(r"(?<![\w.`])(\w+)(?:/|\.py)(?= |$)", line[5:52] if number[1] != "0" else line[5:])
+            found |= dict.fromkeys(rooms, int(number[1]))
+    return found
+
+
+def test_the_drawing_of_the_house_is_true() -> None:
+    drawn = floors()
+    assert drawn.keys() == BELOW.keys() - {"__main__", "__init__"}
+    for room, floor in drawn.items():
+        assert all(drawn[below.split(".")[0]] < floor for below in BELOW[room]), room
+
+
 @pytest.mark.parametrize("file", FILES, ids=module_of)
 def test_imports_run_downward_only(file: Path) -> None:
     module = module_of(file)
