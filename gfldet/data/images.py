@@ -44,7 +44,7 @@ IMAGE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in [
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "ppm", "pgm", "pbm"),
-        # Not readable here, but taken up so that they give an error instead of being passed over.
+        # Not readable here.  They are listed so that they give an error instead of being left out in silence.
         *("heic", "heif", "avif", "jp2", "jxl"),
     ]
 )
@@ -229,7 +229,7 @@ def _cv2_decode(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
-    """Decodes what is there: with an end marker put back, Pillow fills up with grey, and stays silent about it."""
+    """Decodes what is there.  Once an end marker is put back, Pillow fills the rest with grey, without a warning."""
     opened = JpegImagePlugin.JpegImageFile(io.BytesIO(data + b"\xff\xd9"))
     turned = _orientation(opened)
     opened.load()

@@ -8,7 +8,7 @@ is all that the labels need, then the pixels.  Boxes are amodal: tight around th
 where another covers it, cut at the image's border; at most `Variant.hidden` of a shape's box is covered by one other.
 Colours, fills and angles say nothing about the class; lines and blurred spots, which are no truths, lie in between.
 
-Images have virtual paths such as `shapes:/val/000012.png`; `read` draws them.  A further set is one more entry in
+Images have virtual paths such as `shapes:/val/000012.png`; `read` draws them.  To add a set, add an entry to
 `VARIANTS`.
 """
 
@@ -119,7 +119,7 @@ def _labels(path: Path) -> Labels:
 
 
 def layout(variant: Variant, rng: np.random.Generator) -> list[Figure]:
-    """The shapes of one image, the one drawn first first."""
+    """The shapes of one image, in the order in which they are drawn."""
     wanted = int(rng.integers(variant.objects[0], variant.objects[1] + 1))
     figures: list[Figure] = []
     boxes = np.zeros((wanted, 4))
@@ -146,7 +146,7 @@ def _outline(
     angles = (np.arange(corners) + start) * (2 * math.pi / corners)
     reach = np.where(np.arange(corners) % 2 == 1, 0.45, 1.0) if name == "star" else np.ones(corners)
     points = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
-    if name != "circle":  # a circle stays one only when it is not stretched
+    if name != "circle":  # a circle that is stretched is none
         points *= rng.uniform(0.85, 1.15, 2)
     if variant.aspect != 1:
         longer = math.sqrt(variant.aspect)

@@ -4,7 +4,7 @@ Order is stable (by name), and every frame has a `name` of its own to save its r
 without its subfolders, so that results saved below it are not taken for input; a glob such as `photos/**/*.jpg` goes
 deeper.
 
-Bad input: everything that a look at the files' first bytes can tell (missing, empty, no image) is raised before the
+Bad input: what the files' first bytes tell (missing, empty, no image) is raised before the
 first frame, all of it in one DataError.  A file that turns out later not to decode is passed over, and named in a
 DataError after the last frame, or passed to `warn` with `on_bad="skip"`; a single file raises at once.
 """
@@ -148,7 +148,7 @@ class _Names:
 
 
 def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
-    """Entries of a source; pictures in memory are called after the next of `numbers`."""
+    """Entries of a source; a picture in memory is named after the next of `numbers`."""
     if isinstance(source, (np.ndarray, Image.Image)):
         name = f"image{next(numbers)}"
         yield _Entry(name, name, "memory", source)

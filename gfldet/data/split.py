@@ -1,7 +1,6 @@
 """Loads one split: every image decoded once, every label checked, all problems in one message.
 
-Nothing is kept on disk between runs, so an edit to images, labels or names shows in the next one.  Whoever wants the
-pixels too passes `visit`, and gets each image while it is in memory anyway.
+Nothing is kept on disk between runs, so an edit to images, labels or names shows in the next one.  `visit` is called with each image while it is in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def load_split(
     """The images and truths of the split `name` ("train", "val" or "test").
 
     `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one a
-    core); images of a split that then turns out to be bad are among them.  `progress(done, total)` is called from
+    core); it also gets the images of a split that later turns out to be bad.  `progress(done, total)` is called from
     the calling thread.  Raises DataError listing every missing or undecodable image and every label mistake, with
     file and line; with `on_bad="skip"` these images are left out instead and named in `Split.warnings`.
     """

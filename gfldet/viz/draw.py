@@ -86,7 +86,7 @@ def draw_boxes(
 
 
 def draw_caption(strip: Image, text: str) -> None:
-    """A line of black text into a blank strip (H, W, 3), in place; its middle gives way to ".." where too long."""
+    """A line of black text into a blank strip (H, W, 3), in place; a line that is too long loses its middle to ".."."""
     scale, weight, text = 0.45, 1, drawable(text)
     shown, half = text, len(text) // 2
     while half > 0 and cv2.getTextSize(shown, _FONT, scale, weight)[0][0] > strip.shape[1] - 4:

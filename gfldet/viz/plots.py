@@ -193,7 +193,7 @@ def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes
 def _load_without_a_trace() -> None:
     """Import matplotlib so that the list of fonts it makes goes to a folder that this process removes when it ends.
 
-    Left to itself it writes into HOME, unasked, and complains where that is not possible.
+    By default it writes into HOME, unasked, and warns where it cannot.
     """
     folder = tempfile.mkdtemp(prefix="gfldet-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from gfldet.errors import DataError, listed
 
 
 def read_categories(file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if the file is none."""
+    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if the file is no COCO JSON."""
     return _categories(file, _read_json(file))
 
 

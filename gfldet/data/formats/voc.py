@@ -20,7 +20,7 @@ from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import read_lines
 from gfldet.errors import DataError
 
-_LINE = "line of the file"  # an attribute that no XML file can hold, for its name has blanks
+_LINE = "line of the file"  # no XML attribute has such a name: it holds blanks
 
 
 def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
