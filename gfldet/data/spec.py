@@ -2,7 +2,8 @@
 
 Keys: `path` (relative to the YAML; the YAML's own folder if absent), `train`, `val`, `test`, `names`, `format`,
 `images` (COCO only: the folder, or one a split).  `nc` is checked against the names; `download` and `roboflow`, which
-other programs write, are accepted and have no effect.  Any other key is an error.  The files of a split are looked for when that split is loaded, so `val` runs without the training images.
+other programs write, are accepted and have no effect.  Any other key is an error.  The files of
+a split are looked for when that split is loaded, so `val` runs without the training images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Loads one split: every image decoded once, every label checked, all problems in one message.
 
-Nothing is kept on disk between runs, so an edit to images, labels or names shows in the next one.  `visit` is called with each image while it is in memory.
+Nothing is kept on disk between runs, so an edit to images, labels or names shows in the next one.  `visit` is called
+with each image while it is in memory.
 """
 
 from __future__ import annotations

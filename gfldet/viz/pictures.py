@@ -47,7 +47,10 @@ def batch_picture(tiles: Sequence[Tile], names: Sequence[str], tile_size: int = 
 def truth_and_detections(
     truths: Sequence[Tile], detections: Sequence[Tile], names: Sequence[str], tile_size: int = 400, limit: int = 8
 ) -> Image:
-    """Two images a row, each with its truths on the left and its detections on the right; both lists name the same images."""
+    """Two images a row, each with its truths on the left and its detections on the right.
+
+    Both lists hold the same images in the same order.
+    """
     pairs = list(zip(truths, detections, strict=True))[:limit]
     shown = [_beside(_render(truth, names, tile_size), _render(found, names, tile_size)) for truth, found in pairs]
     return _grid(shown, min(2, max(1, len(shown))), gap=4 * _GAP)
