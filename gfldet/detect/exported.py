@@ -137,7 +137,7 @@ class ExportedDetector:
 def planes(images: NDArray[np.uint8], card: Card) -> NDArray[np.float32]:
     """Frames (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, with the channels and the values that the card asks for.
 
-    A plane at a time: opencv's own blob takes thrice as long.
+    A plane at a time: OpenCV's own function takes three times as long.
     """
     count, height, width, _ = images.shape
     values = card.values

@@ -294,7 +294,7 @@ def _made(called: Any, arguments: Any) -> Any:
         storage, offset, shape, strides = arguments[:4]
         sizes, steps, (start,) = _whole(shape), _whole(strides), _whole((offset,))
         if not isinstance(storage, Storage) or len(sizes) != len(steps):
-            raise Refusal("a tensor that is none")
+            raise Refusal("an object that stands for a tensor and is none")
         return Stored(storage, start, sizes, steps)
     return Record(called.text, arguments)
 

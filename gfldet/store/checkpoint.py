@@ -122,7 +122,7 @@ def _read(path: Path) -> Any:
         whole = zipfile.is_zipfile(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    if not whole:  # torch would take it for one of its formats of old
+    if not whole:  # torch would take it for one of its older formats
         raise CheckpointError(f"{path}: no checkpoint, or one that was cut short; copy it again or use another")
     return read_tensors(path)
 

@@ -6,29 +6,26 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.load import LoadedSplit, eval_set, load_images
-from gfldet.data.records import Split
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.train_set import TrainSet
-from gfldet.errors import ConfigError, DataError, OutputError, listed
-from gfldet.losses.detection import CLASS_LOSSES, reach_of
+from gfldet.errors import ConfigError, DataError, OutputError
 from gfldet.machine import keep_freed_memory, memory_budget, mixed_precision, pick_device, set_threads
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
-from gfldet.nn.heads import DGQP_TOP
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store import runs, transfer
 from gfldet.store.checkpoint import Checkpoint
+from gfldet.train.checks import described_head, warn_of_reach
 from gfldet.train.events import Observer, Observers
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
 from gfldet.train.resume import keep_warmup
@@ -88,37 +85,6 @@ def prepare_training(
     return trainer
 
 
-def described_head(description: Description, settings: TrainSettings) -> Description:
-    """The description with the head that the settings describe; ConfigError for choices that make no sense together."""
-    given = {
-        name: getattr(settings, name) for name in ("reg_max", "dgqp", "end2end") if getattr(settings, name) is not None
-    }
-    described = dataclasses.replace(description, **given)
-    problems = []
-    if described.dgqp and described.reg_max < DGQP_TOP:
-        problems.append(
-            f"dgqp=true with reg_max={described.reg_max}: it looks at the {DGQP_TOP} largest probabilities of a side; "
-            f"set reg_max to {DGQP_TOP} or more, or dgqp=false"
-        )
-    if described.dgqp and (settings.cls_target or CLASS_LOSSES[settings.cls_loss].target) == "one":
-        problems.append(
-            f"dgqp=true with cls_loss={settings.cls_loss}: every positive is to score 1, so there is no quality to "
-            "learn; set cls_loss to qfl, vfl or bce, or dgqp=false"
-        )
-    if described.end2end and settings.assigner != "tal":
-        problems.append(
-            f"end2end=true with assigner={settings.assigner}: the head without NMS needs a ranking of points, of which "
-            "it takes the first; set assigner=tal, or end2end=false"
-        )
-    if described.reg_max == 1 and settings.dfl > 0 and "dfl" in settings.explicit:
-        problems.append(
-            f"dfl={settings.dfl:g} with reg_max=1: a side without bins has no DFL; leave dfl out, or set reg_max=16"
-        )
-    if problems:
-        raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
-    return described
-
-
 def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left."""
     if settings.val and spec.val is None:
@@ -176,27 +142,6 @@ def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpo
         tell(f"starting from the weights of {settings.model}")
     tell(f"weights: {transfer.transfer(model, source)}")
     return source.licence
-
-
-def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:
-    """Tell so when boxes are larger than the bins can express: such boxes come out too small, whatever the training."""
-    coarsest = max(model.strides)
-    # From the point nearest to a truth's centre, half a stride away at worst, the farther side has to be in reach.
-    reach = (2 * reach_of(model.reg_max) - 1) * coarsest
-    total = beyond = 0
-    largest = 0.0
-    for record in split.records:
-        scale = min(frame[0] / record.height, frame[1] / record.width)
-        sides = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
-        total, beyond = total + len(sides), beyond + int((sides > reach).sum())
-        largest = max(largest, float(sides.max(initial=0)))
-    if beyond:
-        bins = int(np.ceil((largest / coarsest + 1) / 2)) + 1
-        warn(
-            f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach:.0f} px that reg_max="
-            f"{model.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
-            "smaller imgsz"
-        )
 
 
 def own_observers(settings: TrainSettings) -> list[Observer]:

@@ -136,7 +136,9 @@ def test_of_truths_in_one_place_none_is_left_out() -> None:
         assert torch.isin(points, found.point).all()
 
 
-@pytest.mark.parametrize("name", ["shapes-small", "shapes-dense", "shapes-thin", "shapes-huge"])
+@pytest.mark.parametrize(
+    "name", ["shapes-small", pytest.param("shapes-dense", marks=pytest.mark.long), "shapes-thin", "shapes-huge"]
+)
 def test_no_truth_of_the_hard_sets_is_without_a_point(name: str) -> None:
     """From random weights on: boxes of about one size and scores at the prior, and boxes and scores of any kind."""
     levels = grids([(320 // s, 320 // s) for s in (8, 16, 32)], (8, 16, 32))

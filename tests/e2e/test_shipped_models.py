@@ -15,7 +15,7 @@ from gfldet.errors import ConfigError
 from gfldet.nn.build import PREFERENCES, Description, read_description
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
-from gfldet.train.prepare import described_head
+from gfldet.train.checks import described_head
 from gfldet.train.resume import resumed_settings
 
 # The smallest scale of those that have scales.

@@ -53,6 +53,7 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_"))
 
 
+@pytest.mark.long
 def test_commands_write_nothing_but_their_run_folders(
     work: Path, dataset: Callable[..., Any], tiny_yaml: Path, tmp_path: Path
 ) -> None:

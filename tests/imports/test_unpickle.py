@@ -85,7 +85,10 @@ PROGRAMS: dict[str, tuple[bytes, str]] = {
         b"(" + _word("storage") + FLOATS + _word("0") + _word("cpu") + b"J\xff\xff\xff\xfftQ.",
         "no whole numbers from 0 on",
     ),
-    "a storage that is none": (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00))tR.", "a tensor that is none"),
+    "a storage that is none": (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00))tR.",
+        "an object that stands for a tensor and is none",
+    ),
     "an instruction of old": (b"(ios\nsystem\n.", "asks for os.system"),
     "an instruction of old, of a known class": (b"(iultralytics.any\nThing\n.", "instruction INST for ultralytics.any"),
     "a call by an extension's number": (b"\x82\x01)R.", "the pickle instruction EXT1"),

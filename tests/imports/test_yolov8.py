@@ -73,6 +73,7 @@ def test_every_scale_and_number_of_classes(tmp_path: Path, scale: str, tree_of: 
     assert all(torch.equal(value, own[name]) for name, value in foreign.weights.items())
 
 
+@pytest.mark.long
 def test_what_is_written_works_as_any_checkpoint(
     tmp_path: Path, file: Path, ours: DetectionModel, dataset: Callable[..., Any], outputs: Outputs, decoded: Decoded
 ) -> None:

@@ -40,7 +40,9 @@ def some_maps(reg_max: int, images: int = 2, side: int = 128) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)
-@pytest.mark.parametrize("iou_loss", ["iou", "giou", "diou", "ciou"])
+@pytest.mark.parametrize(
+    "iou_loss", [pytest.param(name, marks=pytest.mark.long) for name in ("iou", "giou", "diou")] + ["ciou"]
+)
 @pytest.mark.parametrize("cls_loss", CLASS_LOSSES)
 @pytest.mark.parametrize("reg_max", [1, 16])
 def test_every_combination_learns(cls_loss: str, iou_loss: Any, assigner: str, reg_max: int) -> None:
