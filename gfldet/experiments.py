@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gfldet.errors import ConfigError
 from gfldet.model import Model
 
 LOW = 0.05  # a score that a threshold of use would leave out
@@ -50,7 +51,10 @@ class Result:
 
 
 def run(variant: Variant, seed: int, budget: Budget) -> Result:
-    """Train and validate, or read what an earlier call with this budget found; its files are in `folder_of`."""
+    """Train and validate, or read what an earlier call with this budget found; its files are in `folder_of`.
+
+    ConfigError for a variant that sets what the budget has in common for all; and whatever `Model.train` raises.
+    """
     folder = folder_of(variant, seed, budget)
     file = folder.with_suffix(".json")
     if file.is_file():
@@ -59,17 +63,15 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
     quiet: dict[str, Any] = {"project": out, "plots": False, "verbose": False, "exist_ok": True, "device": "cpu"}
     data: dict[str, Any] = {"data": budget.data, "imgsz": budget.imgsz, "batch": budget.batch}
     lasting: dict[str, Any] = {"patience": 0} if budget.curve else {}  # without validation there is none to lose
+    length: dict[str, Any] = {"epochs": budget.epochs, "seed": seed, "val": budget.curve, "name": folder.name}
+    common = {**data, **quiet, **lasting, **length}
+    if taken := sorted(variant.settings.keys() & common.keys()):
+        raise ConfigError(
+            f"variant {variant.name!r} sets {', '.join(taken)}: that is the same for all runs that are compared; "
+            "leave it out, and give the budget another value"
+        )
     began = time.perf_counter()
-    Model(budget.model).train(
-        **data,
-        **quiet,
-        **lasting,
-        **variant.settings,
-        epochs=budget.epochs,
-        seed=seed,
-        val=budget.curve,
-        name=folder.name,
-    )
+    Model(budget.model).train(**common, **variant.settings)
     seconds = time.perf_counter() - began
     found = Model(folder / "weights" / "last.pt").val(**data, **quiet, name=f"{folder.name}-val")
     plain = {key: math.nan if value is None else value for key, value in found.to_dict().items()}
@@ -82,7 +84,10 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
 
 
 def folder_of(variant: Variant, seed: int, budget: Budget) -> Path:
-    """The run folder of a variant and a seed, named after all that the run depends on: none passes for another."""
+    """The run folder of a variant and a seed, named after all that the run depends on: none passes for another.
+
+    Data and model count by the stems of their files: where two files share one, give each an `out` of its own.
+    """
     settings = "-".join(f"{key}={value}" for key, value in variant.settings.items())
     common = f"{Path(budget.data).stem}-{Path(budget.model).stem}-{budget.imgsz}-{budget.batch}-{budget.epochs}"
     words = f"{variant.name}-{settings}-{common}-{seed}".lower()

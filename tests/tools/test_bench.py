@@ -20,13 +20,6 @@ from gfldet.ops.points import anchor_points, grids
 
 TOOLS = Path(gfldet.__file__).parents[1] / "tools"
 
-pytestmark = pytest.mark.skipif(not (TOOLS / "measure").is_dir(), reason="not a checkout")
-
-
-@pytest.fixture(autouse=True)
-def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TOOLS))
-
 
 @pytest.fixture
 def yolo_data(tmp_path: Path) -> Path:
@@ -141,6 +134,13 @@ def test_score_is_one_for_the_truth_itself_and_nothing_for_the_wrong_class(yolo_
     assert average_precision(split, truth) == pytest.approx(1)
     assert average_precision(split, [{**one, "category_id": 1 - one["category_id"]} for one in truth]) == 0
     assert average_precision(split, []) == 0
+
+
+def test_versions_are_those_of_the_packages() -> None:
+    from measure.bench.probe import versions
+
+    own = {"gfldet": gfldet.__version__, "torch": torch.__version__}
+    assert versions("gfldet") == {**own, "numpy": np.__version__, "cv2": cv2.__version__}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -8,17 +8,7 @@ from typing import Any
 
 import pytest
 
-import gfldet
 from gfldet.config.load import resolve
-
-TOOLS = Path(gfldet.__file__).parents[1] / "tools"
-
-pytestmark = pytest.mark.skipif(not (TOOLS / "measure").is_dir(), reason="not a checkout")
-
-
-@pytest.fixture(autouse=True)
-def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TOOLS))
 
 
 def test_help_names_every_variant(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,18 +31,6 @@ def test_variants_are_settings_that_exist() -> None:
         settings = resolve("train", variant.settings)
         defaults = resolve("train", {})
         assert all(getattr(settings, key) != getattr(defaults, key) for key in variant.settings), variant.name
-
-
-def test_a_variant_of_one_s_own() -> None:
-    from measure.variants import NAMED
-
-    from gfldet.experiments import parse_variant
-
-    assert parse_variant("BCE + DFL", NAMED).settings == {"cls_loss": "bce"}
-    assert parse_variant("mine:cls=2,dgqp=true", NAMED).settings == {"cls": "2", "dgqp": "true"}
-    for wrong in ("BCE", "mine:cls", ":cls=2", "mine:=2"):
-        with pytest.raises(ValueError, match=r"no such variant|is written NAME:key=value"):
-            parse_variant(wrong, NAMED)
 
 
 def test_the_table_has_means_and_ranges_best_first() -> None:
@@ -113,6 +91,21 @@ def test_a_comparison_of_two_data_sets(
         compare.arguments(["--data", "a/x.yaml", "b/x.yaml"])
 
 
+def test_variants_are_named_or_of_one_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    from measure import compare
+    from measure.variants import RECIPE, VARIANTS
+
+    named, own = compare.arguments(["BCE + DFL", "mine:cls=2,dgqp=true"]).variants
+    assert named.settings == {"cls_loss": "bce"}
+    assert own.settings == {"cls": "2", "dgqp": "true"}
+    assert compare.arguments([]).variants == list(VARIANTS)
+    assert compare.arguments(["--set", "recipe"]).variants == list(RECIPE)
+    for wrong in ("BCE", "mine:cls", ":cls=2", "mine:=2"):
+        with pytest.raises(SystemExit, match="2"):
+            compare.arguments([wrong])
+        assert wrong in capsys.readouterr().err
+
+
 def test_a_length_for_all_data_sets_or_one_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     from measure import compare
 
@@ -144,22 +137,6 @@ def test_a_whole_comparison(
     assert len(before) == 4
     assert compare.main() == 0  # what is there is not trained again
     assert {file: file.stat().st_mtime_ns for file in out.glob("*/weights/last.pt")} == before
-
-
-def test_no_run_passes_for_another() -> None:
-    from dataclasses import replace
-
-    from measure.variants import NAMED
-
-    from gfldet.experiments import Budget, folder_of, parse_variant
-
-    one = Budget("a.yaml", "gfldet-n", 3, 64, 4, Path("out"))
-    others = [replace(one, data="b.yaml"), replace(one, model="gfldet-s"), replace(one, epochs=4)]
-    others += [replace(one, imgsz=96), replace(one, batch=8)]
-    folders = {folder_of(parse_variant("QFL + DFL", NAMED), seed, one) for seed in (0, 1)}
-    folders |= {folder_of(parse_variant("QFL + DFL", NAMED), 0, other) for other in others}
-    folders |= {folder_of(parse_variant(f"QFL + DFL:cls={gain}", NAMED), 0, one) for gain in (1, 2)}
-    assert len(folders) == 9
 
 
 def test_bad_input_is_one_line(

@@ -8,17 +8,6 @@ from typing import Any
 
 import pytest
 
-import gfldet
-
-TOOLS = Path(gfldet.__file__).parents[1] / "tools"
-
-pytestmark = pytest.mark.skipif(not (TOOLS / "measure").is_dir(), reason="not a checkout")
-
-
-@pytest.fixture(autouse=True)
-def _tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TOOLS))
-
 
 @pytest.mark.long
 def test_a_whole_table(

@@ -138,7 +138,7 @@ def cells_table(cells: Sequence[Cell], facts: Sequence[str]) -> str:
             one.data,
             str(one.epochs),
             *(cell([run.metrics.get(key, float("nan")) for run in one.runs]) for key in CELL_COLUMNS.values()),
-            f"{sum(run.seconds for run in one.runs) / len(one.runs):.0f}",
+            f"{_mean([run.seconds for run in one.runs]):.0f}",
             ", ".join(str(run.seed) for run in one.runs),
             cell(one.peer) if one.peer else "",
         ]
@@ -164,13 +164,15 @@ def cells_chart(cells: Sequence[Cell], path: Path) -> None:
             curves = [curve(file) for file in one.curves]
             epochs = range(1, one.epochs + 1)
             low, high = ([f(values) for values in zip(*curves, strict=True)] for f in (min, max))
-            mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
+            mean = [_mean(values) for values in zip(*curves, strict=True)]
             ax.fill_between(epochs, low, high, alpha=0.25, color=f"C{number}")
-            ax.plot(epochs, mean, color=f"C{number}", label=f"{one.epochs} epochs")
+            dot = "o" if one.epochs == 1 else ""  # a line of one point would not show
+            ax.plot(epochs, mean, marker=dot, color=f"C{number}", label=f"{one.epochs} epochs")
             for peer in one.peer[:1]:
                 ax.axhline(peer, color=f"C{number}", linestyle="--", label=f"the peer after {one.epochs}")
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.set_ylabel("AP50-95 on val")
         ax.set_ylim(bottom=0)
         ax.grid(alpha=0.3)

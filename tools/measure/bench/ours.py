@@ -8,28 +8,12 @@ from typing import Any
 from measure.bench import probe
 
 
-def versions() -> dict[str, Any]:
-    """Versions of what both sides share."""
-    import cv2
-    import numpy
-    import torch
-
-    import gfldet
-
-    return {
-        "gfldet": gfldet.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "cv2": cv2.__version__,
-    }
-
-
 def warm() -> dict[str, Any]:
-    """Read what every command reads, so that no measured one pays for a cold disk or for the list of fonts."""
+    """Versions; and read what every command reads, so that no measured one pays for a cold disk or list of fonts."""
     import matplotlib.font_manager  # noqa: F401
     import torchvision  # noqa: F401
 
-    return versions()
+    return probe.versions("gfldet")
 
 
 def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, Any]:

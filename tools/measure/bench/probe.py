@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -26,6 +27,11 @@ def serve(tasks: Mapping[str, Task]) -> None:
     if core is not None:
         os.sched_setaffinity(0, {core})
     Path(answer).write_text(json.dumps(tasks[name](**request)), encoding="utf-8")
+
+
+def versions(detector: str) -> dict[str, str]:
+    """Versions of a detector's package and of what both detectors are built on; imports them all."""
+    return {name: importlib.import_module(name).__version__ for name in (detector, "torch", "numpy", "cv2")}
 
 
 def seconds(call: Callable[[], object], repeats: int) -> list[float]:

@@ -13,19 +13,10 @@ from measure.bench import probe
 
 def warm() -> dict[str, Any]:
     """Versions; and read what every command reads, as on our side."""
-    import cv2
     import matplotlib.font_manager  # noqa: F401
-    import numpy
-    import torch
     import torchvision  # noqa: F401
-    import ultralytics
 
-    return {
-        "ultralytics": ultralytics.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "cv2": cv2.__version__,
-    }
+    return probe.versions("ultralytics")
 
 
 def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, Any]:
