@@ -146,7 +146,8 @@ class Model:
 
     def _validate(self, settings: ValSettings) -> Validation:
         tell = teller(settings.verbose)
-        folder = runs.free_folder(settings.project, settings.name, "val", settings.exist_ok)
+        where = (settings.project, settings.name, "val", settings.exist_ok)
+        runs.free_folder(*where)  # its mistakes now, not after minutes
         detector = self._detector(settings)
         spec = load_spec(settings.data)
         if tuple(self.names.values()) != spec.names:
@@ -167,7 +168,7 @@ class Model:
             loader_threads(settings.workers, detector.device == "cpu"),
             settings.evaluator,
         )
-        runs.make(folder)
+        folder = runs.claim_folder(*where)
         self.save_dir = folder
         write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
         return found
@@ -262,8 +263,10 @@ class Model:
         self.save_dir = None
         if not (settings.save or settings.save_txt or settings.save_json):
             return None
+        where = (settings.project, settings.name, "predict", settings.exist_ok)
+        runs.free_folder(*where)  # its mistakes now, not at the first prediction
         return Saver(
-            runs.free_folder(settings.project, settings.name, "predict", settings.exist_ok),
+            lambda: runs.claim_folder(*where),
             settings.save,
             settings.save_txt,
             settings.save_conf,

@@ -1,4 +1,4 @@
-"""`Results`: what was found in one image, in the form that users of this family know; numpy and OpenCV, no torch.
+"""`Results`: the detections of one image, in the form that users of YOLO packages know; numpy and OpenCV, no torch.
 
 Boxes are in pixels of the original image.  Class numbers are positions in `names`, 0..C-1 (not the category ids of a
 COCO file).  Letter: D detections of the image, best score first.
@@ -21,12 +21,12 @@ from gfldet.errors import OutputError
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_picture
 
-# Suffixes of the formats that OpenCV writes a colour picture in.
+# Suffixes of the formats in which OpenCV writes a colour picture.
 WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm"})
 
 
 class Array(np.ndarray):
-    """A numpy array that also answers to the calls that users make on tensors: `.cpu()`, `.numpy()`, `int(box.cls)`."""
+    """A numpy array with the methods that users call on tensors: `.cpu()`, `.numpy()`, `int(box.cls)`."""
 
     def cpu(self) -> Array:
         return self
@@ -52,13 +52,13 @@ def _array(values: ArrayLike) -> Array:
 
 
 class Boxes:
-    """The boxes of one image, or some of them: `len`, iteration (boxes of one) and indexing as in a list or an array.
+    """All or some boxes of one image.  `len`, iteration and indexing work as for an array; each item is again `Boxes`.
 
     data        (D, 6) float32: x1, y1, x2, y2 in px, score, class
     orig_shape  (height, width) of the image, px
     """
 
-    id = None  # numbers of tracks; gfldet does not track
+    id = None  # track ids; gfldet does not track
     is_track = False
 
     def __init__(self, data: ArrayLike, orig_shape: tuple[int, int]) -> None:
@@ -120,11 +120,11 @@ class Boxes:
 
 
 class Results:
-    """What was found in one image.
+    """The detections of one image.
 
-    orig_img    (H, W, 3) uint8, BGR as OpenCV has it (and as users of this family expect it)
+    orig_img    (H, W, 3) uint8, BGR as in OpenCV (and as users of YOLO packages expect)
     orig_shape  (H, W), px
-    path        where the image came from; "image0" or the like for arrays
+    path        the path of the image; "image0", "image1", ... for arrays
     names       class number -> name
     boxes       `Boxes`
     speed       milliseconds for each step: "preprocess", "inference", "postprocess"
@@ -145,8 +145,8 @@ class Results:
         speed: Mapping[str, float] | None = None,
         name: str = "",
     ) -> None:
-        """boxes: (D, 6) xyxy px of the original image, score, class; name: of the file that `save` writes, without
-        suffix, and by default that of `path`."""
+        """boxes: (D, 6) xyxy px of the original image, score, class.  name: name of the file that `save` writes,
+        without suffix; the default is the stem of `path`."""
         self.orig_img = orig_img
         self.orig_shape: tuple[int, int] = (orig_img.shape[0], orig_img.shape[1])
         self.path = str(path)
@@ -182,11 +182,11 @@ class Results:
         return self.names.get(number, str(number))
 
     def save(self, path: str | Path | None = None, line_width: int | None = None) -> str:
-        """Write `plot()` to a file and return its path.
+        """Writes `plot()` to a file and returns its path.
 
-        Without a path it is results_<name of the image> in this folder: with the image's own suffix where OpenCV writes
-        that format, else .jpg, so that frames of videos and arrays have a file each.  Missing folders are made.
-        Raises OutputError where the file cannot be written.
+        The default is results_<name of the image> in the current folder.  It has the image's own suffix if OpenCV
+        writes that format, else .jpg, so each frame of a video and each array has its own file.  Missing folders are
+        created.  Raises OutputError if the file cannot be written.
         """
         target = Path(path) if path is not None else Path(f"results_{self._name_to_save}{self._suffix()}")
         return str(save_picture(target, _swapped(self.plot(line_width))))
@@ -197,9 +197,9 @@ class Results:
         return Path(self.path).suffix if suffix in WRITABLE else ".jpg"
 
     def save_txt(self, path: str | Path, save_conf: bool = False) -> str:
-        """Write YOLO rows `class x y w h [score]` (centre and size as shares of the image) and return the path.
+        """Writes YOLO rows `class x y w h [score]` (centre and size as shares of the image) and returns the path.
 
-        The file is written anew, and empty when nothing was found.  Raises OutputError where that fails.
+        An existing file is replaced; without detections the file is empty.  Raises OutputError if writing fails.
         """
         rows = []
         for number, place, score in zip(self.boxes.cls, self.boxes.xywhn, self.boxes.conf, strict=True):
@@ -231,7 +231,7 @@ class Results:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def verbose(self) -> str:
-        """What was found in words: "3 RBC, 1 WBC", most frequent first."""
+        """The detections in words, e.g. "3 RBC, 1 WBC": most frequent first."""
         counts = Counter(self._name(int(number)) for number in self.boxes.cls)
         return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
 

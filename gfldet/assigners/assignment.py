@@ -72,10 +72,11 @@ def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor]) -> Tensor
 
     `group` (P,) is the group of each pair, for instance its point if a point may have only one truth.  The pair with
     the highest first claim (P,) wins.  If the first claims are equal, the second claim decides, and so on.  If all are
-    equal, the first pair wins.
+    equal, the first pair wins.  A claim that is NaN ranks last, so that each group that has a pair has a best one.
     """
     left = torch.arange(len(group), device=group.device)
-    for claim in claims:
+    for raw in claims:
+        claim = raw.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         best = claim.new_full((groups,), -torch.inf).scatter_reduce(0, group[left], claim[left], "amax")
         left = left[claim[left] == best[group[left]]]
     first = left.new_full((groups,), len(group)).scatter_reduce(0, group[left], left, "amin")

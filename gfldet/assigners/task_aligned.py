@@ -30,6 +30,9 @@ class _Anchors:
     reach: float
 
 
+WORST = -1e5  # log metric below any of finite predictions, and small beside the distance of truths in `_topk_per_truth`
+
+
 @dataclass(frozen=True, slots=True)
 class _Pairs:
     """Candidate pairs: truth (P,), point (P,), log metric (P,), plain IoU (P,), reachable (P,)."""
@@ -107,6 +110,8 @@ class TaskAlignedAssigner:
         metric = self.alpha * F.logsigmoid(logit) + self.beta * iou.clamp(min=1e-9).log()
         # The distance only breaks ties.  An unreachable pair ranks below every reachable one.
         metric = metric - 1e-4 * offset - torch.where(reachable, 0.0, 1e4)
+        # What a spoilt head says (NaN, infinite) ranks last; the criterion makes a loss of it that is not finite.
+        metric = metric.nan_to_num(nan=WORST, neginf=WORST).clamp(min=WORST)
         return _Pairs(truth, point, metric, iou, reachable)
 
 
@@ -181,7 +186,7 @@ def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, trut
     owner[place[kept]] = pairs.truth[kept]
     points = torch.bincount(pairs.truth[kept], minlength=truths)
     rounds = 0
-    while True:
+    for _ in range(truths):  # each round gives a point to a truth without any, and takes the last one from none
         candidates = (points[pairs.truth] == 0).nonzero().squeeze(1)
         holder = owner[place[candidates]]
         available = candidates[(holder < 0) | (points[holder] > 1)]

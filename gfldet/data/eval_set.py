@@ -1,4 +1,4 @@
-"""The letterboxed batches of a validation; numpy alone, no torch."""
+"""The letterboxed batches of a validation; numpy only, no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gfldet.ops.letterbox import PAD_COLOUR, Letterbox
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvalBatch:
-    """A batch to predict on: images (B, H, W, 3) uint8, where each came from and how it lies in the frame."""
+    """A batch to predict on: images (B, H, W, 3) uint8, their records, and how each image lies in the frame."""
 
     images: NDArray[np.uint8]
     records: tuple[Record, ...]
@@ -26,9 +26,9 @@ class EvalBatch:
 class EvalSet:
     """Validation images, letterboxed without augmentation.
 
-    With `rect`, images share a batch when the smallest frame that holds them (sides multiples of `stride`) is the same,
-    so that no time goes into padding; without, every frame is `size` (height, width).
-    `pad_colour` is the grey around them.
+    With `rect`, every image has the smallest frame that holds it (the sides are multiples of `stride`), and images
+    with the same frame share a batch, so that little time goes into padding.  Without `rect`, every frame is `size`
+    (height, width).  `pad_colour` is the grey value of the padding.
     """
 
     split: Split

@@ -14,9 +14,9 @@ from gfldet.ops import letterbox
 
 
 class ImageStore:
-    """Images at the size they are trained or validated at, kept in RAM up to a budget, else read when asked for.
+    """Images at the size of training or validation: kept in RAM up to `budget` bytes, the others read at each `get`.
 
-    An image is resized once, so that its longer side fits `size` (height, width); smaller ones stay as they are.
+    An image is resized once to fit into `size` (height, width); a smaller image keeps its size.
     `keep` may be called from any thread.
     """
 
@@ -29,7 +29,7 @@ class ImageStore:
         self.complete = True
 
     def keep(self, record: Record, image: NDArray[np.uint8]) -> None:
-        """Take a decoded image into RAM if it still fits."""
+        """Keeps a decoded image in RAM if it still fits."""
         image = self._fitted(image)
         with self._lock:
             if image.nbytes <= self.left:
@@ -39,7 +39,7 @@ class ImageStore:
                 self.complete = False
 
     def get(self, record: Record) -> NDArray[np.uint8]:
-        """The image (H, W, 3) uint8 RGB of a record, fitted to the store's size; not to be written to."""
+        """The image (H, W, 3) uint8 RGB of a record, fitted to the store's size.  Do not write to it."""
         kept = self._kept.get(_key(record))
         return kept if kept is not None else self._fitted(self._read(record))
 

@@ -1,16 +1,17 @@
 """Reads one image file of any usual kind into (H, W, 3) uint8 RGB, upright and contiguous.
 
-What is decided here, once, for training, validation and prediction alike:
+Training, validation and prediction all follow these rules:
 
-- EXIF orientation is applied (JPEG, PNG, WebP, TIFF), so height and width are those a viewer shows.
-- 16-bit samples keep their high byte (`>> 8`); floating-point samples are refused, their range being unknown.
-- Transparency is laid over white, as a browser shows it, so RGB values hidden under alpha 0 never appear.
-- Of an animation or a multi-page file the first picture is taken.
-- A JPEG that ends early is used, its missing rows grey, with a warning; if nearly every row is missing it is an error.
-- There is no limit on size but `MAX_PIXELS`; Pillow's own (about 180 megapixels) holds for WebP alone.
+- EXIF orientation is applied (JPEG, PNG, WebP, TIFF), so height and width are those that a viewer shows.
+- 16-bit samples keep their high byte (`>> 8`).  Floating-point samples are an error, because their range is unknown.
+- Transparent images are laid over white, as in a browser, so RGB values hidden under alpha 0 never appear.
+- An animation or a multi-page file gives its first picture.
+- A JPEG that ends early is used with a warning, and its missing rows are grey.  If nearly all rows are missing, it is
+  an error.
+- The only size limit is `MAX_PIXELS`; Pillow's own limit (about 180 megapixels) applies only to WebP.
 
-Plain JPEGs go through OpenCV, which is twice as fast; everything else goes through Pillow.  Both release the GIL,
-and no global switch of either library is touched, so `read_image` may run in any number of threads.
+OpenCV reads plain JPEGs, because it is twice as fast; Pillow reads everything else.  Both release the GIL, and this
+file changes no global setting of either library, so `read_image` may run in any number of threads.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ IMAGE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in [
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "ppm", "pgm", "pbm"),
-        # Not readable here.  They are listed so that they give an error instead of being left out in silence.
+        # Not readable here.  They are listed so that they give an error instead of being skipped.
         *("heic", "heif", "avif", "jp2", "jxl"),
     ]
 )
-MAX_PIXELS = 2**30  # 3 GB as RGB; beyond this a header is more likely broken than meant
-MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG cut short must still hold
+MAX_PIXELS = 2**30  # 3 GB as RGB; a header that declares more is probably broken
+MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG that ends early must still hold
 
 _READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF or PNM"
 _MISSING = "does not exist"
@@ -58,7 +59,7 @@ _MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class ImageError(DataError):
-    """One image that cannot be used; `path` and `reason` are kept apart so that many can be listed."""
+    """One image that cannot be used.  `path` and `reason` are separate, so that a message can list many images."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -70,7 +71,7 @@ def read_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
     """The image in `path` as (H, W, 3) uint8 RGB, upright, contiguous and writable.
 
     `warn` gets one sentence, with the path, if the file is damaged but usable.
-    Raises ImageError if the file is missing, empty, of no readable kind, or does not decode.
+    Raises ImageError if the file is missing or empty, has an unknown format, or cannot be decoded.
     """
     data = _read_bytes(path)
     tell = warn or _ignore
@@ -91,14 +92,14 @@ def probe_size(path: str | Path) -> tuple[int, int]:
     """(width, height) in px of the upright image, without its pixels; raises ImageError like `read_image`."""
     with _header(path) as image:
         width, height = image.size
-        # Newer versions of Pillow turn the size of a TIFF already when they open it; none does for other kinds.
+        # Newer versions of Pillow apply the orientation to the size of a TIFF when they open it, but only of a TIFF.
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             width, height = image.tag_v2[256], image.tag_v2[257]
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def check_header(path: str | Path) -> None:
-    """Raises ImageError if the first bytes of a file tell that `read_image` will fail: missing, empty, no image."""
+    """Raises ImageError if the first bytes already show that `read_image` will fail: missing, empty or not an image."""
     with _header(path):
         pass
 
@@ -115,7 +116,7 @@ def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDAr
             return _pillow_to_rgb(image)
         except _Unusable as error:
             raise DataError(f"{what}: {error}") from None
-        except OSError as error:  # a file that PIL opens lazily and that turns out to be damaged
+        except OSError as error:  # PIL opened the file lazily, and the file is damaged
             raise DataError(f"{what}: cannot be decoded ({_first_line(error)})") from error
     check_array(image, what)
     if image.dtype == np.bool_:
@@ -131,7 +132,7 @@ def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDAr
 
 
 def check_array(image: NDArray[Any], what: str) -> None:
-    """Raises DataError, naming `what`, unless `to_rgb_uint8` takes the array."""
+    """Raises DataError, naming `what`, unless `to_rgb_uint8` accepts the array."""
     shape = getattr(image, "shape", None)
     if not isinstance(image, np.ndarray):
         raise DataError(f"{what}: expected a numpy array or a PIL image, got {type(image).__name__}")
@@ -145,7 +146,7 @@ def check_array(image: NDArray[Any], what: str) -> None:
 
 
 def find_images(folder: Path, recursive: bool = True) -> list[Path]:
-    """Image files below `folder` by suffix, in a stable order; names that start with a dot are passed over."""
+    """Files below `folder` with the suffix of an image, in a stable order; names that start with a dot are skipped."""
     return find_files(folder, IMAGE_SUFFIXES, recursive)
 
 
@@ -163,11 +164,11 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
 
 
 class _Unusable(Exception):
-    """A reason, without the path, why bytes are no usable image."""
+    """The reason, without the path, why bytes are not a usable image."""
 
 
 def _ignore(message: str) -> None:
-    """The default of `warn`: whoever reads an image a second time has been told already."""
+    """The default of `warn`: on a second reading of an image, the user has already seen the warning."""
 
 
 def _first_line(error: Exception) -> str:
@@ -191,7 +192,7 @@ def _read_bytes(path: str | Path) -> bytes:
 
 def _read_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
     channels, scan = _jpeg_header(data)
-    if data.rfind(b"\xff\xd9", scan) < 0:  # no end marker after the pixels begin: the file was cut short
+    if data.rfind(b"\xff\xd9", scan) < 0:  # no end marker after the pixels begin: the file ends early
         return _read_cut_jpeg(path, data, warn)
     image = _cv2_decode(data) if channels in (1, 3) else None  # CMYK is for Pillow
     return _pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
@@ -215,12 +216,12 @@ def _jpeg_header(data: bytes) -> tuple[int, int]:
         if marker == 0xDA:
             return channels, at
         at += 2 + size
-    raise _Unusable("is a JPEG without picture data (cut short in its header); replace or remove it")
+    raise _Unusable("is a JPEG without picture data (it ends inside its header); replace or remove it")
 
 
 def _cv2_decode(data: bytes) -> NDArray[np.uint8] | None:
     buffer = np.frombuffer(data, np.uint8)
-    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11 on; saves a pass over the pixels
+    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11 and later; saves a pass over the pixels
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
     else:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
@@ -229,7 +230,7 @@ def _cv2_decode(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
-    """Decodes what is there.  Once an end marker is put back, Pillow fills the rest with grey, without a warning."""
+    """Decodes what is there: with an end marker appended, Pillow fills the missing rows with grey and does not warn."""
     opened = JpegImagePlugin.JpegImageFile(io.BytesIO(data + b"\xff\xd9"))
     turned = _orientation(opened)
     opened.load()
@@ -237,25 +238,25 @@ def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint
     stored = _turn_back(upright, turned)
     left = _rows_before_fill(stored) / stored.shape[0]
     if left < MIN_ROWS_LEFT:
-        raise _Unusable(f"is a JPEG cut short: {1 - left:.0%} of its rows are missing; replace or remove it")
+        raise _Unusable(f"is a JPEG that ends early: {1 - left:.0%} of its rows are missing; replace or remove it")
     missing = f"about {1 - left:.0%} of its rows are grey" if left < 1 else "no whole row is missing"
-    warn(f"{path}: the JPEG ends too early and was used as far as it goes ({missing})")
+    warn(f"{path}: the JPEG ends too early; the part before its end is used ({missing})")
     return upright
 
 
 def _rows_before_fill(image: NDArray[np.uint8]) -> int:
-    """Number of rows above the run of rows at the bottom that hold one and the same colour."""
+    """Number of rows above the bottom rows of one single colour."""
     same = (image == image[-1, -1]).all(axis=(1, 2))
     varied = np.flatnonzero(~same)
     return int(varied[-1]) + 1 if len(varied) else 0
 
 
-# ---------------------------------------------------------------- everything else, by Pillow
+# ---------------------------------------------------------------- Pillow reads all other formats
 
 
 @contextmanager
 def _header(path: str | Path) -> Iterator[Image.Image]:
-    """The image in `path`, opened but not decoded; whatever fails becomes an ImageError."""
+    """The image in `path`, opened but not decoded; every failure becomes an ImageError."""
     try:
         with Path(path).open("rb") as file:
             if not file.read(1):
@@ -272,7 +273,7 @@ def _header(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _open_pillow(file: BinaryIO) -> Image.Image:
-    """Opens by the first bytes, not by the suffix.  Bypasses `Image.open`, which warns of large images."""
+    """Finds the format by the first bytes, not by the suffix.  Avoids `Image.open`, which warns about large images."""
     file.seek(0)
     data = file.read(64)
     file.seek(0)
@@ -303,25 +304,25 @@ def _unknown_kind(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         kind = data[8:12].decode("ascii", "replace")
         return f"is a HEIC, AVIF or video file ({kind}); expected {_READABLE}: convert it"
-    return f"is no image that can be read (it begins with {data[:12]!r}); expected {_READABLE}"
+    return f"is not a readable image (it begins with {data[:12]!r}); expected {_READABLE}"
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise _Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in all")
+        raise _Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in total")
 
 
 def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
-    # Pillow turns a TIFF as it loads it (some versions leave the tag in place then), and no other kind.
+    # When Pillow loads a TIFF, it applies the orientation (some versions keep the tag).  It does so only for TIFFs.
     turn = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
     mode = image.mode
     if mode in _MODES_16BIT:
         rgb = _grey_to_rgb(np.asarray(image).astype(np.uint16) >> 8)
-    elif mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs so
+    elif mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs in this mode
         rgb = _grey_to_rgb(_int32_to_uint8(np.asarray(image)))
     elif mode == "F":
-        raise _Unusable("holds floating-point samples, whose range is unknown; save it with 8 or 16 bits")
+        raise _Unusable("holds floating-point samples, and their range is unknown; save it with 8 or 16 bits")
     elif mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         rgb = _over_white(image)
     else:
@@ -333,7 +334,7 @@ def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _is_large_tiff(image: Image.Image) -> bool:
-    """Whether Pillow would warn of the size, or refuse it, on decoding; it does so for this kind alone."""
+    """Whether Pillow would warn about the size, or refuse it, while decoding; it does so only for TIFFs."""
     limit = Image.MAX_IMAGE_PIXELS
     large = limit is not None and image.size[0] * image.size[1] > limit
     return large and isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode != "CMYK"
@@ -343,7 +344,7 @@ def _large_tiff(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise _Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
-    return to_rgb_uint8(pixels)  # of TIFFs alone, OpenCV undoes the orientation whatever the flags say
+    return to_rgb_uint8(pixels)  # OpenCV always applies the orientation of a TIFF, whatever the flags say
 
 
 def _over_white(image: Image.Image) -> NDArray[np.uint8]:
@@ -363,10 +364,10 @@ def _int32_to_uint8(grey: NDArray[Any]) -> NDArray[Any]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 where the tag is missing, out of range or the EXIF block is broken."""
+    """EXIF orientation 1..8; 1 if the tag is missing or out of range, or if the EXIF block is broken."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # a broken EXIF block is no reason to lose the picture; viewers pass it over too
+    except Exception:  # a picture with a broken EXIF block is still usable; viewers ignore such a block too
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

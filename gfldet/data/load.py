@@ -1,4 +1,4 @@
-"""Splits with their images in memory, as training and validation use them; no torch."""
+"""Loads a split with its images in memory, for training and validation; no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gfldet.ops.letterbox import PAD_COLOUR, check_frame
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedSplit:
-    """A split and its images at the size they are used at."""
+    """A split and its images at the size of training or validation."""
 
     split: Split
     store: ImageStore
@@ -29,7 +29,7 @@ class LoadedSplit:
 def load_images(
     spec: DataSpec, name: str, size: tuple[int, int], budget: int, on_bad: str, tell: Tell, verbose: bool
 ) -> LoadedSplit:
-    """Read, check and (as far as `budget` bytes go) keep a split's images; its warnings are told."""
+    """Reads and checks a split's images, keeps up to `budget` bytes of them in memory, and shows all warnings."""
     store = ImageStore(size, budget, read_record)
     bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
 
@@ -41,14 +41,14 @@ def load_images(
         split = load_split(spec, name, on_bad, visit=store.keep, progress=progress)  # type: ignore[arg-type]
     for warning in split.warnings:
         warn(warning)
-    kept = "kept in memory" if store.complete else "read anew each time" if not budget else "kept as far as they fit"
+    kept = "kept in memory" if store.complete else "read again each time" if not budget else "kept as far as they fit"
     boxes = sum(len(record.boxes) for record in split.records)
     tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
     return LoadedSplit(split, store)
 
 
 def read_record(record: Record) -> NDArray[np.uint8]:
-    """The image of a record, from its file or built in."""
+    """The image of a record, from its file or from a built-in set."""
     return open_image(record.path)
 
 
@@ -60,7 +60,7 @@ def eval_set(
     rect: bool,
     pad_colour: int = PAD_COLOUR,
 ) -> EvalSet:
-    """The validation batches: with `rect` in frames as small as the images allow, else all of `size`."""
+    """The validation batches: with `rect` the smallest frame for each image, else every frame is `size`."""
     if not rect:
         check_frame(size, multiple)
     return EvalSet(loaded.split, loaded.store, size, batch, multiple, rect, pad_colour)

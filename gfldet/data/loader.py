@@ -1,7 +1,7 @@
-"""Batches made ahead of the training step, in order, by threads.
+"""Threads make batches ahead of the training step, in order.
 
-Threads and not processes: opencv and numpy release the interpreter while they work, images stay in one memory (no
-copies, no shared-memory limits, nothing that grows), and a user's own augmentation need not be picklable.
+Why threads and not processes: OpenCV and numpy release the GIL while they work.  All images stay in one memory (no
+copies, no shared-memory limits, nothing that grows).  A user's own augmentation need not be picklable.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ T = TypeVar("T")
 
 
 def in_order(make: Callable[[K], T], keys: Iterable[K], workers: int, ahead: int = 2) -> Iterator[T]:
-    """make(key) for each key, in order; up to `workers` at once and `ahead` results waiting beyond those in work.
+    """Yields make(key) for each key, in order.
 
-    With `workers` = 0 everything happens in the calling thread.  An exception of `make` comes out at its key's place.
+    Up to `workers` calls run at once; up to `workers` + `ahead` results are in work or waiting.  With `workers` = 0
+    everything happens in the calling thread.  If make(key) raises, the exception comes where its result would come.
     """
     if workers == 0:
         yield from map(make, keys)

@@ -1,4 +1,4 @@
-"""What the data room hands to the others: one `Record` an image, one `Split` a list of images.
+"""What the data room gives to the other rooms: a `Record` is one image, a `Split` is a list of images.
 
 Letters: M truths of an image, K ignore regions of an image, C classes.  All boxes are xyxy in pixels of the
 upright image (after EXIF rotation), clipped to it.  Nothing here holds pixels, and nothing is cached on disk.
@@ -24,7 +24,7 @@ class Record:
     boxes      (M, 4) float32 xyxy px, clipped to the image
     classes    (M,) int64, positions in `Split.names`, 0..C-1
     ignore     (K, 4) float32 xyxy px: regions in which neither a hit nor a miss counts (COCO iscrowd)
-    ignore_classes  (K,) int64, the class whose detections each region excuses; None: of every class
+    ignore_classes  (K,) int64: a region ignores the detections of this class; None: every region ignores all classes
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Split:
 
     names         class names, C of them
     category_ids  class position -> id in the user's file (COCO ids survive; 0..C-1 for YOLO and VOC)
-    warnings      what was repaired or left out, counted and named; one sentence each
+    warnings      one sentence for each kind of repair and for each image left out
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, and how often: repeat-factor sampling for rare classes, and weights of classes."""
+"""Which images an epoch shows, and how often (repeat-factor sampling for rare classes); and class weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from gfldet.data.records import Split
 
-HEAVIEST = 10.0  # a class weight that follows from the data is between 1 / HEAVIEST and HEAVIEST
+HEAVIEST = 10.0  # a class weight computed from the data lies between 1 / HEAVIEST and HEAVIEST
 
 
 def repeat_factors(split: Split, share: float) -> NDArray[np.float64]:
-    """How often (n,) each of a split's n images is shown in an epoch, so that rare classes are seen more often.
+    """Repeat factor (n,) of each of a split's n images: how often an epoch shows it, more often for rare classes.
 
-    A class that is in less than `share` of the images counts sqrt(share / its share); an image is shown as often as its
-    rarest class says, at least once.  Source: Gupta et al., LVIS, CVPR 2019, section 5.
+    A class that occurs in less than `share` of the images has the factor sqrt(share / its share), any other class 1.
+    An image has the factor of its rarest class, at least 1.  Source: Gupta et al., LVIS, CVPR 2019, section 5.
     """
     present = np.zeros((len(split.records), len(split.names)), dtype=bool)
     for row, record in zip(present, split.records, strict=True):
@@ -25,15 +25,17 @@ def repeat_factors(split: Split, share: float) -> NDArray[np.float64]:
 
 
 def epoch_images(factors: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The images of one epoch in random order; image i comes floor(factors[i]) times, or once more by its remainder.
+    """The images of one epoch in random order.
 
-    Their number is the same in every epoch, round(sum of the factors).  The k-th showing of image i in the epoch is
-    i + k * n, so that each is augmented by a random stream of its own.
+    Image i comes floor(factors[i]) times, and once more with a probability of about the remainder.  Every epoch has
+    the same number of images, round(sum of the factors).  The k-th copy of image i in the epoch is i + k * n, so that
+    each copy has its own random stream for augmentation.
     """
     n = len(factors)
     whole = np.floor(factors).astype(np.int64)
     places = rng.permutation(n)
-    # Systematic sampling: the remainders in random order, cut at even distances, so that their number is fixed.
+    # Systematic sampling: lay the remainders end to end in random order and cut at even distances.  This fixes
+    # the number of extra copies.
     ends = np.cumsum((factors - whole)[places])
     extra = round(float(factors.sum())) - int(whole.sum())
     cuts = (rng.random() + np.arange(extra)) * (ends[-1] / extra) if extra else np.zeros(0)
@@ -44,7 +46,10 @@ def epoch_images(factors: NDArray[np.float64], rng: np.random.Generator) -> NDAr
 
 
 def balanced_weights(split: Split) -> tuple[float, ...]:
-    """A weight for each class: 1 / sqrt(its truths), scaled so that the mean over all truths is 1; 1 without truths."""
+    """A weight for each class: 1 / sqrt(number of its truths), scaled to a mean of 1 over all truths.
+
+    A class without truths has the weight 1.
+    """
     counts = np.zeros(len(split.names))
     for record in split.records:
         counts += np.bincount(record.classes, minlength=len(counts))

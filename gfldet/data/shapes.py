@@ -1,12 +1,14 @@
-"""The built-in data sets: overlapping shapes on textured grounds, drawn by code, nothing read or written.
+"""The built-in data sets: overlapping shapes on textured backgrounds.  Code draws them; no file is read or written.
 
-`shapes` is what a first try trains on; `shapes-small`, `shapes-dense`, `shapes-thin` and `shapes-huge` are what is hard
-for detectors: objects of 4 to 16 px, 300 of them in an image, ten times as long as wide, as large as the image.
+`shapes` is for a first try.  The others are hard for detectors: `shapes-small` has objects of 4 to 16 px,
+`shapes-dense` has 300 objects per image, objects of `shapes-thin` are ten times as long as wide, and objects of
+`shapes-huge` are as large as the image.
 
-An image is a function of (variant, split, number) alone: a random generator of its own gives first the layout, which
-is all that the labels need, then the pixels.  Boxes are amodal: tight around the whole outline of a shape, also
-where another covers it, cut at the image's border; at most `Variant.hidden` of a shape's box is covered by one other.
-Colours, fills and angles say nothing about the class; lines and blurred spots, which are no truths, lie in between.
+An image depends only on (variant, split, number): its own random generator gives first the layout, then the pixels.
+The labels need only the layout.  Boxes are amodal: a box is tight around the whole outline of a shape, even where
+another shape covers it, and is cut at the image's border.  One shape's box covers at most `Variant.hidden` of another
+shape's box.  Colours, fills and angles say nothing about the class.  Lines and blurred spots between the shapes are
+not truths.
 
 Images have virtual paths such as `shapes:/val/000012.png`; `read` draws them.  To add a set, add an entry to
 `VARIANTS`.
@@ -36,12 +38,12 @@ class Variant:
     seed: int = 0
     size: int = 320  # height and width of an image
     images: tuple[tuple[str, int], ...] = (("train", 160), ("val", 40))
-    objects: tuple[int, int] = (2, 7)  # an image, both ends included
-    radius: tuple[float, float] = (22.0, 76.0)  # of the circle around a shape; small ones are as likely as large
-    turn: float = math.radians(25)  # largest rotation either way
-    hidden: float = 0.4  # largest share of a shape's box that one other may cover
-    inside: float = 0.4  # least distance of a centre from the border, as a share of the radius
-    aspect: float = 1.0  # length over width that every shape is stretched to, either way
+    objects: tuple[int, int] = (2, 7)  # smallest and largest number of objects in an image
+    radius: tuple[float, float] = (22.0, 76.0)  # of the circle around a shape; log-uniform
+    turn: float = math.radians(25)  # largest rotation in both directions
+    hidden: float = 0.4  # largest share of a shape's box that another box may cover
+    inside: float = 0.4  # smallest distance of a centre from the border, as a share of the radius
+    aspect: float = 1.0  # every shape is stretched to this length over width, along x or along y
 
 
 VARIANTS = {
@@ -87,7 +89,7 @@ def is_virtual(path: str | Path) -> bool:
 
 
 def read(path: str | Path) -> NDArray[np.uint8]:
-    """Draws the image of a virtual path: (H, W, 3) uint8 RGB; the same path gives the same pixels."""
+    """Draws the image of a virtual path: (H, W, 3) uint8 RGB.  The same path always gives the same pixels."""
     variant, rng = _open(path)
     figures = layout(variant, rng)
     return draw(variant, figures, rng)
@@ -100,7 +102,7 @@ def _open(path: str | Path) -> tuple[Variant, np.random.Generator]:
         splits = [split for split, _ in variant.images]
         seed = [variant.seed, splits.index(parts[1]), int(Path(parts[2]).stem)]
     except (KeyError, ValueError, IndexError):
-        raise DataError(f"{path}: is no image of a built-in data set; expected e.g. shapes:/val/000012.png") from None
+        raise DataError(f"{path}: is not an image of a built-in set; expected e.g. shapes:/val/000012.png") from None
     return variant, np.random.default_rng(seed)
 
 
@@ -110,7 +112,7 @@ def _labels(path: Path) -> Labels:
     for position, figure in enumerate(layout(variant, rng)):
         x1, y1, x2, y2 = figure.box
         size = float(variant.size)
-        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, size), min(y2, size))  # on purpose, so nothing to warn of
+        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, size), min(y2, size))  # on purpose, so it needs no warning
         labels.add(cut, figure.cls, f"{path.as_posix()}:{position}")
     return labels
 
@@ -119,11 +121,11 @@ def _labels(path: Path) -> Labels:
 
 
 def layout(variant: Variant, rng: np.random.Generator) -> list[Figure]:
-    """The shapes of one image, in the order in which they are drawn."""
+    """The shapes of one image in the order of drawing."""
     wanted = int(rng.integers(variant.objects[0], variant.objects[1] + 1))
     figures: list[Figure] = []
     boxes = np.zeros((wanted, 4))
-    for _ in range(20 * wanted):  # places where a shape would hide another are tried again
+    for _ in range(20 * wanted):  # try again where a shape would cover too much of another
         if len(figures) == wanted:
             break
         cls = int(rng.integers(len(variant.names)))
@@ -142,11 +144,11 @@ def _outline(
 ) -> NDArray[np.float32]:
     name = variant.names[cls]
     corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[name]
-    start = 0.5 if name == "square" else 0.0  # a square lies on a side
+    start = 0.5 if name == "square" else 0.0  # a square stands on a side
     angles = (np.arange(corners) + start) * (2 * math.pi / corners)
     reach = np.where(np.arange(corners) % 2 == 1, 0.45, 1.0) if name == "star" else np.ones(corners)
     points = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
-    if name != "circle":  # a circle that is stretched is none
+    if name != "circle":  # a stretched circle is not a circle
         points *= rng.uniform(0.85, 1.15, 2)
     if variant.aspect != 1:
         longer = math.sqrt(variant.aspect)
@@ -168,15 +170,15 @@ def _covered(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[n
 
 
 def draw(variant: Variant, figures: list[Figure], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture of a layout: ground, clutter, shapes, sensor noise."""
-    image = _ground(variant.size, rng)
+    """The picture of a layout: background, clutter, shapes, sensor noise."""
+    image = _background(variant.size, rng)
     _clutter(image, rng)
     for figure in figures:
         _paint(image, figure, rng)
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.2))).astype(np.float32)
     noise = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(2, 9))
-    image += cv2.merge([noise] * 3)  # the same array operation per plane is several times faster than broadcasting
+    image += cv2.merge([noise] * 3)  # adding three equal planes is several times faster than broadcasting
     return cv2.convertScaleAbs(np.maximum(image, 0, out=image)).astype(np.uint8, copy=False)
 
 
@@ -187,8 +189,8 @@ def _colour(
     return np.array(rgb, np.float32) * 255
 
 
-def _ground(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Two colours mixed by smooth noise, with a fine weave or grain over it."""
+def _background(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The background: two colours mixed by smooth noise, with a fine weave and grain over it."""
     first, second = _colour(rng, (0.05, 0.5), (0.25, 0.95)), _colour(rng, (0.05, 0.5), (0.25, 0.95))
     coarse = rng.random((int(rng.integers(3, 9)),) * 2, np.float32)
     mix = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -200,13 +202,13 @@ def _ground(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _along(height: int, width: int, angle: float) -> NDArray[np.float32]:
-    """(height, width) distances of the pixels along a direction, px."""
+    """(height, width) positions of the pixels along a direction, px."""
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return x * np.float32(math.cos(angle)) + (y * np.float32(math.sin(angle)))[:, None]
 
 
 def _clutter(image: NDArray[np.float32], rng: np.random.Generator) -> None:
-    """Lines and blurred spots, which a detector has to leave alone."""
+    """Draws lines and blurred spots; a detector must not find them."""
     size = len(image)
     for _ in range(int(rng.integers(0, 7))):
         a, b = rng.integers(0, size, (2, 2)).tolist()
@@ -224,12 +226,12 @@ def _clutter(image: NDArray[np.float32], rng: np.random.Generator) -> None:
 
 
 def _blend(part: NDArray[np.float32], cover: NDArray[np.float32], colour: NDArray[np.float32]) -> None:
-    """Lays a colour, (3,) or (H, W, 3), over part of an image where `cover` (H, W) says, 0 to 1."""
+    """Blends a colour, (3,) or (H, W, 3), into part of an image with the weights `cover` (H, W), 0 to 1."""
     part += cv2.merge([cover] * 3) * (colour - part)
 
 
 def _paint(image: NDArray[np.float32], figure: Figure, rng: np.random.Generator) -> None:
-    """A soft shadow, then the shape with a fill of its own, on the part of the image that it touches."""
+    """Paints a soft shadow, then the shape with its own fill, on the part of the image that the shape touches."""
     size = len(image)
     x1, y1, x2, y2 = figure.box
     left, top = max(int(x1) - 12, 0), max(int(y1) - 12, 0)
@@ -245,7 +247,7 @@ def _paint(image: NDArray[np.float32], figure: Figure, rng: np.random.Generator)
 
 
 def _fill(part: NDArray[np.float32], cover: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A colour that stands out from what lies below, shaded from one side; now and then striped."""
+    """A colour that differs clearly from the pixels below, shaded from one side; sometimes with stripes."""
     below = np.array(cv2.mean(part, (cover > 0.5).astype(np.uint8))[:3], np.float32)
     colour = _colour(rng, (0.2, 1), (0.2, 1))
     for _ in range(20):

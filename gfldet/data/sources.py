@@ -1,12 +1,12 @@
 """What to predict on: file, folder, glob, .txt list, video, camera, array, PIL image, a built-in set, a list of these.
 
-Order is stable (by name), and every frame has a `name` of its own to save its results under.  A folder is read
-without its subfolders, so that results saved below it are not taken for input; a glob such as `photos/**/*.jpg` goes
-deeper.
+The order is stable (by name), and every frame has a unique `name` for its results.  A folder is read without its
+subfolders, so that results saved below it are not read as input; a glob such as `photos/**/*.jpg` also reads
+subfolders.
 
-Bad input: what the files' first bytes tell (missing, empty, no image) is raised before the
-first frame, all of it in one DataError.  A file that turns out later not to decode is passed over, and named in a
-DataError after the last frame, or passed to `warn` with `on_bad="skip"`; a single file raises at once.
+Bad input: one DataError before the first frame lists all problems that the first bytes of the files show (missing,
+empty, not an image).  A file that cannot be decoded later is skipped, and a DataError after the last frame names it;
+with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, its error is raised at once.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Frame:
 
     image      (H, W, 3) uint8 RGB, upright
     path       the file it comes from; "image0", "image1", ... for arrays and PIL images
-    name       to save its results under, unique among the frames of one source, without suffix
+    name       for files of its results: unique among the frames of one source, without suffix
     file_name  path relative to the folder given as source, with forward slashes; else the file's name
     index      number of the frame in its video, from 0; None for pictures
-    fps        frames a second of the video before `vid_stride`; None for pictures
+    fps        frames per second of the video before `vid_stride`; None for pictures
     """
 
     image: NDArray[np.uint8]
@@ -78,15 +78,15 @@ def iter_source(
     """The frames of a source; see the top of this file.
 
     Arrays follow OpenCV: (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey, of uint8, uint16 or bool.  An int, or a
-    string of digits that names no file, is a camera.  Of a video, every `vid_stride`-th frame is taken.  `warn` gets
-    a sentence for each damaged but usable file, and for each file left out.  Raises DataError before the first frame
-    if the source holds nothing to read.
+    string of digits that names no file, is a camera.  A video gives every `vid_stride`-th frame.  `warn` gets a
+    sentence for each damaged but usable file, and for each file left out.  Raises DataError before the first frame if
+    the source holds nothing to read.
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
     entries = list(_entries(source, count()))
     tell = warn or (lambda message: None)
-    bad = _look(entries)
+    bad = _find_bad(entries)
     if bad and (on_bad == "error" or len(bad) == len(entries)):
         raise _listed(bad)
     for problem in bad.values():
@@ -96,7 +96,7 @@ def iter_source(
 
 
 def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn) -> Iterator[Frame]:
-    unique = _Names()
+    unique = _UniqueNames()
     bad: dict[int, str] = {}
     for number, entry in enumerate(entries):
         name = unique(entry)
@@ -128,8 +128,8 @@ def _open(entry: _Entry, tell: Warn) -> NDArray[np.uint8]:
     return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell)
 
 
-class _Names:
-    """Stems made unique: 'a', then 'a-2' for another a of another folder or kind."""
+class _UniqueNames:
+    """Makes file stems unique: 'a', then 'a-2' for an 'a' of another folder or kind."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
@@ -137,18 +137,18 @@ class _Names:
     def __call__(self, entry: _Entry) -> str:
         stem = name = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
         again = 1
-        while name.casefold() in self._used:  # some file systems do not tell 'A' from 'a'
+        while name.casefold() in self._used:  # for some file systems 'A' and 'a' are the same name
             again += 1
             name = f"{stem}-{again}"
         self._used.add(name.casefold())
         return name
 
 
-# ---------------------------------------------------------------- what there is
+# ---------------------------------------------------------------- from a source to its entries
 
 
 def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
-    """Entries of a source; a picture in memory is named after the next of `numbers`."""
+    """Entries of a source; each picture in memory gets its name from the next of `numbers`."""
     if isinstance(source, (np.ndarray, Image.Image)):
         name = f"image{next(numbers)}"
         yield _Entry(name, name, "memory", source)
@@ -163,7 +163,7 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
         yield from _entries_of_path(str(source))
     else:
         raise DataError(
-            f"source: expected a path, a glob, a numpy array (H, W, 3) BGR, a PIL image or a list of these, "
+            f"source: expected a path, a glob, a numpy array (H, W, 3) BGR, a PIL image or a list of them, "
             f"got {type(source).__name__}"
         )
 
@@ -183,7 +183,7 @@ def _entries_of_path(source: str) -> list[_Entry]:
     if source.isdecimal():
         return [_Entry(source, source, "camera")]
     if "://" in source:
-        raise DataError(f"{source}: addresses are not read; download the file first")
+        raise DataError(f"{source}: URLs are not supported; download the file first")
     if glob.has_magic(source):
         return _matching(source)
     raise DataError(f"{source}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
@@ -197,7 +197,8 @@ def _in_folder(folder: Path) -> list[_Entry]:
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
     paths = sorted([*paths, *find_images(folder, recursive=False)])
     if not paths:
-        deeper = "; there are some in subfolders, reached by " + str(folder / "**" / "*") if find_images(folder) else ""
+        glob_below = folder / "**" / "*"
+        deeper = f"; there are some in subfolders, use {glob_below} to read them" if find_images(folder) else ""
         raise DataError(f"{folder}: no image or video in this folder{deeper}")
     return [_file(path, path.name) for path in paths]
 
@@ -206,7 +207,7 @@ def _matching(pattern: str) -> list[_Entry]:
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).suffix.lower() in known]
     if not paths:
-        raise DataError(f"{pattern}: matches no image or video")
+        raise DataError(f"{pattern}: this glob matches no image or video")
     fixed = Path(*_fixed_parts(Path(pattern)))
     return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if path.is_file()]
 
@@ -221,12 +222,12 @@ def _fixed_parts(pattern: Path) -> list[str]:
 def _listed_in(file: Path) -> list[_Entry]:
     paths = read_list(file, file.parent)
     if not paths:
-        raise DataError(f"{file}: lists no image; expected one path a line")
+        raise DataError(f"{file}: lists no image; expected one path per line")
     return [_file(path, path.name) for path in paths]
 
 
-def _look(entries: Sequence[_Entry]) -> dict[int, str]:
-    """position -> problem, as far as the first bytes of each file tell."""
+def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:
+    """position -> problem, for each entry with a problem in its first bytes."""
     bad: dict[int, str] = {}
     for number, entry in enumerate(entries):
         try:

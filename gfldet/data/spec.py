@@ -1,9 +1,9 @@
-"""The data YAML: where the images of each split are, in which format, and what the classes are called.
+"""The data YAML: where the images of each split are, which format they have, and the names of the classes.
 
 Keys: `path` (relative to the YAML; the YAML's own folder if absent), `train`, `val`, `test`, `names`, `format`,
-`images` (COCO only: the folder, or one a split).  `nc` is checked against the names; `download` and `roboflow`, which
-other programs write, are accepted and have no effect.  Any other key is an error.  The files of
-a split are looked for when that split is loaded, so `val` runs without the training images.
+`images` (COCO only: one folder, or one per split).  `nc` must match the names.  Other programs write `download` and
+`roboflow`; these are accepted and have no effect.  Any other key is an error.  The files of a split must exist only
+when that split is loaded, so `val` runs without the training images.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class DataSpec:
     """A data set as its YAML describes it.
 
     source        the YAML, or the name of a built-in set
-    root          the folder that the entries are relative to
+    root          the folder; entries are relative to it
     format        "yolo", "coco", "voc" or "shapes" (built in)
     splits        split -> its entries as written: folders, .txt lists, one JSON
     names         class names, C of them
-    category_ids  class position -> id in the user's files (COCO), 0..C-1 otherwise
-    images        COCO: split -> folder of its images as written
+    category_ids  class position -> id in the user's files (COCO); 0..C-1 for other formats
+    images        COCO: split -> folder of its images, as written
     """
 
     source: Path
@@ -50,17 +50,17 @@ class DataSpec:
 
     @property
     def train(self) -> tuple[str, ...] | None:
-        """Entries of the training split, None if the YAML gives none."""
+        """Entries of the training split; None if the YAML has no such split."""
         return self.splits.get("train")
 
     @property
     def val(self) -> tuple[str, ...] | None:
-        """Entries of the validation split, None if the YAML gives none."""
+        """Entries of the validation split; None if the YAML has no such split."""
         return self.splits.get("val")
 
     @property
     def test(self) -> tuple[str, ...] | None:
-        """Entries of the test split, None if the YAML gives none."""
+        """Entries of the test split; None if the YAML has no such split."""
         return self.splits.get("test")
 
     def entries(self, split: str) -> list[Path]:
@@ -75,7 +75,7 @@ class DataSpec:
         return [self.root / entry for entry in written]
 
     def image_folder(self, split: str) -> Path | None:
-        """COCO: the folder that file names are relative to, None for the JSON's own; DataError if it is missing."""
+        """COCO: file names are relative to this folder; None: to the JSON's folder.  DataError if it is missing."""
         if split not in self.images:
             return None
         folder = self.root / self.images[split]
@@ -94,19 +94,19 @@ def load_spec(data: str | Path) -> DataSpec:
     names = _names(document.get("names"), problems)
     splits = {split: _entries(split, document[split], problems) for split in SPLITS if document.get(split) is not None}
     if not splits:
-        problems.append("no split; expected 'train' and 'val', a folder or file each")
+        problems.append("no split; expected 'train' and 'val', each with a folder or a file")
     kind = document.get("format")
     if kind is not None and kind not in FORMATS:
         problems.append(f"format: {kind!r} is not one of {', '.join(FORMATS)}.{nearest(str(kind), FORMATS)}")
     _check_keys(document, names, problems)
     _raise(source, problems)
     root = _root(source, document.get("path"))
-    kind = kind or _detect(source, root, splits)
+    kind = kind or _detect_format(source, root, splits)
     images = _images(document.get("images"), kind, splits, problems)
     if kind != "coco":
         _check_positions(names, problems)
     elif any(len(entries) != 1 for entries in splits.values()):
-        problems.append("COCO: a list of files is not supported; expected one JSON a split")
+        problems.append("COCO: a list of files is not supported; expected one JSON per split")
     _raise(source, problems)
     if kind != "coco":
         return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images)
@@ -141,7 +141,7 @@ def _read_yaml(source: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise DataError(f"{source}{line}: is no YAML: {reason}") from None
+        raise DataError(f"{source}{line}: is not valid YAML: {reason}") from None
     if not isinstance(document, dict):
         raise DataError(f"{source}: expected 'key: value' lines with train, val and names")
     return document
@@ -152,7 +152,7 @@ def _root(source: Path, path: object) -> Path:
         raise DataError(f"{source}: path: expected a folder, got {path!r}")
     root = source.parent / (path or "")
     if not root.is_dir():
-        raise DataError(f"{source}: path: folder {root} not found; it is taken relative to the YAML's folder")
+        raise DataError(f"{source}: path: folder {root} not found; it is relative to the YAML's folder")
     return root
 
 
@@ -161,7 +161,7 @@ def _check_keys(document: Mapping[str, Any], names: Mapping[int, str], problems:
         if key not in _KEYS:
             problems.append(f"{key}: unknown key; allowed are {', '.join(_KEYS)}.{nearest(str(key), _KEYS)}")
     if names and document.get("nc", len(names)) != len(names):
-        problems.append(f"nc: {document['nc']} disagrees with names, which are {len(names)}; remove 'nc' or correct it")
+        problems.append(f"nc: {document['nc']} does not match the {len(names)} names; remove 'nc' or correct it")
 
 
 def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:
 
 
 def _names(value: object, problems: list[str]) -> dict[int, str]:
-    """id -> name in the order of the ids; empty if there are none or they are wrong."""
+    """id -> name in the order of the ids; empty if there are no names or if they are wrong."""
     if value is None:
         return {}
     if isinstance(value, list):
@@ -182,9 +182,9 @@ def _names(value: object, problems: list[str]) -> dict[int, str]:
         pairs = list(value.items())
     else:
         pairs = []
-    wrong = [f"names: id {key!r} is no whole number" for key, _ in pairs if type(key) is not int]
+    wrong = [f"names: id {key!r} is not a whole number" for key, _ in pairs if type(key) is not int]
     wrong += [
-        f"names: {name!r} (id {key}) is no text; put it in quotes"
+        f"names: {name!r} (id {key}) is not text; put it in quotes"
         for key, name in pairs
         if type(name) not in (str, int, float) or name == ""
     ]
@@ -199,15 +199,15 @@ def _names(value: object, problems: list[str]) -> dict[int, str]:
 
 
 def _check_positions(names: Mapping[int, str], problems: list[str]) -> None:
-    """YOLO and VOC classes are positions: ids 0..C-1 without a hole."""
+    """YOLO and VOC classes are positions: ids 0..C-1 without a gap."""
     if not names:
         problems.append("names: missing; expected a list of names, or id: name lines")
         return
-    holes = [str(i) for i in range(max(names) + 1) if i not in names]
-    if holes or min(names) < 0:
+    gaps = [str(i) for i in range(max(names) + 1) if i not in names]
+    if gaps or min(names) < 0:
         problems.append(
-            f"names: ids must run from 0 to {len(names) - 1} without a hole; "
-            f"got {min(names)} to {max(names)}, missing {', '.join(holes[:20]) or 'none'}"
+            f"names: ids must run from 0 to {len(names) - 1} without a gap; "
+            f"got {min(names)} to {max(names)}, missing {', '.join(gaps[:20]) or 'none'}"
         )
 
 
@@ -226,7 +226,7 @@ def _images(value: object, kind: str, splits: Mapping[str, tuple[str, ...]], pro
 
 
 def _missing(root: Path, entry: str) -> str:
-    """The path that is not there, with what a common export probably meant."""
+    """The missing path, and a hint: some exports write too many '../' before the right path."""
     stripped = entry
     while stripped.startswith("../"):
         stripped = stripped[3:]
@@ -234,21 +234,21 @@ def _missing(root: Path, entry: str) -> str:
     return f"{root / entry}{hint}"
 
 
-# ---------------------------------------------------------------- which format it is, found out by looking
+# ---------------------------------------------------------------- find the format by looking at the files
 
 
-def _detect(source: Path, root: Path, splits: Mapping[str, tuple[str, ...]]) -> str:
-    looked = [root / entry for entries in splits.values() for entry in entries]
-    for path in looked:
+def _detect_format(source: Path, root: Path, splits: Mapping[str, tuple[str, ...]]) -> str:
+    paths = [root / entry for entries in splits.values() for entry in entries]
+    for path in paths:
         kind = _format_of(path, root)
         if kind:
             return kind
-    seen = [_seen(path) for path in looked]
+    contents = [_contents(path) for path in paths]
     tail = (
         "Add 'format: yolo', 'coco' or 'voc', or correct the paths. yolo: a folder of images with labels/*.txt, or a "
         ".txt list of images; coco: a .json; voc: an ImageSets list, or a folder of images and .xml."
     )
-    raise DataError(listed(f"{source}: the format of the data cannot be told. Seen:", seen, tail))
+    raise DataError(listed(f"{source}: the format of the data is not clear. Found:", contents, tail))
 
 
 def _format_of(path: Path, root: Path) -> str | None:
@@ -268,7 +268,8 @@ def _format_of(path: Path, root: Path) -> str | None:
     return "voc" if any((folder / "Annotations").is_dir() for folder in (root, *list(path.parents)[:3])) else None
 
 
-def _seen(path: Path) -> str:
+def _contents(path: Path) -> str:
+    """What was found at a path, for the message: how many files of which kind."""
     if not path.exists():
         return f"{path}: not found"
     if path.is_file():
@@ -281,7 +282,10 @@ def _seen(path: Path) -> str:
 
 
 def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(ids, names) of the smallest JSON, in the YAML's order if it has one; the others are compared on loading."""
+    """(ids, names) of the smallest JSON, in the YAML's order if the YAML lists the same names.
+
+    `load_split` compares the other JSON files with these.
+    """
     files = [spec.root / entries[0] for entries in spec.splits.values()]
     there = [file for file in files if file.is_file()]
     if not there:
@@ -295,7 +299,7 @@ def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tupl
         return ids, found
     if not by_id and sorted(given) == sorted(found):
         return tuple(ids[found.index(name)] for name in given), given
-    tail = "Correct the names in the YAML, or remove them: then they are taken from the file."
+    tail = "Correct the names in the YAML, or remove them: then gfldet takes them from the file."
     in_yaml = f"in the YAML: {dict(names) if by_id else list(given)}"
     in_file = f"in {file}: {dict(zip(ids, found, strict=True)) if by_id else list(found)}"
     raise DataError(listed(f"{spec.source}: names do not match the categories:", [in_yaml, in_file], tail))

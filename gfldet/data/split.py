@@ -1,7 +1,7 @@
-"""Loads one split: every image decoded once, every label checked, all problems in one message.
+"""Loads one split: decodes every image once, checks every label, and puts all problems into one message.
 
-Nothing is kept on disk between runs, so an edit to images, labels or names shows in the next one.  `visit` is called
-with each image while it is in memory.
+Nothing is kept on disk between runs, so the next run sees every edit of images, labels or names.  A caller that also
+wants the pixels passes `visit` and gets each image while it is in memory.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data import shapes
-from gfldet.data.formats import CLIPPED, EMPTY, TWICE, Index, Item, Labels, coco, counted, voc, yolo
+from gfldet.data.formats import CLIPPED, EMPTY, REPEATED_BOX, Index, Item, Labels, coco, counted, voc, yolo
 from gfldet.data.images import ImageError, Warn, read_image
 from gfldet.data.records import Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.machine import cores
 
-ROUNDING = 0.5  # px that a box may reach out of its image before clipping it is worth a word
-MIN_SIDE = 0.01  # px; a thinner box is one without area, float32 cannot tell its sides apart in a large image
+ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
+MIN_SIDE = 0.01  # px; a thinner box counts as empty: in a large image float32 gives both of its sides the same number
 OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
 TURNED_SIZE = (
-    "image(s) have width and height the other way round than their label file says, which an EXIF orientation does; "
-    "boxes are taken in the upright image, check that they fit"
+    "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
+    "the boxes are read as boxes of the upright image, check that they fit"
 )
 
 Visit = Callable[[Record, NDArray[np.uint8]], None]
@@ -45,10 +45,10 @@ def load_split(
 ) -> Split:
     """The images and truths of the split `name` ("train", "val" or "test").
 
-    `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one a
-    core); it also gets the images of a split that later turns out to be bad.  `progress(done, total)` is called from
-    the calling thread.  Raises DataError listing every missing or undecodable image and every label mistake, with
-    file and line; with `on_bad="skip"` these images are left out instead and named in `Split.warnings`.
+    `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per
+    core).  It also gets images of a split that has problems.  `progress(done, total)` is called from the calling
+    thread.  Raises DataError that lists every missing or undecodable image and every label mistake, with file and
+    line.  With `on_bad="skip"` these images are left out instead, and `Split.warnings` names them.
     """
     index = index_split(spec, name)
     problems, loaded = list(index.problems), []
@@ -69,7 +69,7 @@ def load_split(
 
 
 def index_split(spec: DataSpec, name: str) -> Index:
-    """The images of a split and their label readers, nothing opened yet; raises DataError if there is nothing."""
+    """The images of a split and their label readers; opens no image.  Raises DataError if there are no images."""
     if spec.format == "shapes":
         if name not in spec.splits:
             raise DataError(f"{spec.source}: has no split {name!r}; it has: {', '.join(spec.splits)}")
@@ -82,13 +82,13 @@ def index_split(spec: DataSpec, name: str) -> Index:
 
 
 def open_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
-    """The image of a `Record`, whether its path is a file or belongs to a built-in set; see `images.read_image`."""
+    """The image of a `Record` from a file or from a built-in set, (H, W, 3) uint8 RGB; see `images.read_image`."""
     return shapes.read(path) if shapes.is_virtual(path) else read_image(path, warn)
 
 
 @dataclass(slots=True)
 class _Loaded:
-    """What became of one image: its record unless there are problems; notes of repairs; warnings about the file."""
+    """The result for one image: its record or its problems, notes of repairs, warnings about the file."""
 
     record: Record | None = None
     problems: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ def _load(item: Item, visit: Visit | None) -> _Loaded:
 
 
 def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> Record:
-    """Boxes in pixels, clipped to the image, crowd regions apart; what was changed goes to `notes`."""
+    """The record of one image: boxes in px, clipped; crowds become ignore regions; repairs are added to `notes`."""
     boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
     size = np.array([width, height, width, height], np.float64)
     boxes = boxes * size if labels.normalised else boxes
@@ -137,7 +137,7 @@ def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tup
     classes = np.array(labels.classes, np.int64)
     crowd = np.array(labels.crowd, bool)
     truth = ~empty & ~crowd
-    notes += [(TWICE, place) for place in _twice(inside[truth], classes[truth], places[truth])]
+    notes += [(REPEATED_BOX, place) for place in _repeated_boxes(inside[truth], classes[truth], places[truth])]
     return Record(
         item.path,
         item.image_id,
@@ -151,8 +151,8 @@ def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tup
     )
 
 
-def _twice(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArray[np.object_]) -> list[str]:
-    """Places of boxes that repeat an earlier one of the same class."""
+def _repeated_boxes(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArray[np.object_]) -> list[str]:
+    """Places of boxes that repeat an earlier box of the same class."""
     if len(boxes) < 2:
         return []
     rows = np.column_stack([boxes, classes])
@@ -161,7 +161,7 @@ def _twice(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArr
 
 
 def _check_declared(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> None:
-    """Label files may claim another size than the image has; boxes always belong to the upright image."""
+    """Notes it if the label file gives another size than the image has; boxes always belong to the upright image."""
     if labels.declared is None or labels.declared == (width, height):
         return
     turned = labels.declared == (height, width)
@@ -170,7 +170,7 @@ def _check_declared(item: Item, labels: Labels, width: int, height: int, notes: 
 
 
 def _summary(loaded: Sequence[_Loaded]) -> list[str]:
-    """One sentence for each kind of repair, counted, with its places; images that were left out do not count."""
+    """One sentence for each kind of repair, with its count and places; images that were left out do not count."""
     places: dict[str, list[str]] = {}
     for one in loaded:
         for kind, place in one.notes if one.record is not None else ():

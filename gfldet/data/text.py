@@ -8,7 +8,7 @@ from gfldet.errors import DataError
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a UTF-8 text file (a byte-order mark is passed over); raises DataError if it is no text."""
+    """Lines of a UTF-8 text file (a byte-order mark is skipped); raises DataError if it cannot be read as UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -18,7 +18,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_list(file: Path, root: Path) -> list[Path]:
-    """Image paths in a .txt list, one a line, relative to the list's folder or else to `root`."""
+    """Image paths in a .txt list, one per line, relative to the list's folder or else to `root`."""
     paths = []
     for line in read_lines(file):
         if not line.strip():

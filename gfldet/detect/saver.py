@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +22,12 @@ VIDEO_FPS = 30.0  # of a written video if the source does not report its own
 class Saver:
     """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json.
 
-    The folder is made at the first prediction, so a source that cannot be read leaves no folder.  If only every
+    `claim` makes the folder, at the first prediction, so a source that cannot be read leaves no folder.  If only every
     `vid_stride`-th frame of a video comes, the frame rate of its copy is divided by `vid_stride`.  `category_ids` are
     the class ids in the user's files.
     """
 
-    folder: Path
+    claim: Callable[[], Path]
     pictures: bool
     txt: bool
     scores_in_txt: bool
@@ -34,6 +35,7 @@ class Saver:
     category_ids: tuple[int, ...]
     line_width: int | None = None
     vid_stride: int = 1
+    folder: Path = Path()  # once it is made
     _images: list[tuple[int | str, str]] | None = None
     _tables: list[DetectionTable] = field(default_factory=list)
     _video: cv2.VideoWriter | None = None
@@ -43,7 +45,7 @@ class Saver:
         """Write one prediction; OutputError if that fails."""
         frame, results = prediction.frame, prediction.results
         if self._images is None:
-            runs.make(self.folder)
+            self.folder = self.claim()
             self._images = []
         if self.pictures and frame.index is None:
             results.save(self.folder / f"{frame.name}.jpg", self.line_width)

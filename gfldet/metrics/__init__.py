@@ -1,4 +1,4 @@
-"""How good detections are: COCO average precision, thresholds, curves and the confusion matrix; numpy only."""
+"""Metrics of detections: COCO average precision, thresholds, curves and the confusion matrix; numpy only."""
 
 from __future__ import annotations
 

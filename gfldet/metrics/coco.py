@@ -1,12 +1,12 @@
-"""COCO average precision of a split's detections, by hotcoco or by pycocotools, and the numbers beside it.
+"""COCO average precision of a split's detections, by hotcoco or by pycocotools, and the other metrics.
 
-Both evaluators get the same truths and the same detections, and their precision arrays are averaged by the same
-lines here, so their answers differ by rounding at most.  Standard COCO rules: IoU .50 to .95, 101 recall points, at
-most 100 detections for each image and class, sizes split at 32 and 96 px squared (the area of a truth is that of its
-box), detections in ignore regions left out.
+Both evaluators get the same truths and detections, and the same code here averages their precision arrays, so their
+results differ only by rounding.  The rules are those of COCO: IoU .50 to .95, 101 recall points, at most 100
+detections per image and class, sizes split at 32 and 96 px squared (the area of a truth is that of its box), and
+detections in ignore regions left out.
 
-A number that has no meaning is NaN, and null in JSON: AP of a class (or size) without truths.  It does not enter a
-mean.  AP of a class with truths but without detections is 0.
+An undefined number is NaN, and null in JSON: for example AP of a class (or size) without truths.  Means leave it out.
+AP of a class with truths but without detections is 0.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ AREAS = ("all", "small", "medium", "large")
 
 @dataclasses.dataclass(frozen=True)
 class ClassMetrics:
-    """One class.  `precision`, `recall` and `f1` are those at `best_conf`, the score threshold of its best F1 (IoU .5).
+    """One class.  `precision`, `recall` and `f1` hold at `best_conf`, the score threshold with the best F1 (IoU .5).
 
-    truths, images  number of truths, and of images that hold one
+    truths, images  number of truths, and number of images with a truth of the class
     best_conf       NaN when no detection of the class is right
     """
 
@@ -57,13 +57,13 @@ class ClassMetrics:
 class DetectionMetrics:
     """All classes together.
 
-    map, map50, map75   mean AP over classes with truths: IoU .50:.95, .50, .75;  map_small, ...: truths by area
-    precision, recall, f1  means over classes with truths, at `best_conf`: the one threshold where their mean F1 is best
-    found               share of the truths that some detection finds (IoU .5, whatever its score), mean over classes
-    score_iou           rank correlation of score with IoU (see `quality`): whether a score says how well a box fits
-    score_iou_matched   the same of the detections that overlap a truth by .5 or more
-    truths, images      of the whole split, images without truths included
-    curves, confusion   the curve of each class and the (C+1, C+1) matrix at `best_conf` (at .25 where that is NaN);
+    map, map50, map75   mean AP over classes with truths: IoU .50:.95, .50, .75;  map_small, ...: truths of that size
+    precision, recall, f1  means over classes with truths, at `best_conf`, the threshold with the best mean F1
+    found               share of the truths that a detection of any score finds (IoU .5), mean over classes
+    score_iou           rank correlation of score with IoU (see `quality`): does a score say how well a box fits?
+    score_iou_matched   the same for the detections with an IoU of .5 or more with a truth
+    truths, images      counts of the whole split, with images without truths
+    curves, confusion   the curve of each class, and the (C+1, C+1) matrix at `best_conf` (at .25 if that is NaN);
                         empty and None without `detailed`
     """
 
@@ -87,7 +87,7 @@ class DetectionMetrics:
     confusion: Ints | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for metrics.json: every number, `per_class` a list; NaN becomes None; no curves, no matrix."""
+        """Plain data for metrics.json: all numbers, `per_class` as a list, None for NaN; no curves, no matrix."""
         plain: dict[str, Any] = {
             field.name: _json_number(getattr(self, field.name))
             for field in dataclasses.fields(self)
@@ -109,11 +109,11 @@ def evaluate(
     evaluator: str = "hotcoco",
     detailed: bool = True,
 ) -> DetectionMetrics:
-    """Judge detections against the truths of a split.
+    """Evaluates detections against the truths of a split.
 
-    detections  a table whose images and classes are positions in the split; or COCO result dicts: `image_id`,
-                `category_id` (the ids of the split), `bbox` xywh px of the original image, `score`; other keys are not
-                looked at.  What is saved as predictions.json goes in here as it is.
+    detections  a table (its images and classes are positions in the split); or COCO result dicts with `image_id`,
+                `category_id` (the ids of the split), `bbox` xywh px of the original image and `score`; other keys have
+                no effect.  The content of predictions.json has this form.
     evaluator   "hotcoco" (fast) or "pycocotools" (the reference)
     detailed    also keep the curves and the confusion matrix
 
@@ -123,7 +123,7 @@ def evaluate(
         raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
     columns = detections if isinstance(detections, DetectionTable) else read_results(split, detections)
     truths = truth_columns(split)
-    precision = np.full((10, 101, len(split.names), len(AREAS)), -1.0)  # nothing is defined
+    precision = np.full((10, 101, len(split.names), len(AREAS)), -1.0)  # -1: undefined
     if len(truths.classes):  # without truths hotcoco 1.0 complains
         precision = EVALUATORS[evaluator](split, columns)
     curves = class_curves(truths, columns, match(truths, columns), len(split.names))
@@ -182,7 +182,7 @@ def _confusion(truths: SplitTruths, columns: DetectionTable, classes: int, overa
 
 
 def _mean_of_defined(precision: Floats) -> float:
-    """COCO's -1 stands for "no truths"; NaN when there is nothing else."""
+    """The mean without COCO's -1, which means "no truths"; NaN if there are no other values."""
     defined = precision[precision > -1]
     return float(defined.mean()) if len(defined) else float("nan")
 
@@ -191,9 +191,9 @@ def _mean_of_defined(precision: Floats) -> float:
 
 
 def ground_truth(split: Split) -> dict[str, Any]:
-    """The split as a COCO instances dict with the user's own ids; annotation ids count from 1.
+    """The split as a COCO instances dict with the user's own ids; annotation ids start at 1.
 
-    Ignore regions are crowd annotations of their class; one without a class is a crowd of every class.
+    An ignore region is a crowd annotation of its class; a region for all classes gives one crowd per class.
     """
     return _coco_dict(split, [record.image_id for record in split.records], split.category_ids)
 
@@ -212,7 +212,7 @@ def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Seque
         for (x1, y1, x2, y2), category, crowd in truths + crowds:
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # from 1: COCOeval takes a match with annotation 0 for no match
+                    "id": len(annotations) + 1,  # from 1: for COCOeval, id 0 means "no match"
                     "image_id": image_id,
                     "category_id": category,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
@@ -225,9 +225,10 @@ def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Seque
 
 
 def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
-    """The COCO dict with plain numbers for ids (image ids may be words), and the number of each image of the split.
+    """The COCO dict with whole numbers as ids (image ids may be words), and the number of each image of the split.
 
-    COCOeval goes through images by id, and that order decides between equal scores: so numbers follow the ids.
+    COCOeval reads images in the order of their ids, and this order decides between equal scores.  So the numbers
+    have the order of the ids.
     """
     ids = [record.image_id for record in split.records]
     order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
@@ -248,11 +249,11 @@ def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     run = hotcoco.COCOeval(coco, coco.load_res(table), "bbox")
     run.evaluate()
     run.accumulate()
-    return _all_sizes(run.eval)
+    return _precision(run.eval)
 
 
 def _pycocotools(split: Split, detections: DetectionTable) -> Floats:
-    """The same as `_hotcoco`, by the reference implementation."""
+    """The same array as `_hotcoco`, from the reference implementation."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -280,11 +281,11 @@ def _pycocotools(split: Split, detections: DetectionTable) -> Floats:
         run = COCOeval(coco, results, "bbox")
         run.evaluate()
         run.accumulate()
-    return _all_sizes(run.eval)
+    return _precision(run.eval)
 
 
-def _all_sizes(accumulated: Any) -> Floats:
-    """What COCOeval accumulated, precision (10, 101, C, 4, 3) -> (10, 101, C, 4): the last of the caps 1, 10, 100."""
+def _precision(accumulated: Any) -> Floats:
+    """COCOeval's precision (10, 101, C, 4, 3) -> (10, 101, C, 4): the last of the detection limits 1, 10, 100."""
     return np.asarray(accumulated["precision"], np.float64)[..., -1]
 
 
@@ -295,7 +296,7 @@ EVALUATORS: dict[str, Callable[[Split, DetectionTable], Floats]] = {"hotcoco": _
 
 
 def format_table(metrics: DetectionMetrics) -> str:
-    """An aligned table for the terminal: a row for all classes, then one a class; "-" where there is no number."""
+    """An aligned table for the terminal: a row for all classes, then one row per class; "-" stands for NaN."""
     head = ("class", "images", "truths", "P", "R", "F1", "conf", "AP50", "AP50-95")
     m = metrics
     rows = [("all", m.images, m.truths, m.precision, m.recall, m.f1, m.best_conf, m.map50, m.map)]

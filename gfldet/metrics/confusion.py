@@ -1,4 +1,4 @@
-"""The confusion matrix: which class was taken for which, what was missed, what was made up."""
+"""The confusion matrix: confused classes, missed truths, and detections on background."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gfldet.metrics.table import DetectionTable, Ints
 def confusion_matrix(
     truths: SplitTruths, detections: DetectionTable, classes: int, conf: float = 0.25, iou: float = 0.5
 ) -> Ints:
-    """(C+1, C+1) counts: rows are true classes, columns predicted ones, the last of each is the background.
+    """(C+1, C+1) counts: rows are true classes, columns are predicted classes, the last row and column are background.
 
-    Detections with score >= `conf` are matched to truths of whatever class, the highest score first.  [c, C] counts
-    truths of class c that nothing found, [C, c] detections of class c that found nothing; [C, C] stays 0.
+    Detections with score >= `conf` are matched to truths of any class, the highest score first.  [c, C] counts
+    truths of class c that no detection found, [C, c] counts detections of class c that found no truth; [C, C] stays 0.
     Detections in ignore regions are left out.
     """
     keep = detections.scores >= conf

@@ -1,6 +1,6 @@
-"""Precision, recall and F1 of each class against the score threshold, and the threshold where F1 is best.
+"""Precision, recall and F1 of each class against the score threshold, and the threshold with the best F1.
 
-Nothing is interpolated: each point of a curve is an actual score s, and says what one gets by keeping the detections
+Nothing is interpolated: each point of a curve belongs to an actual score s and holds the values of the detections
 with score >= s.  A detection is right when it finds a truth of its class at the IoU threshold (`matching.match`).
 """
 
@@ -18,7 +18,7 @@ from gfldet.metrics.table import DetectionTable, Floats
 
 @dataclass(frozen=True)
 class Point:
-    """What one gets at the threshold `conf`; `conf` is NaN where no threshold gives a single right detection."""
+    """The values at the threshold `conf`; `conf` is NaN if no threshold gives a right detection."""
 
     conf: float
     precision: float
@@ -34,7 +34,7 @@ NOTHING_FOUND = Point(float("nan"), 0.0, 0.0, 0.0)
 class Curve:
     """One class at every threshold.
 
-    truths  number of truths of the class; without any, recall and F1 are 0 here and `best` is undefined
+    truths  number of truths of the class; if it is 0, recall and F1 are 0 here and `best` is UNDEFINED
     scores  (S,) the distinct scores, falling
     hits    (S,) right detections with at least that score;  kept  (S,) all detections with at least that score
     """
@@ -54,7 +54,7 @@ class Curve:
 
     @property
     def f1(self) -> Floats:
-        """2 P R / (P + R), written so that it is 0, not undefined, where nothing is right."""
+        """2 P R / (P + R), in a form that gives 0 instead of 0 / 0 where no detection is right."""
         return 2 * self.hits / np.maximum(self.kept + self.truths, 1)
 
     def best(self) -> Point:
@@ -66,7 +66,7 @@ class Curve:
         return self.at(float(self.scores[self.f1.argmax()]))
 
     def at(self, conf: float) -> Point:
-        """What one gets by keeping score >= conf: zeros where nothing is kept, UNDEFINED without truths."""
+        """The values of the detections with score >= conf: zeros without detections, UNDEFINED without truths."""
         if not self.truths:
             return UNDEFINED
         kept = int(np.searchsorted(-self.scores, -conf, side="right"))
@@ -92,10 +92,10 @@ def _curve(truths: int, scores: Floats, found: NDArray[np.bool_]) -> Curve:
 
 
 def best_mean(curves: Sequence[Curve]) -> Point:
-    """The one threshold for all classes: where the mean F1 of the classes with truths is best.
+    """The common threshold of all classes with the best mean F1 over the classes with truths.
 
-    Precision, recall and F1 of the result are means over those classes at that threshold; a class that keeps no
-    detection there counts as 0.
+    Precision, recall and F1 of the result are means over these classes at this threshold; a class without detections
+    there counts as 0.
     """
     curves = [curve for curve in curves if curve.truths]
     if not curves:
@@ -110,7 +110,7 @@ def best_mean(curves: Sequence[Curve]) -> Point:
 
 
 def found_share(curves: Sequence[Curve]) -> float:
-    """Mean over the classes with truths of the recall that all detections together have; NaN without truths."""
+    """Recall of all detections of any score, as a mean over the classes with truths; NaN without truths."""
     shares = [float(curve.recall[-1]) if len(curve.scores) else 0.0 for curve in curves if curve.truths]
     return float(np.mean(shares)) if shares else float("nan")
 
@@ -121,7 +121,7 @@ def mean_f1_curve(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
     if not curves:
         return np.zeros(0), np.zeros(0)
     scores = np.concatenate([curve.scores for curve in curves])
-    # Between two thresholds only the classes that have a score there change: sum up the changes.
+    # At a threshold only the F1 of the classes with this score changes, so the mean is the sum of these changes.
     changes = np.concatenate([np.diff(curve.f1, prepend=0.0) for curve in curves])
     order = np.argsort(-scores, kind="stable")
     scores, mean = scores[order], np.cumsum(changes[order]) / len(curves)

@@ -1,8 +1,9 @@
-"""Who found whom: truths and detections of a split as flat columns, matched at one IoU threshold.
+"""Matches the detections of a split to its truths, at one IoU threshold.
 
-The rule is COCOeval's: detections in order of falling score, each takes the free truth with the highest IoU (of its
-class, unless `any_class`); one that finds none but lies in an ignore region counts neither as a hit nor as a miss.
-Unlike COCOeval nothing is cut at 100 detections an image: what is counted here is what a user sees.
+The rule is that of COCOeval: in order of falling score, each detection takes the free truth with the highest IoU (of
+its class, unless `any_class`).  A detection that finds no truth but lies in an ignore region is ignored: it counts
+neither as right nor as wrong.  Unlike COCOeval, there is no limit of 100 detections per image: all detections that a
+user sees count.
 
 Letters: N detections of the split, T truths of the split, K ignore regions of the split, D and M of one image.
 """
@@ -20,7 +21,7 @@ from gfldet.metrics.table import DetectionTable, Floats, Ints
 if TYPE_CHECKING:
     from gfldet.data.records import Record, Split
 
-ANY_CLASS = -1  # of an ignore region
+ANY_CLASS = -1  # the class of an ignore region for all classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class SplitTruths:
 
     boxes, classes  (T, 4) xyxy px, (T,);  those of image i are rows start[i] to start[i + 1]
     ignore          (K, 4) xyxy px;  those of image i are rows ignore_start[i] to ignore_start[i + 1]
-    ignore_classes  (K,) the class that each excuses, ANY_CLASS for every one
+    ignore_classes  (K,) each region ignores the detections of this class, ANY_CLASS: of all classes
     """
 
     boxes: Floats
@@ -42,7 +43,7 @@ class SplitTruths:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """truth: (N,) row of the truth that a detection found, -1 for none; ignored: (N,) bool, to be left out."""
+    """truth: (N,) row of the truth that a detection found, -1 for none; ignored: (N,) bool, detections to leave out."""
 
     truth: Ints
     ignored: NDArray[np.bool_]
@@ -66,11 +67,12 @@ def _ignore_classes(record: Record) -> Ints:
 
 
 def match(truths: SplitTruths, detections: DetectionTable, iou: float = 0.5, any_class: bool = False) -> Matches:
-    """Match all images at one IoU threshold; `any_class` lets a detection find a truth of another class."""
+    """Matches all images at one IoU threshold; with `any_class` a detection may find a truth of another class."""
     found = np.full(len(detections.scores), -1, np.int64)
     ignored = np.zeros(len(detections.scores), np.bool_)
     xyxy = detections.corners()
-    order = np.lexsort((-detections.scores, detections.image))  # by image, then by falling score, then as given
+    # By image, then by falling score; equal scores keep their order.
+    order = np.lexsort((-detections.scores, detections.image))
     ends = np.searchsorted(detections.image[order], np.arange(len(truths.start)))
     for i in range(len(truths.start) - 1):
         rows = order[ends[i] : ends[i + 1]]
@@ -91,10 +93,10 @@ def match(truths: SplitTruths, detections: DetectionTable, iou: float = 0.5, any
 
 
 def _greedy(overlap: Floats, iou: float) -> Ints:
-    """(D, M) IoU, rows by falling score -> (D,) column taken by each row, -1 for none; a column is taken once."""
+    """(D, M) IoU, rows by falling score -> (D,) the column that each row takes, or -1; only one row takes a column."""
     taken = np.full(len(overlap), -1, np.int64)
     overlap = np.where(overlap >= iou, overlap, 0.0)
-    for row in np.flatnonzero(overlap.any(axis=1)):  # most detections reach no truth: this loop is short
+    for row in np.flatnonzero(overlap.any(axis=1)):  # short loop: most detections overlap no truth enough
         best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())  # the last of equal ones, as COCOeval does
         if overlap[row, best] > 0:
             taken[row] = best

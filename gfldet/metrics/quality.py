@@ -1,4 +1,4 @@
-"""Does the score mean how well a box is placed?  The rank correlation of score with IoU."""
+"""Does the score say how well a box fits?  The rank correlation of score with IoU."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PER_TRUTH = 2.0
 def score_iou_correlation(
     truths: SplitTruths, detections: DetectionTable, per_truth: float = PER_TRUTH, least_iou: float = 0.0
 ) -> float:
-    """Spearman's correlation of score with IoU over the best `per_truth` x T detections of a split of T truths.
+    """Spearman's correlation of score with IoU, over the `per_truth` x T detections with the highest scores (T truths).
 
-    The IoU of a detection is the highest with a truth of its class in its image, 0 without one.  A number of
-    detections, and not a threshold, so that nobody gains by scoring low.  NaN where there are fewer than two
-    detections, or all have one score or one IoU.
+    The IoU of a detection is its highest IoU with a truth of its class in its image, 0 if there is none.  The number of
+    detections is fixed and there is no threshold, so a model with low scores has no advantage.  NaN if there are fewer
+    than two detections, or if all scores or all IoUs are equal.
 
-    With `least_iou` only those of them count that overlap a truth by so much.  Where objects lack a label, detections
-    of them have a high score and an IoU of 0, whatever the score means; at .5 they are out of the way.
+    With `least_iou`, only those of these detections count that have at least this IoU.  Why: an object without a label
+    gives a detection with a high score and an IoU of 0, even if the score is good; `least_iou` = .5 removes it.
     """
     best = np.argsort(-detections.scores, kind="stable")[: int(per_truth * len(truths.classes))]
     iou = _best_iou(truths, detections, best)
@@ -29,7 +29,7 @@ def score_iou_correlation(
 
 
 def _best_iou(truths: SplitTruths, detections: DetectionTable, rows: np.ndarray) -> Floats:
-    """IoU of the given detections with the truth of their class that they overlap most."""
+    """The highest IoU of each given detection with a truth of its class in its image."""
     found = np.zeros(len(rows))
     corners = detections.take(rows).corners()
     for image in np.unique(detections.image[rows]):

@@ -1,5 +1,6 @@
-"""All detections of many images as columns, rounded as predictions.json holds them: what is saved is what is measured.
+"""The detections of many images as columns.
 
+The numbers are rounded as in predictions.json, so metrics and file have the same numbers.
 Letter: N detections of all images.
 """
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-PX_DIGITS, SCORE_DIGITS = 3, 6  # decimals that a file should hold
+PX_DIGITS, SCORE_DIGITS = 3, 6  # decimals of boxes and scores in a file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +44,7 @@ class DetectionTable:
         return len(self.scores)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> DetectionTable:
-        """Some of them, in the order of `rows`."""
+        """The given rows, in the order of `rows`."""
         return DetectionTable(self.image[rows], self.classes[rows], self.boxes[rows], self.scores[rows])
 
     def corners(self) -> Floats:
@@ -52,7 +53,7 @@ class DetectionTable:
 
 
 def table_of(image: int, detections: Detections) -> DetectionTable:
-    """The detections of one image, in its own px, as rows of a table."""
+    """The detections of image number `image` as rows of a table; boxes in px of this image."""
     boxes = detections.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return DetectionTable(
@@ -76,7 +77,7 @@ def joined(parts: Sequence[DetectionTable]) -> DetectionTable:
 def coco_results(
     table: DetectionTable, images: Sequence[tuple[int | str, str]], category_ids: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    """The rows as COCO results, one at a time; `images` are (image_id, file_name) by number."""
+    """Yields the rows as COCO results; `images` holds (image_id, file_name) by number."""
     columns = (table.image.tolist(), table.classes.tolist(), table.boxes, table.scores.tolist())
     for number, c, box, score in zip(*columns, strict=True):
         image_id, file_name = images[number]

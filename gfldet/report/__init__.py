@@ -1,1 +1,1 @@
-"""What a validation leaves for people to read: numbers, curves and pictures."""
+"""The files that a validation writes for people: numbers, curves and pictures."""

@@ -1,4 +1,4 @@
-"""What a validation leaves in its run folder: metrics.json, predictions.json, curves and pictures."""
+"""Writes the results of a validation into its run folder: metrics.json, predictions.json, curves and pictures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gfldet.viz.pictures import Tile, save_picture, truth_and_detections
 from gfldet.viz.plots import plot_confidence, plot_confusion, plot_precision_recall
 
 SHOWN_IMAGES = 8
-SHOWN_SCORE = 0.25  # detections drawn where no threshold of best F1 is known
+SHOWN_SCORE = 0.25  # score threshold of the drawn detections if no threshold has a best F1
 
 
 def write_validation(folder: Path, found: Validation, split: Split, store: ImageStore, plots: bool) -> None:
-    """Write everything that a validation of `split` gave into `folder`; pictures only if `plots`."""
+    """Writes all results of a validation of `split` into `folder`; pictures only if `plots`."""
     write_json(folder / "metrics.json", found.metrics.to_dict())
     write_rows(folder / "predictions.json", split_results(found.detections, split))
     if plots:
@@ -31,7 +31,7 @@ def write_validation(folder: Path, found: Validation, split: Split, store: Image
 
 
 def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) -> None:
-    """Precision against recall, the three curves against the score threshold, and the confusion matrix."""
+    """Plots precision against recall, three curves against the score threshold, and the confusion matrix."""
     curves = [curve if curve.truths else None for curve in metrics.curves]
     recall = [None if c is None else c.recall for c in curves]
     precision = [None if c is None else c.precision for c in curves]
@@ -51,7 +51,10 @@ def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) 
 
 
 def truths_beside_detections(split: Split, store: ImageStore, detections: DetectionTable, conf: float) -> np.ndarray:
-    """A picture of a few images spread over the split: truths left, detections above `conf` right."""
+    """A picture of a few images spread over the split: truths on the left, detections on the right.
+
+    Only detections with score >= `conf` are shown; SHOWN_SCORE replaces a `conf` that is NaN.
+    """
     step = max(1, len(split.records) // SHOWN_IMAGES)
     numbers = range(len(split.records))[::step][:SHOWN_IMAGES]
     threshold = SHOWN_SCORE if np.isnan(conf) else conf
@@ -61,12 +64,12 @@ def truths_beside_detections(split: Split, store: ImageStore, detections: Detect
         record = split.records[number]
         sample = store.sample(record)
         truths.append(Tile(sample.image, sample.boxes, sample.classes, caption=record.file_name))
-        found.append(_found(record, sample.image, sure.take(sure.image == number), threshold))
+        found.append(_detections_tile(record, sample.image, sure.take(sure.image == number), threshold))
     return truth_and_detections(truths, found, split.names)
 
 
-def _found(record: Record, image: np.ndarray, detections: DetectionTable, threshold: float) -> Tile:
-    """The detections of one image, scaled to the size at which the store keeps it."""
+def _detections_tile(record: Record, image: np.ndarray, detections: DetectionTable, threshold: float) -> Tile:
+    """The detections of one image, scaled to the size of the image in the store."""
     scale = np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2)
     caption = f"found, score {threshold:.2f} and up"
     return Tile(image, detections.corners() * scale, detections.classes, detections.scores, caption=caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +32,26 @@ def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
     return folder
 
 
+def claim_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
+    """Make the folder of a run and return it: that of `free_folder`, or the next one if another process was faster.
+
+    Making a folder succeeds for one process alone, so that two runs never share one unasked.  Raises OutputError as
+    `free_folder` does.
+    """
+    while True:
+        folder = free_folder(project, name, command, exist_ok)
+        make(folder.parent)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if exist_ok and folder.is_dir():
+                return folder
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
+        else:
+            return folder
+
+
 def check_writable(folder: Path) -> None:
     """Raise OutputError if the folder could not be written to; the folder need not exist yet."""
     above = folder
@@ -56,9 +77,9 @@ def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
     At any moment `path` is complete or unchanged, and no unfinished file is left.  Raises OutputError with the reason
     if the folder cannot be written to or the disk is full.
     """
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # no other writer has this name
     try:
-        with aside.open("wb") as file:
+        with aside.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -79,7 +79,10 @@ def prepare_training(
     if resume and source:
         trainer.restore(source)
         tell(f"training continues from {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
-    runs.make(weights)
+    if not resume:  # last, so that nothing that is refused leaves an empty folder
+        folder = runs.claim_folder(settings.project, settings.name, "train", settings.exist_ok)
+        trainer.weights = folder / "weights"
+    runs.make(trainer.weights)
     save_settings(settings, numbers, folder / "args.yaml")
     tell_plan(settings, numbers, model, device, folder, tell)
     return trainer

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-# The eight colours of Okabe and Ito ("Color Universal Design", 2008), told apart with every common kind of colour
-# blindness, without black, which is hard to see on photographs.  `class_colour` adds darker and lighter ones.
+# The eight colours of Okabe and Ito ("Color Universal Design", 2008), without black, which is hard to see on photos.
+# People with any common kind of colour blindness can distinguish them.  `class_colour` adds darker and lighter ones.
 _BASE: tuple[Colour, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -27,11 +27,11 @@ _BASE: tuple[Colour, ...] = (
     (204, 121, 167),
 )
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_CROWDED = 40  # boxes in an image from which on lines and letters get thinner
+_CROWDED = 40  # with more boxes than this in an image, lines and letters are thinner
 
 
 def class_colour(index: int) -> Colour:
-    """RGB of a class: 7 hues, each as it is, darker and lighter; they repeat after 21 classes."""
+    """RGB of a class: 7 hues, then the same hues darker, then lighter; colours repeat after 21 classes."""
     red, green, blue = _BASE[index % len(_BASE)]
     shade = (index // len(_BASE)) % 3
     if shade == 1:
@@ -42,14 +42,14 @@ def class_colour(index: int) -> Colour:
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever has more contrast with the background (WCAG relative luminance)."""
+    """Black or white: the one with more contrast to the background (WCAG relative luminance)."""
     linear = [(v / 255) ** 2.2 for v in background]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (0, 0, 0) if luminance > 0.18 else (255, 255, 255)
 
 
 def default_line_width(height: int, width: int, boxes: int) -> int:
-    """About 1 / 300 of the image's size; half of that where boxes are crowded; at least 1 px."""
+    """About 1 / 300 of the image's size in px, half of that if there are many boxes; at least 1."""
     line = (height + width) / 600
     return max(1, round(line / 2 if boxes > _CROWDED else line))
 
@@ -62,11 +62,11 @@ def draw_boxes(
     line_width: int | None = None,
     letters: float | None = None,
 ) -> None:
-    """Draw boxes into the image, in place; the first one given (the surest, as detections are sorted) lies on top.
+    """Draws boxes into the image, in place; the first box lies on top (detections are sorted by falling score).
 
-    labels      a text for each box, or None for boxes alone
-    line_width  px; None: by the image's size and the number of boxes
-    letters     OpenCV font scale (1 is about 22 px high); None: what goes with the line width
+    labels      a text for each box; None: no labels
+    line_width  px; None: depends on the image's size and the number of boxes
+    letters     OpenCV font scale (1 is about 22 px high); None: depends on the line width
     """
     height, width = image.shape[:2]
     corners = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -80,13 +80,13 @@ def draw_boxes(
         return
     scale = letters if letters else letter_scale(line)
     sizes = [_strip_size(label, scale) for label in labels]
-    places = _places(rounded, sizes, (width, height), line)
+    places = _place_labels(rounded, sizes, (width, height), line)
     for place, size, label, colour in reversed(list(zip(places, sizes, labels, colours, strict=True))):
         _draw_strip(image, place, size, label, colour, scale)
 
 
 def draw_caption(strip: Image, text: str) -> None:
-    """A line of black text into a blank strip (H, W, 3), in place; a line that is too long loses its middle to ".."."""
+    """Draws a line of black text into a blank strip (H, W, 3), in place; ".." replaces the middle of a long text."""
     scale, weight, text = 0.45, 1, drawable(text)
     shown, half = text, len(text) // 2
     while half > 0 and cv2.getTextSize(shown, _FONT, scale, weight)[0][0] > strip.shape[1] - 4:
@@ -95,12 +95,12 @@ def draw_caption(strip: Image, text: str) -> None:
 
 
 def letter_scale(line_width: int) -> float:
-    """OpenCV font scale that goes with a line width; .4 is the smallest that stays readable."""
+    """OpenCV font scale for a line width; .4 is the smallest readable scale."""
     return max(0.4, 0.15 + line_width * 0.2)
 
 
 def drawable(text: str) -> str:
-    """What OpenCV's font can draw: version 5 has Unicode letters; before it accents are dropped, the rest is "?"."""
+    """The text as OpenCV can draw it: version 5 draws Unicode; before it, accents are dropped, the rest becomes "?"."""
     if text.isascii() or int(cv2.__version__.split(".")[0]) >= 5:
         return text
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
@@ -118,13 +118,13 @@ def _strip_size(label: str, scale: float) -> tuple[int, int, int]:
     return width + 2 * margin, height + below // 2 + 2 * margin, margin
 
 
-def _places(
+def _place_labels(
     boxes: list[list[int]], sizes: list[tuple[int, int, int]], image_size: tuple[int, int], line: int
 ) -> list[tuple[int, int]]:
-    """Upper left corner of each label's strip, all of it inside the image.
+    """Upper left corner of each label's strip; the whole strip lies inside the image.
 
-    Tried in turn: above the box, inside its top, below it, each flush left and then flush right.  The first that
-    covers no earlier label wins, else the one that covers least.
+    The order of the candidates: above the box, inside its top, below it; each first flush left, then flush right.
+    The first candidate that covers no earlier label is used, else the one that covers the fewest pixels of them.
     """
     taken = np.zeros((len(boxes), 4), np.int64)
     for i, ((x1, y1, x2, y2), (width, height, _)) in enumerate(zip(boxes, sizes, strict=True)):
@@ -139,7 +139,7 @@ def _places(
 
 
 def _covered(strips: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pixels of each strip (S, 4) that lie under those already taken (P, 4): (S,)."""
+    """(S,) number of pixels of each strip (S, 4) that the earlier strips `taken` (P, 4) cover."""
     low = np.maximum(strips[:, None, :2], taken[None, :, :2])
     high = np.minimum(strips[:, None, 2:], taken[None, :, 2:])
     covered: NDArray[np.int64] = np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Pictures of several images: a training batch, and truths beside detections; and writing a picture to a file.
+"""Pictures of several images (a training batch, truths beside detections), and `save_picture` for a file.
 
 Images are (H, W, 3) uint8 RGB of any size, boxes (D, 4) xyxy in pixels of their image.
 """
@@ -19,7 +19,7 @@ from gfldet.viz.draw import Image, draw_boxes, draw_caption
 
 _GAP = 6  # px of white between the tiles
 _CAPTION = 22  # px of height for the line above a tile
-_MOST_LABELS = 60  # in one tile
+_MAX_LABELS = 60  # in one tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Tile:
 
     boxes, classes  (D, 4) xyxy px of this image, (D,) positions in the class names
     scores          (D,), written beside the class names; None for truths
-    caption         a line above the image, cut where it is too long
+    caption         a line above the image, shortened if it is too long
     """
 
     image: Image
@@ -39,7 +39,7 @@ class Tile:
 
 
 def batch_picture(tiles: Sequence[Tile], names: Sequence[str], tile_size: int = 320, limit: int = 16) -> Image:
-    """The first `limit` tiles in a grid that is about square; each image is fitted into a square of `tile_size` px."""
+    """The first `limit` tiles in a nearly square grid; each image is scaled to fit a square of `tile_size` px."""
     shown = [_render(tile, names, tile_size) for tile in tiles[:limit]]
     return _grid(shown, max(1, math.ceil(math.sqrt(len(shown)))))
 
@@ -47,9 +47,9 @@ def batch_picture(tiles: Sequence[Tile], names: Sequence[str], tile_size: int = 
 def truth_and_detections(
     truths: Sequence[Tile], detections: Sequence[Tile], names: Sequence[str], tile_size: int = 400, limit: int = 8
 ) -> Image:
-    """Two images a row, each with its truths on the left and its detections on the right.
+    """Two images per row; each image appears twice: with its truths on the left, with its detections on the right.
 
-    Both lists hold the same images in the same order.
+    `truths` and `detections` hold the same images in the same order; at most `limit` images are shown.
     """
     pairs = list(zip(truths, detections, strict=True))[:limit]
     shown = [_beside(_render(truth, names, tile_size), _render(found, names, tile_size)) for truth, found in pairs]
@@ -57,9 +57,9 @@ def truth_and_detections(
 
 
 def save_picture(path: str | Path, image: Image) -> Path:
-    """Write an RGB image in the format that the path's suffix names; missing folders are made.
+    """Writes an RGB image in the format of the path's suffix; creates missing folders.
 
-    Raises OutputError where the suffix is no picture format or the file cannot be written.
+    Raises OutputError if the suffix is not a picture format or if the file cannot be written.
     """
     path = Path(path)
     try:
@@ -70,14 +70,14 @@ def save_picture(path: str | Path, image: Image) -> Path:
         raise OutputError(f"{path}: no picture format has the suffix {path.suffix!r}; use .jpg or .png.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())  # not cv2.imwrite: that fails in silence, and on some letters in paths
+        path.write_bytes(data.tobytes())  # not cv2.imwrite: it gives no error, and fails for some letters in paths
     except OSError as error:
         raise OutputError(f"{path}: the picture cannot be written: {error.strerror or error}.") from error
     return path
 
 
 def _render(tile: Tile, names: Sequence[str], size: int) -> Image:
-    """The tile scaled to fit `size`, boxes drawn after scaling so that lines and letters stay sharp; caption on top."""
+    """The tile scaled to fit `size`, with its caption above.  Boxes are drawn after scaling, so lines stay sharp."""
     height, width = tile.image.shape[:2]
     scale = size / max(height, width)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
@@ -94,8 +94,8 @@ def _render(tile: Tile, names: Sequence[str], size: int) -> Image:
 
 
 def _labels(tile: Tile, names: Sequence[str]) -> list[str] | None:
-    """None where so many labels would hide the image: then the colours alone tell the class."""
-    if len(tile.classes) > _MOST_LABELS:
+    """A text for each box; None if there are too many to see the image: then only the colour shows the class."""
+    if len(tile.classes) > _MAX_LABELS:
         return None
     labels = [names[int(c)] for c in tile.classes]
     if tile.scores is None:
@@ -104,12 +104,15 @@ def _labels(tile: Tile, names: Sequence[str]) -> list[str] | None:
 
 
 def _beside(left: Image, right: Image) -> Image:
-    """Two pictures of one height and type in one, a gap between them."""
+    """Two pictures of the same height, side by side with a gap."""
     return np.concatenate([left, np.full((len(left), _GAP, 3), 255, np.uint8), right], axis=1)
 
 
 def _grid(tiles: Sequence[Image], columns: int, gap: int = _GAP) -> Image:
-    """Tiles of one width, row by row on white, a row as high as its highest; without tiles a small white picture."""
+    """Tiles of the same width in rows on white; the highest tile sets the height of its row.
+
+    Without tiles the result is a small white picture.
+    """
     if not tiles:
         return np.full((_CAPTION, _CAPTION, 3), 255, np.uint8)
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]

@@ -1,7 +1,7 @@
 """Curves of a run and of a validation, and the confusion matrix, drawn with matplotlib.
 
-Plain numbers come in, a picture file goes out.  matplotlib is loaded on the first call only, and its figures are used
-as objects: no window, no backend and no global state is touched, so any thread may plot.
+The functions take plain numbers and write a picture file.  They import matplotlib on the first call and use its
+figures as objects, without a window, a backend or global state, so any thread may plot.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _DPI = 120
-_NAMED_LINES = 12  # up to so many classes each has a colour and a line in the legend
-_NAMED_CELLS = 30  # up to so many classes the cells of the confusion matrix hold numbers
+_NAMED_LINES = 12  # up to this number of classes, each class has a colour and a line in the legend
+_NAMED_CELLS = 30  # up to this number of classes, the cells of the confusion matrix hold numbers
 
 
 def plot_results(csv_path: str | Path, path: str | Path) -> None:
     """results.csv -> one picture: training losses, metrics and learning rate against the epoch.
 
-    Columns are found by name: `train/...` losses, `metrics/...`, `lr`, and `epoch`; those that are missing are left
-    out, and so are cells that hold no number.  Raises DataError where the file cannot be read.
+    Columns are found by name: `train/...` losses, `metrics/...`, `lr`, and `epoch`.  Missing columns, and cells
+    without a number, are left out.  Raises DataError if the file cannot be read.
     """
     columns = _read_columns(Path(csv_path))
     rows = len(next(iter(columns.values()), ()))
@@ -68,10 +68,10 @@ def plot_precision_recall(
     names: Sequence[str],
     ap50: Sequence[float],
 ) -> None:
-    """Precision against recall, one curve a class and their mean; `ap50`, the AP of each class, goes into the legend.
+    """Precision against recall, one curve per class and their mean; the legend shows `ap50`, the AP of each class.
 
-    recall, precision  for each class the points in order of falling score; None for a class without truths.  Drawn is
-                       the best precision at that recall or a higher one, as COCO's AP takes it.
+    recall, precision  for each class the points in order of falling score; None for a class without truths.  The
+                       curve shows the best precision at this recall or a higher one, as in COCO's AP.
     """
     figure, (ax,) = _figure(7.0, 5.5, 1)
     grid = np.linspace(0, 1, 101)
@@ -94,10 +94,10 @@ def plot_confidence(
     names: Sequence[str],
     best_conf: float = float("nan"),
 ) -> None:
-    """What each score threshold gives: a panel for each of `curves`, such as "precision" -> the values of each class.
+    """Values against the score threshold: one panel per entry of `curves`, e.g. "precision" -> values of each class.
 
-    scores     for each class its thresholds, falling; None for a class without truths.  Each curve has as many values.
-    best_conf  the threshold to mark, if it is a number
+    scores     for each class its thresholds, falling; None for a class without truths.  A curve has one value for each.
+    best_conf  the threshold to mark; NaN: no mark
     """
     figure, axes = _figure(13.0, 4.0, len(curves))
     grid = np.linspace(0, 1, 1001)
@@ -117,9 +117,9 @@ def plot_confidence(
 
 
 def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) -> None:
-    """(C+1, C+1) counts -> picture; rows are true classes, columns predicted ones, the background last.
+    """(C+1, C+1) counts -> picture; rows are true classes, columns are predicted classes, the background is last.
 
-    Colours tell the share of each row; up to 30 classes the counts stand in the cells.
+    Colours show the share of a row; up to 30 classes, the cells also show the counts.
     """
     counts = np.asarray(matrix, np.float64)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -129,7 +129,7 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=ax, shrink=0.7, label="share of the row")
     small = 9 if len(labels) <= _NAMED_CELLS else 7
-    step = 1 + len(labels) // 120  # beyond that the names would run into each other
+    step = 1 + len(labels) // 120  # with more than 120 labels, names would overlap
     ticks = range(0, len(labels), step)
     ax.set_xticks(ticks, labels[::step], rotation=90, fontsize=small)
     ax.set_yticks(ticks, labels[::step], fontsize=small)
@@ -148,7 +148,7 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
 
 
 def _read_columns(path: Path) -> dict[str, Floats]:
-    """Every column of a CSV file that holds at least one number; cells that are none become NaN."""
+    """Every column of a CSV file with at least one number; cells without a number become NaN."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
@@ -168,14 +168,14 @@ def _number(cell: Any) -> float:
 
 
 def _envelope(recall: ArrayLike, precision: ArrayLike, grid: Floats) -> Floats:
-    """The best precision at each recall of the grid or a higher one; 0 beyond the highest recall reached."""
+    """For each recall of the grid, the best precision at this recall or a higher one; 0 above the highest recall."""
     reached, values = np.asarray(recall, np.float64), np.asarray(precision, np.float64)
     best = np.maximum.accumulate(values[::-1])[::-1]
     return np.append(best, 0.0)[np.searchsorted(reached, grid)]
 
 
 def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats:
-    """The value at the lowest score that is not below each threshold of the grid; 0 where no score is as high."""
+    """For each threshold of the grid, the value at the lowest score >= the threshold; 0 if there is no such score."""
     falling = np.asarray(scores, np.float64)
     kept = np.searchsorted(-falling, -grid, side="right")
     return np.concatenate([[0.0], np.asarray(values, np.float64)])[kept]
@@ -183,39 +183,39 @@ def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats
 
 def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
     if "matplotlib" not in sys.modules and "MPLCONFIGDIR" not in os.environ:
-        _load_without_a_trace()
+        _import_with_temporary_cache()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
 
 
-def _load_without_a_trace() -> None:
-    """Import matplotlib so that the list of fonts it makes goes to a folder that this process removes when it ends.
+def _import_with_temporary_cache() -> None:
+    """Imports matplotlib with a temporary folder for its list of fonts; this process removes the folder at its end.
 
-    By default it writes into HOME, unasked, and warns where it cannot.
+    By default matplotlib writes the list into HOME, and warns if it cannot.
     """
     folder = tempfile.mkdtemp(prefix="gfldet-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
-    log.setLevel(logging.ERROR)  # it tells when the list takes long
+    log.setLevel(logging.ERROR)  # matplotlib warns when the list takes long
     os.environ["MPLCONFIGDIR"] = folder
     try:
-        import matplotlib.font_manager  # noqa: F401 - the module asks for the folder once, and remembers it
+        import matplotlib.font_manager  # noqa: F401 - the module reads the folder's name once and keeps it
     finally:
         del os.environ["MPLCONFIGDIR"]
         log.setLevel(level)
 
 
 def _line(ax: Axes, x: Floats, y: Floats, colour: tuple[float, ...], label: str) -> None:
-    """A line over finite points; few points get markers, so that a single one can be seen."""
+    """A line over finite points; with few points, markers show each one, so that a single point is visible."""
     finite = np.isfinite(x) & np.isfinite(y)
     ax.plot(x[finite], y[finite], color=colour, label=label, linewidth=1.5, marker="o" if len(x) <= 20 else "")
 
 
 def _class_line(ax: Axes, x: Floats, y: Floats, label: str, index: int, classes: int) -> None:
-    """One of few classes: coloured and named.  One of many: thin, grey, without a name."""
+    """The line of a class: coloured and named if there are few classes, else thin and grey without a name."""
     if classes <= _NAMED_LINES:
         ax.plot(x, y, color=_colour(index), linewidth=1.5, label=label)
     else:
@@ -243,14 +243,17 @@ def _unit_square(ax: Axes) -> None:
 
 
 def _colour(index: int) -> tuple[float, ...]:
-    """The colour of a class as on its boxes, light ones (yellow) darker: lines stand on white here."""
+    """The colour of a class as on its boxes; light colours (yellow) are darker, because the background is white."""
     colour = class_colour(index)
     light = min(colour[:2]) > 180
     return tuple(v / 255 * (0.8 if light else 1.0) for v in colour)
 
 
 def _text(name: str) -> str:
-    """A class name as matplotlib shows it literally: no formula between dollars, no hiding after an underscore."""
+    """A class name that matplotlib shows as it is.
+
+    It would show text between dollars as a formula, and hide a name that starts with an underscore.
+    """
     plain = name.replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 
@@ -260,7 +263,7 @@ def _save(figure: Figure, path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts that the font lacks
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font lacks some scripts
             figure.savefig(path)
-    except (OSError, ValueError) as error:  # ValueError: the suffix is no picture format
+    except (OSError, ValueError) as error:  # ValueError: the suffix is not a picture format
         raise OutputError(f"{path}: the plot cannot be written: {error}.") from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gfldet.assigners import Assignment, Predictions, TaskAlignedAssigner, Truths
+from gfldet.assigners.assignment import best_of_each
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
 from gfldet.ops import letterbox
@@ -205,3 +206,33 @@ def test_gives_no_gradient() -> None:
     found = TaskAlignedAssigner()(Predictions(logits, predictions.boxes), random_truths(4, 1, 0), LEVELS, REACH)
     assert not found.alignment.requires_grad
     assert not found.iou.requires_grad
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["boxes", "logits", "both"])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_predictions_that_are_no_numbers_rank_last_and_end(bad: float, where: str, share: float) -> None:
+    """Dense truths, so that some are given a point back; NaN neither loops nor takes a point from a number."""
+    predictions, truths = random_predictions(2, 3), random_truths(120, 2, 4)
+    spoilt = torch.rand(predictions.boxes.shape[:2], generator=torch.Generator().manual_seed(0)) < share
+    boxes, logits = predictions.boxes.clone(), predictions.logits.clone()
+    if where != "logits":
+        boxes[spoilt] = bad
+    if where != "boxes":
+        logits[spoilt] = bad
+    found = TaskAlignedAssigner()(Predictions(logits, boxes), truths, LEVELS, REACH)
+    whole = TaskAlignedAssigner()(predictions, truths, LEVELS, REACH)
+    place = found.image * boxes.shape[1] + found.point
+    assert len(place.unique()) == len(place)
+    assert len(found.truth.unique()) == len(whole.truth.unique())  # no truth more is left out
+    if share < 1 and where == "boxes" and bad != bad:
+        mine = ~spoilt[found.image, found.point]
+        assert mine.float().mean() > 0.9  # points with a number come first
+
+
+def test_the_best_of_claims_that_are_no_numbers() -> None:
+    nan = float("nan")
+    group, claims = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([nan, 1.0, nan, nan, -torch.inf])
+    assert best_of_each(group, 4, [claims]).tolist() == [1, 2, 4]
+    second = torch.tensor([0.0, 0.0, 1.0, 2.0, nan])
+    assert best_of_each(group, 4, [claims, second]).tolist() == [1, 3, 4]

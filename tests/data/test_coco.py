@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gfldet.data.formats import EMPTY, TURNED
+from gfldet.data.formats import EMPTY, SWAPPED
 from gfldet.data.formats.coco import index, read_categories
 from gfldet.errors import DataError
 
@@ -58,7 +58,7 @@ def test_crowds_are_marked_to_be_ignored(text) -> None:
 def test_negative_and_zero_sizes_are_noted(text) -> None:
     labels = load(text, document(box(5, 0, 10, 10, -4, 5), box(5, 0, 1, 1, 0, 5))).items[0].labels()
     assert labels.boxes == [(6, 10, 10, 15)]
-    assert [kind for kind, _ in labels.notes] == [TURNED, EMPTY]
+    assert [kind for kind, _ in labels.notes] == [SWAPPED, EMPTY]
 
 
 def test_unknown_category_and_broken_bbox_are_problems_of_the_image(text) -> None:
@@ -106,13 +106,13 @@ def test_categories_that_cannot_be_used(text, categories: list[Any], reason: str
 
 
 def test_a_file_that_is_no_coco_json(text, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"t\.json:3: is no JSON: .*\(column 1\)"):
+    with pytest.raises(DataError, match=r"t\.json:3: is not valid JSON: .*\(column 1\)"):
         read_categories(text("t.json", '{"images": [],\n"annotations": [],\n]'))
     for content in ("[]", "{}", '{"images": [], "annotations": [3], "categories": []}'):
-        with pytest.raises(DataError, match="is no COCO file; expected an object with the lists images"):
+        with pytest.raises(DataError, match="is not a COCO file; expected an object with the lists images"):
             read_categories(text("t.json", content))
     (tmp_path / "t.json").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         read_categories(tmp_path / "t.json")
     with pytest.raises(DataError, match="cannot be read"):
         read_categories(tmp_path / "none.json")

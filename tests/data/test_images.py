@@ -217,7 +217,7 @@ def test_a_whole_jpeg_with_bytes_after_its_end_is_no_cause_for_a_warning(tmp_pat
     ("content", "reason"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"<!DOCTYPE html><html>not found</html>", "is no image that can be read"),
+        (b"<!DOCTYPE html><html>not found</html>", "is not a readable image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\0\0\0\x18ftypheic", "HEIC"),
         (jpeg(textured())[:300], "without picture data"),

@@ -91,7 +91,7 @@ def test_virtual_paths() -> None:
     for path in ("shapes", "shapes/val/000001.png", Path("/shapes:/val/1.png"), "", "other:/val/1.png"):
         assert not shapes.is_virtual(path)
     for path in ("shapes:/test/000001.png", "shapes:/val/x.png", "shapes:"):
-        with pytest.raises(DataError, match="is no image of a built-in data set"):
+        with pytest.raises(DataError, match="is not an image of a built-in set"):
             shapes.read(path)
 
 

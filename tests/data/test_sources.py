@@ -102,7 +102,7 @@ def test_bad_files_are_all_told_before_the_first_frame(image, text, tmp_path: Pa
     with pytest.raises(DataError, match="2 files of the source cannot be read") as caught:
         iter_source(tmp_path)
     assert "b.jpg: is empty" in str(caught.value)
-    assert "c.png: is no image" in str(caught.value)
+    assert "c.png: is not a readable image" in str(caught.value)
     told: list[str] = []
     frames = list(iter_source(tmp_path, on_bad="skip", warn=told.append))
     assert names(frames) == [("a", "a.jpg")]
@@ -136,7 +136,7 @@ def test_nothing_left_is_an_error_even_when_skipping(text, tmp_path: Path) -> No
     [
         ("nowhere/a.jpg", "no such file or folder"),
         ("nowhere/*.jpg", "matches no image or video"),
-        ("rtsp://camera/1", "addresses are not read"),
+        ("rtsp://camera/1", "URLs are not supported"),
         ([], "the list is empty"),
         (None, "got NoneType"),
         (True, "got bool"),

@@ -60,7 +60,7 @@ def test_all_mistakes_are_told_at_once(text) -> None:
         "val: expected a path or a list of paths, got 3",
         "format: 'yolov8' is not one of yolo, coco, voc. Did you mean 'yolo'?",
         "names: 'cat' appears 2 times",
-        "names: True (id 2) is no text; put it in quotes",
+        "names: True (id 2) is not text; put it in quotes",
     ):
         assert told in str(caught.value)
 
@@ -68,13 +68,13 @@ def test_all_mistakes_are_told_at_once(text) -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ("{0: cat, 2: dog}", "ids must run from 0 to 1 without a hole; got 0 to 2, missing 1"),
+        ("{0: cat, 2: dog}", "ids must run from 0 to 1 without a gap; got 0 to 2, missing 1"),
         ("{1: cat, 2: dog}", "missing 0"),
         ("{-1: cat, 0: dog}", "got -1 to 0"),
-        ("{a: cat}", "id 'a' is no whole number"),
+        ("{a: cat}", "id 'a' is not a whole number"),
         ("[]", "expected a list of names"),
         ("cat", "expected a list of names"),
-        ("['']", "is no text"),
+        ("['']", "is not text"),
         ("null", "names: missing"),
     ],
 )
@@ -86,14 +86,14 @@ def test_names_that_cannot_be_used(text, names: str, reason: str) -> None:
 def test_keys_of_other_programs(text) -> None:
     extra = "nc: 2\ndownload: https://example.com/get.sh\nroboflow: {license: MIT}\n"
     assert load_spec(text("d.yaml", "format: yolo\n" + extra + YOLO)).names == ("cat", "dog")
-    with pytest.raises(DataError, match="nc: 3 disagrees with names, which are 2"):
+    with pytest.raises(DataError, match="nc: 3 does not match the 2 names"):
         load_spec(text("d.yaml", "format: yolo\nnc: 3\n" + YOLO))
 
 
 def test_no_yaml(text, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such data YAML; expected a file, or a built-in set: shapes"):
         load_spec(tmp_path / "none.yaml")
-    with pytest.raises(DataError, match=r"d\.yaml:2: is no YAML"):
+    with pytest.raises(DataError, match=r"d\.yaml:2: is not valid YAML"):
         load_spec(text("d.yaml", "train: a\n  val: [b\n"))
     with pytest.raises(DataError, match="expected 'key: value' lines"):
         load_spec(text("d.yaml", "- a\n"))
@@ -137,7 +137,7 @@ def test_coco_is_seen_by_its_suffix(text) -> None:
 def test_what_was_seen_is_told_where_the_format_cannot_be_told(image, text, tmp_path: Path) -> None:
     image("photos/a.jpg")
     text("photos/a.json", "{}")
-    with pytest.raises(DataError, match="format of the data cannot be told") as caught:
+    with pytest.raises(DataError, match="format of the data is not clear") as caught:
         load_spec(text("d.yaml", "train: photos\nval: gone\nnames: [a]"))
     assert f"{tmp_path / 'photos'}: 1 images, 0 .txt, 0 .xml, 1 .json" in str(caught.value)
     assert f"{tmp_path / 'gone'}: not found" in str(caught.value)
@@ -172,7 +172,7 @@ def test_coco_names_in_the_yaml_must_be_those_of_the_json(text) -> None:
 
 def test_coco_mistakes(text) -> None:
     text("t.json", coco_json((1, "ant")))
-    with pytest.raises(DataError, match="expected one JSON a split"):
+    with pytest.raises(DataError, match="expected one JSON per split"):
         load_spec(text("d.yaml", "train: [t.json, t.json]"))
     with pytest.raises(DataError, match="images: expected a folder"):
         load_spec(text("d.yaml", "train: t.json\nimages: {tarin: a}"))

@@ -87,7 +87,7 @@ def test_every_problem_is_in_one_message(broken: Path, tmp_path: Path) -> None:
     assert f"  {tmp_path}/labels/class.txt:3: 3 values; expected" in lines[2]
     assert f"  {tmp_path}/images/cut.png: cannot be decoded" in lines[3]
     assert f"  {tmp_path}/images/empty.jpg: is empty (0 bytes)" in lines[4]
-    assert f"  {tmp_path}/images/page.jpg: is no image" in lines[5]
+    assert f"  {tmp_path}/images/page.jpg: is not a readable image" in lines[5]
     assert "on_bad=skip" in lines[6]
 
 
@@ -201,7 +201,7 @@ def test_a_declared_size_that_is_not_the_upright_one_is_told(image, text) -> Non
     assert "1 image(s) have another size than their label file says" in other
     assert "a.png (80x40, not 40x20)" in other
     (turned,) = load_split(load_spec(coco(text, [], width=20, height=40)), "train").warnings
-    assert "which an EXIF orientation does" in turned
+    assert "as an EXIF orientation does" in turned
     assert load_split(load_spec(coco(text, [], width=40, height=20)), "train").warnings == ()
 
 

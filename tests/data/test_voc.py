@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gfldet.data.formats import EMPTY, TURNED
+from gfldet.data.formats import EMPTY, SWAPPED
 from gfldet.data.formats.voc import index, read_labels
 from gfldet.errors import DataError
 
@@ -46,7 +46,7 @@ def test_difficult_objects_are_truths_and_parts_are_not(text) -> None:
 def test_boxes_without_area_and_turned_corners_are_noted(text) -> None:
     labels = labels_of(text, thing("WBC", 5, 2, 5, 12), thing("WBC", 11, 12, 1, 2))
     assert labels.boxes == [(1, 2, 11, 12)]
-    assert [(kind, place.rsplit(":", 1)[1]) for kind, place in labels.notes] == [(EMPTY, "4"), (TURNED, "5")]
+    assert [(kind, place.rsplit(":", 1)[1]) for kind, place in labels.notes] == [(EMPTY, "4"), (SWAPPED, "5")]
 
 
 def test_an_unknown_class_is_told_with_line_and_nearest_spelling(text) -> None:
@@ -78,7 +78,7 @@ def test_a_missing_or_zero_size_declares_nothing(text, size: str) -> None:
 def test_xml_that_does_not_parse(text) -> None:
     problems = read_labels(text("a.xml", "<annotation>\n<object>\n</annotation>"), NAMES).problems
     assert problems == [problems[0]]
-    assert "a.xml:3: is no XML: mismatched tag" in problems[0]
+    assert "a.xml:3: is not valid XML: mismatched tag" in problems[0]
     assert "a.xml:1: begins with <html>" in read_labels(text("a.xml", "<html/>"), NAMES).problems[0]
     assert "no element found" in read_labels(text("a.xml", ""), NAMES).problems[0]
 
@@ -143,7 +143,7 @@ def test_a_folder_with_images_and_xml_together(image, text, tmp_path: Path) -> N
     assert [item.labels().classes for item in found.items] == [[], [2]]
     assert found.warnings == [
         f"1 image(s) have no label file and count as background: {tmp_path / 'train' / 'b.png'}",
-        f"1 XML file(s) have no image and were passed over: {lost}",
+        f"1 XML file(s) have no image and were skipped: {lost}",
     ]
 
 

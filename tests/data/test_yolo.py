@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gfldet.data.formats import EMPTY, POLYGON, REPEATED
+from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW
 from gfldet.data.formats.yolo import index, label_candidates, read_labels
 from gfldet.errors import DataError
 
@@ -47,7 +47,7 @@ def test_polygons_become_their_bounding_boxes_and_are_told(text) -> None:
 def test_boxes_without_area_and_repeated_rows_are_dropped_and_told(text) -> None:
     labels = rows(text, "0 .5 .5 0 .2", "1 .5 .5 .2 .2", "1 0.50 .5 .2 .2", "2 .5 .5 .2 .2")
     assert labels.classes == [1, 2]
-    assert [(kind, place.rsplit(":", 1)[1]) for kind, place in labels.notes] == [(EMPTY, "1"), (REPEATED, "3")]
+    assert [(kind, place.rsplit(":", 1)[1]) for kind, place in labels.notes] == [(EMPTY, "1"), (REPEATED_ROW, "3")]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_boxes_without_area_and_repeated_rows_are_dropped_and_told(text) -> None
         ("-1 .5 .5 .2 .2", "class -1 is out of range"),
         ("1.5 .5 .5 .2 .2", "class 1.5 is not a whole number"),
         ("nan .5 .5 .2 .2", "class nan is not a whole number"),
-        ("Dgo .5 .5 .2 .2", "class 'Dgo' is no number; expected a class id. Did you mean 'dog'?"),
+        ("Dgo .5 .5 .2 .2", "class 'Dgo' is not a number; expected a class id. Did you mean 'dog'?"),
         ("0 .5 x .2 .2", "is not all numbers"),
         ("0 .5 nan .2 .2", "not finite"),
         ("0 .5 .5 inf .2", "not finite"),
@@ -151,7 +151,7 @@ def test_label_files_without_an_image_are_told(image, text, tmp_path: Path) -> N
     text("labels/classes.txt", "cat")
     lost = text("labels/b.txt", "0 .5 .5 .2 .2")
     found = index([tmp_path / "images"], tmp_path, NAMES)
-    assert found.warnings == [f"1 label file(s) have no image and were passed over: {lost}"]
+    assert found.warnings == [f"1 label file(s) have no image and were skipped: {lost}"]
 
 
 def test_a_labels_folder_shared_with_another_split_is_no_cause_for_a_warning(image, text, tmp_path: Path) -> None:

@@ -135,6 +135,11 @@ def test_image_ids(colour_finder: DetectionModel, frame: Callable[..., Frame], n
 # ------------------------------------------------------------------------------------------------- what is written
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def saver(folder: Path, **options: Any) -> Saver:
     values = {
         "pictures": False,
@@ -144,7 +149,7 @@ def saver(folder: Path, **options: Any) -> Saver:
         "category_ids": (7, 91),
         **options,
     }
-    return Saver(folder, **values)
+    return Saver(lambda: made(folder), **values)
 
 
 @pytest.fixture

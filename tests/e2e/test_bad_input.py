@@ -66,7 +66,7 @@ def test_data_yaml_that_does_not_parse(refused: Gfldet, dataset: Callable[..., A
     change(yaml, "blue]", "blue")
     told = refused(command, data=yaml)
     assert told.startswith(f"gfldet: {yaml}:")
-    assert "is no YAML" in told
+    assert "is not valid YAML" in told
 
 
 def test_data_yaml_with_mistakes(refused: Gfldet, dataset: Callable[..., Any]) -> None:
@@ -74,7 +74,7 @@ def test_data_yaml_with_mistakes(refused: Gfldet, dataset: Callable[..., Any]) -
     change(yaml, "train: images/train", "trian: images/train\nnc: 5")
     told = refused("train", data=yaml)
     assert "trian: unknown key" in told
-    assert "nc: 5 disagrees with names, which are 2" in told
+    assert "nc: 5 does not match the 2 names" in told
 
 
 @pytest.mark.parametrize("command", ["train", "val"])

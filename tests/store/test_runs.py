@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -23,6 +24,44 @@ def test_folders_are_numbered_and_nothing_is_made(tmp_path: Path) -> None:
         runs.make(folder)
     assert runs.free_folder(str(project), "", "val", False) == project / "val"
     assert runs.free_folder(str(project), "", "train", True) == project / "train"
+
+
+def test_a_folder_is_claimed_by_one_run_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(lambda _: runs.claim_folder(str(tmp_path / "new"), "", "train", False), range(24)))
+    assert sorted(folder.name for folder in claimed) == sorted(["train", *(f"train{n}" for n in range(2, 25))])
+    assert all(folder.is_dir() for folder in claimed)
+
+
+def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both were told that the folder is free; the second takes the next, or is refused where it gave the name."""
+    free = runs.free_folder
+
+    def slow(*where: Any) -> Path:
+        folder = free(*where)
+        monkeypatch.setattr(runs, "free_folder", free)
+        folder.mkdir(parents=True)
+        return folder
+
+    monkeypatch.setattr(runs, "free_folder", slow)
+    assert runs.claim_folder(str(tmp_path), "", "train", False) == tmp_path / "train2"
+    monkeypatch.setattr(runs, "free_folder", slow)
+    with pytest.raises(OutputError, match=r"mine exists; choose another name="):
+        runs.claim_folder(str(tmp_path), "mine", "train", False)
+    assert runs.claim_folder(str(tmp_path), "mine", "train", True) == tmp_path / "mine"
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+
+    def slow(file: BinaryIO) -> None:
+        file.write(b"[1")
+        runs.write_json(path, [2])  # another writer, in the middle of this one
+        file.write(b"]")
+
+    runs.write_aside(path, slow)
+    assert json.loads(path.read_text()) == [1]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_named_folder_that_exists_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_run_is_ready(prepared: Prepared, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("cache", "told"), [("none", "read anew each time"), ("ram", "kept in memory"), ("auto", "kept in memory")]
+    ("cache", "told"), [("none", "read again each time"), ("ram", "kept in memory"), ("auto", "kept in memory")]
 )
 def test_where_images_are_kept(prepared: Prepared, cache: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = prepared(verbose=True, cache=cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from gfldet import cli
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import ConfigError, WorkError
 from gfldet.losses.detection import LossItems, v8DetectionLoss
+from gfldet.nn.heads import EndToEnd
 from gfldet.store import checkpoint as checkpoints
 from gfldet.train import trainer as trainers
 from gfldet.train.events import ITEMS, Observer, Observers
@@ -100,6 +102,68 @@ def test_a_step_that_is_not_finite_leaves_no_trace(prepared: Prepared, way: str)
     assert trainer._step(batch) is not None
     assert trainer.progress.bad_steps == 0
     assert len(differing(before, state_of(trainer))) > 50
+
+
+def _head(trainer: Trainer) -> Any:
+    head = trainer.model.head
+    return head.one_to_many if isinstance(head, EndToEnd) else head
+
+
+def spoil_weight(trainer: Trainer, value: float) -> None:
+    next(trainer.model.parameters()).data[0, 0, 0, 0] = value
+
+
+def spoil_class_bias(trainer: Trainer, value: float) -> None:
+    _head(trainer).cls[0][-1].bias.data[0] = value
+
+
+def spoil_box_bias(trainer: Trainer, value: float) -> None:
+    _head(trainer).box[0][-1].bias.data[:] = value
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "value"),
+    [
+        *((spoil_weight, value) for value in (math.nan, math.inf, -math.inf)),
+        *((spoil_class_bias, value) for value in (math.nan, math.inf)),  # at -inf a score is 0, which is a number
+        *((spoil_box_bias, value) for value in (math.nan, math.inf, -math.inf)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("assigner", "end2end"),
+    [
+        ("tal", False),
+        pytest.param("atss", False, marks=pytest.mark.long),
+        pytest.param("tal", True, marks=pytest.mark.long),
+    ],
+)
+def test_a_model_that_is_spoilt_ends_the_run(
+    prepared: Prepared, spoiled: Callable[[Trainer, float], None], value: float, assigner: str, end2end: bool
+) -> None:
+    """Every step is left out, with its images, and the fifth in a row ends the run: no loop waits for a number."""
+    trainer, watch = prepared(assigner=assigner, end2end=end2end, epochs=5), Watch()
+    trainer.observers = Observers((watch,))
+    spoiled(trainer, value)
+    with pytest.raises(WorkError, match=r"5 steps in a row were not finite, the last at step 5 with .*\.png"):
+        trainer.run()
+    assert len(watch.warnings) == 5
+    assert not list(trainer.weights.glob("*.pt")) or trainer.progress.epoch > 0
+
+
+def test_a_pixel_that_is_no_number_costs_its_step_alone(prepared: Prepared) -> None:
+    trainer = prepared()
+    trainer.model.train()
+    batch = first_batch(trainer)
+    before, pixel = (
+        state_of(trainer),
+        trainer.model.graph.layers[0].register_forward_pre_hook(
+            lambda module, given: (given[0].masked_fill(given[0] == given[0].amax(), float("nan")),)
+        ),
+    )
+    assert trainer._step(batch) is None
+    pixel.remove()
+    assert differing(before, state_of(trainer)) == set()
+    assert trainer._step(batch) is not None
 
 
 def test_threads_of_the_model_repeat_to_the_bit(prepared: Prepared) -> None:

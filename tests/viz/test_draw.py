@@ -40,7 +40,7 @@ def test_boxes_beyond_the_image_stay_visible_at_its_border():
 )
 def test_labels_stay_inside_the_image(box):
     sizes = [draw._strip_size("a longer label 0.95", 0.5)]
-    ((left, top),) = draw._places([list(box)], sizes, (320, 240), 2)
+    ((left, top),) = draw._place_labels([list(box)], sizes, (320, 240), 2)
     width, height, _ = sizes[0]
     assert left >= 0
     assert top >= 0
@@ -50,7 +50,7 @@ def test_labels_stay_inside_the_image(box):
 
 def test_a_label_stands_above_its_box_where_there_is_room():
     size = draw._strip_size("cell", 0.5)
-    ((left, top),) = draw._places([[100, 100, 200, 200]], [size], (320, 240), 1)
+    ((left, top),) = draw._place_labels([[100, 100, 200, 200]], [size], (320, 240), 1)
     assert (left, top) == (100, 100 - size[1])
 
 
@@ -59,7 +59,7 @@ def test_labels_of_crowded_boxes_do_not_hide_each_other():
     sizes = [draw._strip_size("cell 0.50", 0.4)] * 3
     strips = [
         (left, top, left + width, top + height)
-        for (left, top), (width, height, _) in zip(draw._places(boxes, sizes, (320, 240), 1), sizes, strict=True)
+        for (left, top), (width, height, _) in zip(draw._place_labels(boxes, sizes, (320, 240), 1), sizes, strict=True)
     ]
     for a, b in itertools.combinations(strips, 2):
         assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
@@ -68,7 +68,7 @@ def test_labels_of_crowded_boxes_do_not_hide_each_other():
 def test_a_label_wider_than_the_image_starts_at_its_left():
     image = blank(60, 40)
     draw.draw_boxes(image, [[5, 30, 30, 50]], [0], ["a label that cannot fit"])
-    ((left, top),) = draw._places([[5, 30, 30, 50]], [(200, 14, 2)], (40, 60), 1)
+    ((left, top),) = draw._place_labels([[5, 30, 30, 50]], [(200, 14, 2)], (40, 60), 1)
     assert left == 0
     assert 0 <= top <= 46
 

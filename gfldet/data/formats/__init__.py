@@ -1,7 +1,7 @@
-"""Label formats, a module each: files on disk -> an `Index` of images, each with a way to read its labels.
+"""Label formats, one module per format: files on disk -> an `Index` of images, each with a function for its labels.
 
-A format knows its files and nothing else.  Decoding the images, clipping boxes to them and putting all problems
-into one message is the work of `gfldet.data.split`, the same for every format.
+A format only knows its files.  `gfldet.data.split` does the work that is the same for every format: it decodes the
+images, clips the boxes to them and puts all problems into one message.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What was repaired; the split counts these over all images and names the places.
+# Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
 POLYGON = "polygon row(s) were read as the bounding boxes of their polygons"
 CLIPPED = "box(es) reached out of the image and were clipped"
 EMPTY = "box(es) without any area inside the image were dropped"
-REPEATED = "row(s) that repeat a row of the same file were dropped"
-TWICE = "box(es) repeat another box of the same class in the same image; kept as they are"
-TURNED = "box(es) had their corners the wrong way round and were turned"
+REPEATED_ROW = "row(s) that repeat a row of the same file were dropped"
+REPEATED_BOX = "box(es) repeat another box of the same class in the same image; kept as they are"
+SWAPPED = "box(es) had opposite sides in the wrong order; the sides were swapped"
 NO_LABELS = "image(s) have no label file and count as background"
 
 
 @dataclass(slots=True)
 class Labels:
-    """The labels of one image as its file gives them; the image itself is not known yet.
+    """The labels of one image as its file gives them, before the image is decoded.
 
     boxes     M rows xyxy, in pixels, or as shares of width and height if `normalised`
     classes   M positions in the names;  crowd  M flags: a region to ignore;  places  M "file:line" for messages
-    declared  (width, height) that the file claims for the image, if it does
-    problems  what cannot be read, one message each, with file and line
-    notes     what was repaired: (one of the sentences above, place)
+    declared  the (width, height) of the image that the file gives; None if it gives none
+    problems  one message, with file and line, for each thing that cannot be read
+    notes     one (kind of repair, place) for each repair
     """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Item:
 
 @dataclass(slots=True)
 class Index:
-    """All images of a split in a stable order, and what is wrong or worth telling before any image is opened."""
+    """All images of a split in a stable order, with the problems and warnings found before any image is opened."""
 
     items: list[Item] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -69,20 +69,20 @@ class Index:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?' with the nearest right spelling, or nothing."""
+    """' Did you mean ...?' with the most similar known word; '' if none is similar."""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), list(folded), n=1)
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:
-    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most `limit` places named."""
+    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most `limit` places."""
     more = f", and {len(places) - limit} more" if len(places) > limit else ""
     return f"{len(places)} {count_of}: {', '.join(places[:limit])}{more}"
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` seen from `folder` with forward slashes; unchanged where it lies elsewhere."""
+    """`path` relative to `folder`, with forward slashes; a path outside of `folder` stays whole."""
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 

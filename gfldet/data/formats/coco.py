@@ -1,7 +1,7 @@
 """COCO JSON: images, annotations and categories in one file; boxes [x, y, width, height] in pixels.
 
-Category ids are kept as they are in the file.  `iscrowd: 1` becomes a region to ignore.  Annotations keep their
-count: one that repeats another is told but not dropped, so that AP is what pycocotools finds on the same file.
+Category ids stay as they are in the file.  `iscrowd: 1` becomes an ignore region.  An annotation that repeats another
+one gives a warning but is not dropped, so that AP equals that of pycocotools on the same file.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gfldet.data.formats import EMPTY, TURNED, Index, Item, Labels, repeats
+from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.errors import DataError, listed
 
 
 def read_categories(file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if the file is no COCO JSON."""
+    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if the file is not a COCO JSON."""
     return _categories(file, _read_json(file))
 
 
 def index(file: Path, images: Path | None, names: Sequence[str], category_ids: Sequence[int]) -> Index:
     """The images of a COCO JSON with their own ids.
 
-    `images` is the folder that the file names are relative to; None stands for the JSON's own folder.
-    `names` and `category_ids` are the classes in order; raises DataError unless the file has exactly these.
+    The file names are relative to the folder `images`; None means the JSON's own folder.
+    `names` and `category_ids` are the classes in order; raises DataError if the file has other classes.
     """
     document = _read_json(file)
     _check_categories(
@@ -49,7 +49,7 @@ def index(file: Path, images: Path | None, names: Sequence[str], category_ids: S
 def read_labels(
     file: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], class_of: Mapping[int, int]
 ) -> Labels:
-    """Boxes of one image; problems and repairs are noted in the result, nothing is raised."""
+    """Boxes of one image; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(declared=_declared(image))
     for row in annotations:
         place = f"{file}: annotation {row.get('id', '?')} of image {image['id']}"
@@ -64,7 +64,7 @@ def read_labels(
             labels.problems.append(f"{place}: {error}")
             continue
         if w < 0 or h < 0:
-            labels.notes.append((TURNED, place))
+            labels.notes.append((SWAPPED, place))
         if w == 0 or h == 0:
             labels.notes.append((EMPTY, place))
             continue
@@ -94,16 +94,17 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}:{error.lineno}: is no JSON: {error.msg} (column {error.colno})") from None
+        raise DataError(f"{file}:{error.lineno}: is not valid JSON: {error.msg} (column {error.colno})") from None
     except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON ({type(error).__name__})") from None
+        raise DataError(f"{file}: is not valid JSON ({type(error).__name__})") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(document, dict) or not all(
         isinstance(document.get(key), list) and all(isinstance(row, dict) for row in document[key])
         for key in ("images", "annotations", "categories")
     ):
-        raise DataError(f"{file}: is no COCO file; expected an object with the lists images, annotations, categories")
+        expected = "expected an object with the lists images, annotations, categories"
+        raise DataError(f"{file}: is not a COCO file; {expected}")
     return document
 
 
@@ -114,7 +115,7 @@ def _categories(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, ...
     bad += [f"id {i} is used {ids.count(i)} times" for i in dict.fromkeys(ids) if ids.count(i) > 1]
     bad += [f"name {n!r} is used {names.count(n)} times" for n in dict.fromkeys(names) if names.count(n) > 1]
     if bad or not rows:
-        tail = "Each category needs a whole number 'id' and a 'name', both its own."
+        tail = "Each category needs a unique 'id' (a whole number) and a unique 'name'."
         raise DataError(listed(f"{file}: 'categories' cannot be used:", bad or ["it is empty"], tail))
     rows.sort()
     return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
@@ -125,7 +126,7 @@ def _check_categories(file: Path, found: Mapping[int, str], expected: Mapping[in
         return
     wrong = [f"id {i}: {found.get(i, '(missing)')!r} here, {expected.get(i, '(missing)')!r} expected"
              for i in sorted({*found, *expected}) if found.get(i) != expected.get(i)]  # fmt: skip
-    tail = "Every split must hold the same categories, and the data YAML's names, if it gives any, must be these."
+    tail = "Every split must hold the same categories.  If the data YAML has names, they must be the same too."
     raise DataError(listed(f"{file}: its categories are not those of the data set:", wrong, tail))
 
 

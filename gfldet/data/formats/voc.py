@@ -1,9 +1,9 @@
-"""Pascal VOC: an XML file an image, boxes xmin ymin xmax ymax in pixels, taken as edges (width = xmax - xmin).
+"""Pascal VOC: one XML file per image, boxes xmin ymin xmax ymax in pixels, read as edges (width = xmax - xmin).
 
 A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), or a folder that holds images and
-XML together.  Image and XML belong together by their stem; `<filename>` and `<path>` are not trusted, they often
-come from another machine.  `difficult` objects are truths like any other.  XML with a DOCTYPE is refused, so no
-entity can be expanded.
+XML together.  An image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they
+often come from another machine.  `difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so
+that no entity can be expanded.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from gfldet.data.formats import EMPTY, NO_LABELS, TURNED, Index, Item, Labels, counted, nearest, relative, repeats
+from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, relative, repeats
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import read_lines
 from gfldet.errors import DataError
 
-_LINE = "line of the file"  # no XML attribute has such a name: it holds blanks
+_LINE = "line of the file"  # no XML file can hold this attribute, because its name has blanks
 
 
 def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
-    """The images of `entries` (ImageSets lists, or folders with images and XML), ids running from 0.
+    """The images of `entries` (ImageSets lists, or folders with images and XML), with ids from 0.
 
-    Raises DataError if an entry or a folder that it needs is missing or empty.
+    Raises DataError if an entry, or a folder that the entry needs, is missing or empty.
     """
     result = Index()
     for entry in entries:
@@ -43,7 +43,7 @@ def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> 
     images = _by_stem(folder / "JPEGImages")
     rows = [(number, line.split()) for number, line in enumerate(read_lines(file), 1) if line.strip()]
     if not rows:
-        raise DataError(f"{file}: lists no image; expected an image id a line, such as '000012'")
+        raise DataError(f"{file}: lists no image; expected one image id per line, such as '000012'")
     for number, words in rows:
         stem = _stem(words[0])
         found = images.get(stem, [])
@@ -62,7 +62,7 @@ def _index_folder(folder: Path, base: Path, names: Sequence[str], result: Index)
     xmls = {_key(path): path for path in find_files(folder, frozenset({".xml"}))}
     if not images or not xmls:
         raise DataError(
-            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, image and XML side by side"
+            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, each XML beside its image"
         )
     stems = {_key(image) for image in images}
     for image in images:
@@ -72,7 +72,7 @@ def _index_folder(folder: Path, base: Path, names: Sequence[str], result: Index)
     if without:
         result.warnings.append(counted(NO_LABELS, without))
     if alone:
-        result.warnings.append(counted("XML file(s) have no image and were passed over", alone))
+        result.warnings.append(counted("XML file(s) have no image and were skipped", alone))
 
 
 def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Se
 
 
 def _voc_root(file: Path, root: Path) -> Path:
-    """The folder with JPEGImages/ and Annotations/: three up from ImageSets/Main/x.txt, or the data YAML's path."""
+    """The folder with JPEGImages/ and Annotations/: three levels above ImageSets/Main/x.txt, or `path` of the YAML."""
     tried = list(dict.fromkeys([*list(file.parents)[:3][::-1], root]))
     for folder in tried:
         if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
@@ -109,7 +109,7 @@ def _key(path: Path) -> Path:
 
 
 def read_labels(file: Path, names: Sequence[str]) -> Labels:
-    """Boxes of one XML file; problems and repairs are noted in the result, nothing is raised."""
+    """Boxes of one XML file; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels()
     try:
         tree = read_xml(file)
@@ -126,7 +126,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
             labels.problems.append(f"{place}: {error}")
             continue
         if x1 > x2 or y1 > y2:
-            labels.notes.append((TURNED, place))
+            labels.notes.append((SWAPPED, place))
         if x1 == x2 or y1 == y2:
             labels.notes.append((EMPTY, place))
             continue
@@ -135,7 +135,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
 
 
 def read_xml(file: Path) -> Element:
-    """The root <annotation> of an XML file, each element with its line; raises DataError with file and line."""
+    """The root <annotation> of an XML file; each element has its line.  Raises DataError with file and line."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
 
@@ -144,7 +144,7 @@ def read_xml(file: Path) -> Element:
 
     def refuse(*declaration: object) -> None:
         line = parser.CurrentLineNumber
-        raise DataError(f"{file}:{line}: has a DOCTYPE, which label files must not have; remove that line")
+        raise DataError(f"{file}:{line}: has a DOCTYPE, and label files must not have one; remove that line")
 
     parser.StartElementHandler = start
     parser.EndElementHandler = builder.end
@@ -154,7 +154,7 @@ def read_xml(file: Path) -> Element:
         parser.Parse(file.read_bytes(), True)
     except expat.ExpatError as error:
         reason = expat.errors.messages[error.code]
-        raise DataError(f"{file}:{error.lineno}: is no XML: {reason}") from None
+        raise DataError(f"{file}:{error.lineno}: is not valid XML: {reason}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     root = builder.close()

@@ -1,9 +1,9 @@
-"""YOLO txt labels: a row `class cx cy w h` a box, normalised to the image's width and height.
+"""YOLO txt labels: one row `class cx cy w h` per box, normalised to the image's width and height.
 
-Images come from folders or from .txt lists.  The labels of the images in a folder are looked for, in this order,
-in the folder whose path has `labels` in place of the last `images`; in a folder `labels` inside it or beside it
-(`labels/<folder>` first); beside the images.  The first of these that holds .txt files is taken.  An image without
-a label file, or with an empty one, is background.
+Images come from folders or from .txt lists.  The labels of the images in a folder may lie in these folders:
+1. the same path with `labels` in place of its last `images`; 2. a folder `labels` inside the image folder;
+3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The first of these that holds
+.txt files is used.  An image without a label file, or with an empty one, is background.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gfldet.data.formats import (
     EMPTY,
     NO_LABELS,
     POLYGON,
-    REPEATED,
+    REPEATED_ROW,
     Index,
     Item,
     Labels,
@@ -30,14 +30,14 @@ from gfldet.data.images import find_files, find_images
 from gfldet.data.text import read_lines, read_list
 from gfldet.errors import DataError
 
-FAR_OUT = 2.0  # a normalised value beyond this cannot be a box that only reaches out of its image
+FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this cannot be normalised
 _NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 
 
 def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
-    """The images of `entries` (folders, or .txt lists of image paths), ids running from 0.
+    """The images of `entries` (folders, or .txt lists of image paths), with ids from 0.
 
-    Raises DataError if an entry holds no image, or if not one image has a label file.
+    Raises DataError if an entry holds no image, or if no image has a label file.
     """
     result = Index()
     images: list[tuple[Path, str]] = []
@@ -66,13 +66,13 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
 
 
 def label_folder(images: Path) -> Path:
-    """Where the labels of the images in one folder lie; see the top of this file."""
+    """The folder with the labels of the images in a folder; see the top of this file."""
     candidates = label_candidates(images)
     return next((folder for folder in candidates if _holds_labels(folder)), candidates[0])
 
 
 def label_candidates(images: Path) -> list[Path]:
-    """The folders that may hold the labels of the images in a folder, best first."""
+    """The folders that may hold the labels of the images in a folder, in the order of the search."""
     parts = list(images.parts)
     swapped = []
     if "images" in parts:
@@ -89,17 +89,17 @@ def _holds_labels(folder: Path) -> bool:
 def _no_labels_at_all(first: Path, count: int) -> str:
     tried = ", ".join(str(folder / f"{first.stem}.txt") for folder in label_candidates(first.parent))
     return (
-        f"{first.parent}: none of the {count} images has a label file (for the first one, looked for {tried}). "
-        "Put the labels there; for a split of background alone, an empty .txt file beside one image is enough"
+        f"{first.parent}: none of the {count} images has a label file (searched for the first image: {tried}). "
+        "Put the labels there; if all images are background, one empty .txt file beside one image is enough"
     )
 
 
 def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequence[Path]) -> list[str]:
-    """Label files without an image, which only folders can tell: a list leaves out images on purpose."""
+    """A warning about label files without an image; none for .txt lists, which may leave out images on purpose."""
     if not all(entry.is_dir() for entry in entries):
         return []
     used = {folders[path.parent] / path.stem for path in images}
-    # A folder `labels` beside may serve several image folders, other splits among them.
+    # A folder `labels` beside an image folder may also hold the labels of other image folders, even of other splits.
     owned = {labels for own, labels in folders.items() if label_candidates(own)[-2] != labels or own.name == "images"}
     labels = [
         f
@@ -108,11 +108,11 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
         for f in find_files(folder, frozenset({".txt"}), recursive=False)
     ]
     alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in _NOT_LABELS]
-    return [counted("label file(s) have no image and were passed over", alone)] if alone else []
+    return [counted("label file(s) have no image and were skipped", alone)] if alone else []
 
 
 def read_labels(file: Path, names: Sequence[str]) -> Labels:
-    """Boxes of one label file; problems and repairs are noted in the result, nothing is raised."""
+    """Boxes of one label file; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(normalised=True)
     try:
         lines = read_lines(file) if file.exists() else []
@@ -127,7 +127,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
         try:
             cls, values = _numbers(line.split(), names)
             if (cls, *values) in seen:
-                labels.notes.append((REPEATED, place))
+                labels.notes.append((REPEATED_ROW, place))
                 continue
             seen.add((cls, *values))
             box = _polygon_box(values) if len(values) > 4 else _centre_box(values)
@@ -144,10 +144,10 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
 
 
 def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[float, ...]]:
-    """Class and values of a row; raises ValueError with what was expected."""
+    """Class and values of a row; raises ValueError that says what was expected."""
     count = len(words)
     if count != 5 and (count < 7 or count % 2 == 0):
-        hint = " (a sixth value, such as a confidence, has no place in labels)" if count == 6 else ""
+        hint = " (a sixth value, such as a confidence, is not allowed in labels)" if count == 6 else ""
         raise ValueError(f"{count} values{hint}; expected 'class cx cy w h', or 'class x1 y1 x2 y2 x3 y3 ...'")
     cls = _class_id(words[0], names)
     try:
@@ -168,7 +168,7 @@ def _class_id(word: str, names: Sequence[str]) -> int:
     try:
         cls = float(word)
     except ValueError:
-        raise ValueError(f"class {word!r} is no number; expected a class id.{nearest(word, names)}") from None
+        raise ValueError(f"class {word!r} is not a number; expected a class id.{nearest(word, names)}") from None
     if not cls.is_integer():
         raise ValueError(f"class {word} is not a whole number; expected a class id from 0 to {len(names) - 1}")
     if not 0 <= cls < len(names):
