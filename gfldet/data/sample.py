@@ -38,7 +38,7 @@ def customised(sample: Sample, function: CustomAugment, rng: np.random.Generator
 def checked(sample: object, name: str, number_of_classes: int) -> Sample:
     """What a user's own augmentation returned, if it is a usable sample; else a DataError that says what is wrong."""
     if not isinstance(sample, Sample):
-        raise DataError(f"augment {name}: returned {type(sample).__name__}; return a gfldet.data.augment.Sample")
+        raise DataError(f"augment {name}: returned {type(sample).__name__}; return a gfldet.data.sample.Sample")
     image, classes = np.asarray(sample.image), np.asarray(sample.classes).reshape(-1)
     boxes, ignore = (_rows_of_four(array) for array in (sample.boxes, sample.ignore))
     problems = []

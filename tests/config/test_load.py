@@ -113,12 +113,22 @@ def test_image_size_is_rounded_up_and_told() -> None:
     [
         ("train", {"augment": "none", "mosaic": 0.5}, "mosaic: without effect unless augment=default"),
         ("train", {"augment": abs, "scale": 0.1, "shear": 2}, "scale, shear: without effect unless augment=default"),
+        (
+            "train",
+            {"augment_at": "after"},
+            "augment_at: without effect without an augmentation of your own, augment=FUNCTION from Python",
+        ),
         ("train", {"val": False, "patience": 5}, "patience: without effect beside val=false"),
         ("predict", {"source": "x", "save_conf": True}, "save_conf: without effect unless save_txt=true"),
     ],
 )
 def test_values_without_effect_are_told(command: str, overrides: dict[str, Any], notice: str) -> None:
     assert resolve(command, overrides).notices == (notice,)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_strengths_bear_on_what_stands_beside_an_augmentation_of_ones_own(place: str) -> None:
+    assert resolve("train", {"augment": abs, "augment_at": place, "scale": 0.1}).notices == ()
 
 
 def test_files_lie_below_overrides(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gfldet.data.augment import apply, change_colour, colour_matrix, lay_out, letterboxed, mixup, mosaic, single
-from gfldet.data.draw import NO_AUGMENTATION, Augmentation, Colour, Placed, draw
+from gfldet.data.draw import NO_AUGMENTATION, Augmentation, Colour, Drawn, Layout, Placed, draw
 from gfldet.data.sample import Sample, checked
 from gfldet.errors import DataError
 from gfldet.ops.letterbox import PAD_COLOUR
@@ -197,6 +197,32 @@ def test_mixup_keeps_the_truths_of_both() -> None:
     assert 0 < out.image[7, 7, 0] < 255
 
 
+def test_a_record_by_hand() -> None:
+    """Images of 64 x 64 px in shades of their own: a mosaic around the middle, mixed with a single image, darkened."""
+    boxes = [(8, 8, 40, 40), (8, 8, 40, 40), (10, 20, 30, 44), (8, 8, 40, 40), (10, 20, 30, 44)]
+
+    def source(number: int) -> Sample:
+        box = np.array([boxes[number]], np.float32)
+        return Sample(np.full((64, 64, 3), 40 * (number + 1), np.uint8), box, np.array([number]), box[:0])
+
+    four = (
+        Placed(0, scale=0.25),  # 16 px: smaller than its quarter, so it touches the centre
+        Placed(1, scale=0.5, mirrored=True),  # fills its quarter
+        Placed(2, shift=(0.25, 0.5)),  # 32 px do not fit: 8 of them lie left of its quarter, 16 above it
+        Placed(3, scale=0.25, shift=(0.9, 0.9)),
+    )
+    other = Layout((Placed(4, shift=(0.125, -0.25)),))  # 8 px to the right, 16 up
+    out = apply(Drawn(Layout(four, (0.5, 0.5)), other, 0.25, Colour(value=0.5)), source, (64, 64))
+    np.testing.assert_allclose(
+        out.boxes, [[18, 18, 26, 26], [44, 4, 60, 20], [2, 36, 22, 60], [34, 34, 42, 42], [18, 4, 38, 28]], atol=1e-4
+    )
+    assert out.classes.tolist() == [0, 1, 2, 3, 4]
+    mosaic_shades = {(20, 20): 40, (5, 40): 80, (40, 5): 120, (40, 40): 160, (5, 20): PAD_COLOUR}
+    for (y, x), shade in mosaic_shades.items():
+        beside = 200 if x >= 8 and y < 48 else PAD_COLOUR
+        assert out.image[y, x, 0] == pytest.approx(0.5 * (0.25 * shade + 0.75 * beside), abs=1), (y, x)
+
+
 def test_mosaic_and_mixup_close() -> None:
     closed = replace(PLAIN, mixup=1.0).without_mosaic()
     assert (closed.mosaic, closed.mixup) == (0, 0)
@@ -246,7 +272,7 @@ def changed(**fields: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (lambda: None, "returned NoneType; return a gfldet.data.augment.Sample"),
+        (lambda: None, "returned NoneType; return a gfldet.data.sample.Sample"),
         (lambda: (picture().image, []), "returned tuple"),
         (changed(image=np.zeros((5, 5, 3), np.float32)), r"image is float32 \(5, 5, 3\); expected uint8"),
         (changed(image=np.zeros((5, 5), np.uint8)), r"image is uint8 \(5, 5\)"),

@@ -17,7 +17,7 @@ from gfldet.data.image_store import ImageStore
 from gfldet.data.loader import in_order
 from gfldet.data.records import Record, Split
 from gfldet.data.sample import Sample
-from gfldet.data.train_set import TrainSet, collate
+from gfldet.data.train_set import SAMPLES, CustomAt, TrainSet, collate
 from gfldet.errors import DataError
 
 RED = np.array([255, 0, 0])
@@ -255,13 +255,63 @@ def test_an_augmentation_of_ones_own_after_the_default_one() -> None:
     assert half.sample(0, 2, MIXED).image.shape == (64, 96, 3)  # brought to the frame again
 
 
-def test_bad_output_of_an_augmentation_names_it() -> None:
+def test_boxes_of_an_augmentation_of_ones_own_are_obeyed_before_and_after() -> None:
+    """Image 0, 64 x 80, stands in the frame of 96 x 64 as 51.2 x 64, in the middle: 22.4 px from the left."""
+
+    def mine(sample: Sample, rng: np.random.Generator) -> Sample:
+        sides = np.array(sample.image.shape[1::-1] * 2)
+        boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]) * sides  # upper left and lower right quarter
+        return Sample(sample.image, boxes.astype(np.float32), np.array([0, 0]), boxes[:1].astype(np.float32))
+
+    before = TrainSet(SPLIT, store(0), (64, 96), 3, 0, NO_AUGMENTATION, mine, "before")
+    made = before.sample(0, 0, NO_AUGMENTATION)
+    np.testing.assert_allclose(made.boxes, [[22.4, 0, 48, 32], [48, 32, 73.6, 64]], atol=0.5)  # whole pixels
+    np.testing.assert_allclose(made.ignore, made.boxes[:1])
+    after = TrainSet(SPLIT, store(0), (64, 96), 3, 0, MIXED, mine, "after")
+    made = after.sample(0, 0, MIXED)
+    assert made.boxes.tolist() == [[0, 0, 48, 32], [48, 32, 96, 64]]
+    assert made.ignore.tolist() == [[0, 0, 48, 32]]
+    batch = after.load((0, np.array([0, 1])))
+    assert batch.boxes_px.tolist() == 2 * made.boxes.tolist()
+    assert batch.batch_idx.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_what_a_user_draws_changes_nothing_of_what_we_draw(place: CustomAt) -> None:
+    theirs: list[float] = []
+
+    def idle(sample: Sample, rng: np.random.Generator) -> Sample:
+        theirs.extend(rng.random(1000).tolist())
+        return sample
+
+    ours = {value for number in range(4) for value in np.random.default_rng((0, SAMPLES, 1, number)).random(1000)}
+    plain, data = train_set(), TrainSet(SPLIT, store(0), (64, 96), 3, 0, MIXED, idle, place)
+    for number in range(4):
+        made, without = data.sample(1, number, MIXED), plain.sample(1, number, MIXED)
+        assert (made.image == without.image).all()
+        assert made.boxes.tolist() == without.boxes.tolist()
+    assert theirs
+    assert not ours & set(theirs)  # two streams, not the same one twice
+
+
+def test_another_strength_of_colour_leaves_the_mosaic_as_it_was() -> None:
+    pale = replace(MIXED, hsv_h=0.3, hsv_s=0.0)
+    for number in range(7):
+        one, other = (train_set().sample(0, number, strengths) for strengths in (MIXED, pale))
+        assert one.boxes.tolist() == other.boxes.tolist()
+        assert one.classes.tolist() == other.classes.tolist()
+        assert (one.image != other.image).any()
+
+
+@pytest.mark.parametrize("place", ["instead", "before", "after"])
+def test_bad_output_of_an_augmentation_names_it(place: CustomAt) -> None:
     def careless(sample: Sample, rng: np.random.Generator) -> Sample:
         return Sample(sample.image, sample.boxes, sample.classes[:0], sample.ignore)
 
-    data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, Augmentation(), careless)
+    strengths = NO_AUGMENTATION  # one box, in each place
+    data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, strengths, careless, place)
     with pytest.raises(DataError, match="augment careless: 1 boxes but 0 classes"):
-        data.sample(0, 0, data.augmentation)
+        data.sample(0, 0, strengths)
 
 
 def test_no_augmentation_letterboxes() -> None:

@@ -17,7 +17,7 @@ from gfldet.data.sample import Sample
 from gfldet.data.train_set import collate
 from gfldet.errors import OutputError
 from gfldet.train.events import EndReport, EpochReport, RunFacts, StepReport
-from gfldet.train.observers import COLUMNS, BatchPictures, ResultsCsv, Terminal
+from gfldet.train.observers import COLUMNS, BatchPictures, ResultsCsv, Terminal, _tiles
 
 
 def report(epoch: int, ap: float | None = 0.25, best: bool = True, box: float = 1.5) -> Any:
@@ -171,3 +171,11 @@ def test_pictures_of_the_first_batches(tmp_path: Path) -> None:
     picture = cv2.imread(str(tmp_path / names[0]))
     assert picture.shape[1] > picture.shape[0]  # two images side by side
     assert picture.max() > 100  # a box on black
+
+
+def test_tiles_hold_the_boxes_of_a_batch_in_px() -> None:
+    boxes = np.array([[16, 16, 48, 40], [3, 5, 9, 11]], np.float32)
+    image = np.zeros((64, 96, 3), np.uint8)
+    samples = [Sample(image, boxes[:n], np.zeros(n, np.int64), boxes[:0]) for n in (1, 0, 2)]
+    tiles = _tiles(collate(samples, ["a", "b", "c"]))
+    assert [tile.boxes.tolist() for tile in tiles] == [boxes[:n].tolist() for n in (1, 0, 2)]

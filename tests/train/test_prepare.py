@@ -67,8 +67,12 @@ def test_augmentation_as_set(prepared: Prepared) -> None:
     assert (augmentation.mosaic, augmentation.hsv_h, augmentation.degrees) == (0.3, 0.1, 7)
     assert (augmentation.flipud, augmentation.fliplr) == (0.2, 0.5)
     assert prepared(augment="none", mosaic=1).train.augmentation == NO_AUGMENTATION
-    trainer = prepared(augment=mine, epochs=1)
-    assert trainer.train.custom is mine
+    trainer = prepared(augment=mine, epochs=1, mosaic=0.3)
+    assert (trainer.train.custom, trainer.train.custom_at) == (mine, "instead")
+    assert trainer.train.augmentation == NO_AUGMENTATION
+    for place in ("before", "after"):
+        beside = prepared(augment=mine, augment_at=place, mosaic=0.3).train
+        assert (beside.custom, beside.custom_at, beside.augmentation.mosaic) == (mine, place, 0.3)
     trainer.run()
     assert "mine>" in checkpoints.load(trainer.weights / "best.pt").settings["augment"]
 
