@@ -338,6 +338,18 @@ class ImportGroup:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class PublicWeightsGroup:
+    """Public weights"""
+
+    get: str = _setting(
+        "",
+        Text("a name of the list, as in gfldet weights get v9-t", empty=True),
+        "weights to download into GFLDET_HOME, else your cache folder; if empty all are listed",
+    )
+    json: bool = _setting(False, Flag(), "print the list as JSON")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class TargetGroup:
     """Target"""
 
