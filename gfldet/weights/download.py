@@ -1,7 +1,7 @@
 """The download of public weights: the one module of gfldet that uses the network, and only because the user asked.
 
-The bytes go to NAME.part.pt.  A download that breaks off leaves it, and the next one asks the server for the rest.  Only
-a file that is whole and proven readable gets its own name.
+The bytes go to NAME.part.pt.  A download that breaks off leaves it, and the next one asks the server for the rest.
+Only a file that is whole and proven readable gets its own name.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def download(
 ) -> Path:
     """The file of `weights`, downloaded unless it is here already (with `again`, in any case).
 
-    `prove` is given the whole file, under another name, and raises UserError if it is not what it should be; the file
-    is deleted then.  `tell` takes lines for the user; a `verbose` download shows its progress where there is a terminal.
+    `prove` is given the whole file, under another name, and raises CheckpointError if it is not what it should be; the
+    file is deleted then.  `tell` takes lines for the user; a `verbose` download shows its progress on a terminal.
 
     Raises DownloadError when the file does not arrive or is another one than published, and OutputError when it cannot
     be written.
@@ -124,6 +124,8 @@ def _receive(weights: PublicWeights, file: BinaryIO, tell: Tell, verbose: bool) 
                 bar.update(len(chunk))
         file.flush()
         os.fsync(file.fileno())
+    if not there:
+        raise DownloadError(f"{weights.name}: {weights.address} sends an empty file; see {weights.page}")
     if total is not None and there < total:
         raise _broken(weights, "the connection ended", there, total)
 
@@ -236,8 +238,8 @@ def _unreached(weights: PublicWeights, error: Exception) -> DownloadError:
         reason = f"no answer for {PATIENCE:g} s"
     host = urlsplit(weights.address).netloc
     return DownloadError(
-        f"{weights.name}: {host} cannot be reached ({reason}). Run the same command where there is a network (a proxy is "
-        f"taken from https_proxy), or download {weights.address} by other means and put it at {folder() / weights.file}"
+        f"{weights.name}: {host} cannot be reached ({reason}). Run the same command where there is a network (a proxy "
+        f"is taken from https_proxy), or download {weights.address} by other means and put it at {folder() / weights.file}"
     )
 
 

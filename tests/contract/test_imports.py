@@ -51,7 +51,19 @@ BELOW["__init__"] = {"model", "results", "train.events"}
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}
 
-TORCH_FREE = {"__init__", "__main__", "cli", "errors", "messages", "config", "metrics", "viz", "results", "report", "weights"}
+TORCH_FREE = {
+    "__init__",
+    "__main__",
+    "cli",
+    "errors",
+    "messages",
+    "config",
+    "metrics",
+    "viz",
+    "results",
+    "report",
+    "weights",
+}
 
 
 def module_of(file: Path) -> str:
@@ -213,7 +225,9 @@ def test_the_network_is_found(text: str) -> None:
     assert network_of(text)
 
 
-@pytest.mark.parametrize("text", ["import torch\ntorch.hub.get_dir()", "from urllib.parse import urlsplit", "import socks"])
+@pytest.mark.parametrize(
+    "text", ["import torch\ntorch.hub.get_dir()", "from urllib.parse import urlsplit", "import socks"]
+)
 def test_what_opens_no_connection_is_let_be(text: str) -> None:
     assert not network_of(text)
 
@@ -258,7 +272,9 @@ def test_wrong_settings_are_told_before_torch_is_loaded() -> None:
 
 @pytest.mark.parametrize("words", [["weights"], ["weights", "json=true"], ["weights", "get", "v9-x"]])
 def test_weights_are_listed_without_torch(words: list[str]) -> None:
-    script = f"import sys; from gfldet.cli import main; main({words}); print(sorted({{'torch', 'cv2'}} & set(sys.modules)))"
+    script = (
+        f"import sys; from gfldet.cli import main; main({words}); print(sorted({{'torch', 'cv2'}} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -107,7 +107,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: plan.stop])
 
 
-
 def toy(address: str, sha256: str = "") -> PublicWeights:
     return PublicWeights(
         name="toy",
@@ -296,7 +295,7 @@ def test_the_published_hash(server: Server, digits: int, good: bool) -> None:
 def test_an_empty_answer(server: Server) -> None:
     server.content = b""
     got = get(server)
-    assert "sent another file than expected" in got.error
+    assert got.error == f"toy: {server.address} sends an empty file; see https://toy.example"
     assert got.left == {}
 
 
@@ -319,7 +318,8 @@ def test_an_answer_without_a_file(server: Server, status: int, told: str) -> Non
 
 def test_no_network(server: Server) -> None:
     got = get(server, toy("http://127.0.0.1:1/toy.pt"))
-    assert got.error.startswith("toy: 127.0.0.1:1 cannot be reached ([Errno 111] Connection refused). Run the same")
+    refused = f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"
+    assert got.error.startswith(f"toy: 127.0.0.1:1 cannot be reached ({refused}). Run the same command where there is")
     assert got.error.endswith(f"by other means and put it at {folder.folder() / 'toy.pt'}")
     assert got.left == {}
 
@@ -329,7 +329,9 @@ def test_no_host(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(-2, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", lookup)
-    assert "cannot be reached ([Errno -2] Name or service not known)" in get(server, toy("http://none.example/a.pt")).error
+    assert (
+        "cannot be reached ([Errno -2] Name or service not known)" in get(server, toy("http://none.example/a.pt")).error
+    )
 
 
 def test_a_length_that_nobody_tells(server: Server) -> None:
