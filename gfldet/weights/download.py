@@ -236,10 +236,10 @@ def _unreached(weights: PublicWeights, error: Exception) -> DownloadError:
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, TimeoutError):
         reason = f"no answer for {PATIENCE:g} s"
-    host = urlsplit(weights.address).netloc
+    host, target = urlsplit(weights.address).netloc, folder() / weights.file
     return DownloadError(
         f"{weights.name}: {host} cannot be reached ({reason}). Run the same command where there is a network (a proxy "
-        f"is taken from https_proxy), or download {weights.address} by other means and put it at {folder() / weights.file}"
+        f"is taken from https_proxy), or download {weights.address} by other means and put it at {target}"
     )
 
 

@@ -39,8 +39,8 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
-BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
+BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
@@ -198,6 +198,8 @@ def test_one_module_alone_can_use_the_network() -> None:
 
 
 def test_who_may_start_a_download() -> None:
+    """So none starts unless a user writes `gfldet weights get`."""
+
     def users(target: str) -> set[str]:
         return {module_of(file) for file in FILES if target in own_imports(file)}
 
