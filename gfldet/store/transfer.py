@@ -79,7 +79,7 @@ def transfer(model: DetectionModel, source: Checkpoint, file: str = "pretrained"
     if taken < MUCH:
         raise CheckpointError(
             f"{file}: these are weights for {source.description.name}, of which {taken:.0%} fit "
-            f"{model.description.name}; train with model={source.description.name}, or choose other weights"
+            f"{model.description.name}; give them as model= to train the model that they are of, or choose others"
         )
     compared = tuple(model.names.values()) if by_name else ()
     classes = tuple(name for name in compared if name in source.names)

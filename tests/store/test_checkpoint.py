@@ -282,7 +282,7 @@ def test_transfer_keeps_other_classes_apart(tiny: Description, whole: Checkpoint
 
 def test_transfer_of_nothing_is_an_error(tiny: Description, whole: Checkpoint) -> None:
     with pytest.raises(
-        CheckpointError, match=r"pretrained: these are weights for tiny, of which 0% fit tiny; train with model="
+        CheckpointError, match=r"pretrained: these are weights for tiny, of which 0% fit tiny; give them as model="
     ):
         transfer.transfer(DetectionModel(tiny, NAMES), replace(whole, weights={"other": torch.zeros(1)}))
 
