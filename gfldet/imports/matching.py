@@ -131,10 +131,10 @@ def paired(ours: Sequence[Expression], theirs: Sequence[Expression]) -> dict[str
 
 
 class _Tracer(fx.Tracer):  # type: ignore[misc]
-    """torch's tracer of modules; a head is one operation."""
+    """torch's tracer of modules, to which a head and an Upsample are one operation."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, DetectionHead) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (DetectionHead, nn.Upsample)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def features_of(body: Graph, expressions: Expressions) -> list[Expression]:

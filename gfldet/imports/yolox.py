@@ -17,6 +17,7 @@ from gfldet.imports import matching
 from gfldet.imports.coco_names import class_names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal, image_size
+from gfldet.nn.blocks import Row
 from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 
@@ -121,16 +122,16 @@ def _model_of(stem: tuple[int, ...], nc: int) -> DetectionModel:
     if not 1 <= nc <= MAX_CLASSES:
         raise Refusal(f"its outputs are for {nc} classes")
     yaml = cfg_folder() / "models" / "gfldet-yolox.yaml"
-    widths = {}
+    expected = {}
     for scale in scales_of(yaml):
-        with torch.device("meta"):  # shapes without memory: the file has not been believed yet
-            model = DetectionModel(read_description(yaml, scale, nc))
-        expected = _body(model)["graph.layers.0.conv.conv.weight"]
-        if stem == expected:
-            return model
-        widths[scale] = list(expected)
-    sizes = ", ".join(f"{shape} in {scale}" for scale, shape in widths.items())
-    raise Refusal(f"its first convolution ({STEM}) is {list(stem)}, as in no size of YOLOX that is known: {sizes}")
+        description = read_description(yaml, scale, nc)
+        width = Row((3,), 1, (), description.width, description.max_channels).width(description.rows[0][3][0])
+        expected[scale] = (width, 12, 3, 3)
+        if stem == expected[scale]:
+            with torch.device("meta"):  # shapes without memory: the file has not been believed yet
+                return DetectionModel(description)
+    sizes = ", ".join(f"{list(shape)} in {scale}" for scale, shape in expected.items())
+    raise Refusal(f"its first convolution ({STEM}) is {list(stem)}, which no known size of YOLOX has: {sizes}")
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
