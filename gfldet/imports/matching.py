@@ -84,10 +84,10 @@ def body_weights(model: DetectionModel, file: OnnxFile, called: Callable[[str], 
     for feature in ours:
         for value in upwards(feature):
             if value.operation == "Conv" and value.number not in there:
-                raise Refusal(
-                    f"its graph has no Conv {list(value.settings[0])} of stride {value.settings[1][0]} that computes what "
-                    f"{called(f'graph.{value.origin}')} does"
-                )
+                shape, strides, *_ = value.settings
+                here = called(f"graph.{value.origin}")
+                conv = f"Conv {list(shape)} of stride {strides[0]}"
+                raise Refusal(f"its graph has no {conv} that computes what {here} does")
         if feature.number not in there:
             raise Refusal("its graph does something else with its convolutions")
     weights: dict[str, Tensor] = {}
@@ -115,7 +115,7 @@ def upwards(end: Expression) -> Iterator[Expression]:
 
 
 def paired(ours: Sequence[Expression], theirs: Sequence[Expression]) -> dict[str, Any]:
-    """Path of each convolution of ours -> the node of the file at its place; expressions have equal numbers in pairs."""
+    """Path of each convolution of ours -> the node of the file at its place.  Both of a pair have the same number."""
     found: dict[str, Any] = {}
     done: set[tuple[int, int]] = set()
     waiting = list(zip(ours, theirs, strict=True))
@@ -130,7 +130,7 @@ def paired(ours: Sequence[Expression], theirs: Sequence[Expression]) -> dict[str
     return found
 
 
-class _Tracer(fx.Tracer):  # type: ignore[misc]
+class _Tracer(fx.Tracer):
     """torch's tracer of modules, to which a head and an Upsample are one operation."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -169,9 +169,10 @@ def _of_module(expressions: Expressions, module: nn.Module, x: Expression, path:
     if isinstance(module, nn.SiLU):
         return expressions.of("SiLU", (), x)
     if isinstance(module, nn.MaxPool2d):
-        return expressions.pool(int(module.kernel_size), x)
+        assert isinstance(module.kernel_size, int)
+        return expressions.pool(module.kernel_size, x)
     if isinstance(module, nn.Upsample):
-        return expressions.of("Resize", (float(module.scale_factor or 0),), x)
+        return expressions.of("Resize", (module.scale_factor,), x)
     if isinstance(module, (nn.BatchNorm2d, nn.Identity)):  # norms are in the file's convolutions
         return x
     raise NotImplementedError(f"{type(module).__name__} in a model of ours")

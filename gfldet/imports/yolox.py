@@ -22,16 +22,31 @@ from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 
 READS = "weights of YOLOX (nano, tiny, s, m, l, x) as its authors publish them (.pth or .onnx)"
-LICENCE = "Apache-2.0, as its authors publish it; the file tells none"
+LICENCE = "Apache-2.0 if it is a file that YOLOX's authors published; the file itself tells none"
 MAX_CLASSES = 100_000
 STEM = "backbone.backbone.stem.conv.conv.weight"
 CLASSES = "head.cls_preds.0.weight"
-PLACES = {  # layer of ours -> name in YOLOX, in order
-    **{0: "backbone.stem", 1: "backbone.dark2.0", 2: "backbone.dark2.1", 3: "backbone.dark3.0", 4: "backbone.dark3.1"},
-    **{5: "backbone.dark4.0", 6: "backbone.dark4.1", 7: "backbone.dark5.0", 8: "backbone.dark5.1"},
-    **{9: "backbone.dark5.2", 10: "lateral_conv0", 13: "C3_p4", 14: "reduce_conv1", 17: "C3_p3"},
-    **{18: "bu_conv2", 20: "C3_n3", 21: "bu_conv1", 23: "C3_n4"},
+PLACES = {  # layer of ours -> its name in YOLOX
+    0: "backbone.stem",
+    1: "backbone.dark2.0",
+    2: "backbone.dark2.1",
+    3: "backbone.dark3.0",
+    4: "backbone.dark3.1",
+    5: "backbone.dark4.0",
+    6: "backbone.dark4.1",
+    7: "backbone.dark5.0",
+    8: "backbone.dark5.1",
+    9: "backbone.dark5.2",
+    10: "lateral_conv0",
+    13: "C3_p4",
+    14: "reduce_conv1",
+    17: "C3_p3",
+    18: "bu_conv2",
+    20: "C3_n3",
+    21: "bu_conv1",
+    23: "C3_n4",
 }
+NECK = tuple(f"backbone.{place}." for layer, place in PLACES.items() if layer >= 10)
 PARTS = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "depthwise": "dconv", "pointwise": "pconv"}
 
 
@@ -39,9 +54,9 @@ def recognises(file: ForeignFile) -> bool:
     """A state dict with the names of YOLOX's neck; a graph that starts with Focus and ends in three objectnesses."""
     if file.onnx is not None:
         shapes = _conv_shapes(file.onnx)
-        first = shapes[0] if shapes else ()
-        return first[1:] == (12, 3, 3) and [shape[0] for shape in shapes].count(1) == 3
-    return file.state is not None and any(name.startswith(("backbone.C3_p", "backbone.bu_")) for name in file.state.shapes)
+        outputs = [shape[:1] for shape in shapes]
+        return shapes[:1] != [] and shapes[0][1:] == (12, 3, 3) and outputs.count((1,)) == 3
+    return file.state is not None and any(name.startswith(NECK) for name in file.state.shapes)
 
 
 def read(file: ForeignFile) -> ForeignModel:
@@ -54,7 +69,7 @@ def read(file: ForeignFile) -> ForeignModel:
 
 
 def their_name(name: str) -> str:
-    """What YOLOX calls a tensor or module of ours: `graph.layers.4.cv1.conv` is `backbone.backbone.dark3.1.conv1.conv`."""
+    """What YOLOX calls a tensor or module of ours.  `graph.layers.14.conv` is `backbone.reduce_conv1.conv`."""
     _, _, layer, *rest = name.split(".")
     return ".".join(["backbone", PLACES[int(layer)], *(PARTS.get(part, part) for part in rest)])
 
@@ -67,9 +82,8 @@ def _from_state(state: StateDict) -> ForeignModel:
         there = their_name(name)
         found = state.shapes.get(there)
         if found != shape:
-            raise Refusal(
-                f"its {there} is {'missing' if found is None else list(found)}; {list(shape)} is expected in YOLOX-{size}"
-            )
+            told = "missing" if found is None else list(found)
+            raise Refusal(f"its {there} is {told}; {list(shape)} is expected in YOLOX-{size}")
     known = {their_name(name) for name in body}
     extra = [name for name in state.shapes if name not in known and not name.startswith("head.")]
     if extra:

@@ -1,13 +1,13 @@
 """The blocks of YOLOX that YOLOv8 does not have (Ge et al., YOLOX, 2021; public code and weights under Apache-2.0).
 
-Its other blocks are ours already: its CSP layer is C3, and its pyramid of pools of 5, 9 and 13 is SPPF to the bit, since
-a pool of 5 after one of 5 is one of 9.
+Its other blocks are ours already: its CSP layer is C3, its SPP is SPPF.  Pools of 5, 9 and 13 side by side are three of 5
+in a row, to the bit.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gfldet.nn.blocks import C3, Bottleneck, ChainedBlock, Conv, DWConv
 
