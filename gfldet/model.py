@@ -18,7 +18,7 @@ from gfldet.data.load import eval_set, load_images
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
 from gfldet.detect import exported
-from gfldet.detect.card import WEIGHTS_LICENCE
+from gfldet.detect.card import FORMAT, WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
@@ -32,6 +32,7 @@ from gfldet.results import Results
 from gfldet.store import runs
 
 if TYPE_CHECKING:
+    from gfldet.imports.start import Start
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
     from gfldet.store.checkpoint import Checkpoint
@@ -52,31 +53,36 @@ class Model:
     """
 
     def __init__(self, model: str | Path = "gfldet-n.yaml") -> None:
-        """`model`: a name in cfg/models (with its scale), the path of a model YAML, of a .pt that gfldet wrote, or of
-        an .onnx or .xml that it exported.
+        """`model`: a name in cfg/models (with its scale), the path of a model YAML, of a .pt that gfldet wrote, of an
+        .onnx or .xml that it exported, or of weights of another program (see `gfldet import --help`).
 
         Raises ConfigError or CheckpointError, saying what is wrong with it.
         """
         self.source = str(model)
         self.save_dir: Path | None = None
-        self._checkpoint: Checkpoint | None = None
+        self._start: Start | None = None
         self._model: DetectionModel | None = None
         self._exported: exported.ExportedDetector | None = None
-        if self.source.endswith(exported.SUFFIXES):
+        if self.source.endswith(exported.SUFFIXES) and not _is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
         _need_torch(self.source)
-        if self.source.endswith(".pt"):
+        if self.source.endswith((".pt", ".pth", ".ckpt", ".onnx")):
             self._take(self.source)
         else:
             self._model = _fresh(self.source)
 
     def _take(self, path: str | Path) -> None:
-        """The weights of a checkpoint, which is this Model's source from now on."""
-        from gfldet.store import checkpoint as checkpoints
+        """Weights of ours or of another program, which are this Model's source from now on."""
+        from gfldet.imports.start import read_start
 
-        self._model, self._checkpoint = checkpoints.load_model(path)
+        self._start = read_start(path)
+        self._model = self._start.checkpoint.model(str(path))
         self.source = str(path)
+
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        return self._start.checkpoint if self._start else None
 
     @property
     def model(self) -> DetectionModel:
@@ -108,7 +114,7 @@ class Model:
         Returns the metrics of the best weights on the val split (None with val=False).  All settings: `gfldet train
         --help`.
         """
-        from gfldet.store import checkpoint as checkpoints
+        from gfldet.imports.start import read_start
         from gfldet.train import prepare
         from gfldet.train import resume as resuming
         from gfldet.train.run import run_training
@@ -116,13 +122,13 @@ class Model:
         given = {**settings, **self._named(settings)}
         resolved = resolve("train", given)
         resume = resuming.find_resume(resolved)
-        description, start = self.description, self._checkpoint
+        description, start = self.description, self._start
         if resume is None:
             resolved = resolve("train", given, preferred=description.preferred)
         else:
-            start = checkpoints.load(resume)
-            resolved = resuming.resumed_settings(start, resume, resolved)
-            description = start.description
+            start = read_start(resume)
+            resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
+            description = start.checkpoint.description
         _warn_of_notices(resolved)
         trainer = prepare.prepare_training(resolved, description, start, resume, observers)
         self.save_dir = trainer.folder
@@ -179,6 +185,8 @@ class Model:
             from gfldet.detect.torch_detector import for_inference
             from gfldet.machine import pick_device, set_threads
 
+            if self._checkpoint is not None and self._checkpoint.body_only:
+                raise ConfigError(self._headless)
             device = pick_device(settings.device)
             set_threads(settings.threads)
             return for_inference(self.model, device)
@@ -245,6 +253,8 @@ class Model:
         """
         from gfldet.export import job
 
+        if self._checkpoint is not None and self._checkpoint.body_only:
+            raise ConfigError(self._headless)
         given = {**settings, **self._named(settings), "format": format}
         resolved = resolve("export", given, restored=self._trained_with(("imgsz",)))
         _warn_of_notices(resolved)
@@ -274,6 +284,14 @@ class Model:
             self._category_ids(),
             settings.line_width,
             settings.vid_stride,
+        )
+
+    @property
+    def _headless(self) -> str:
+        """Why weights of a body alone find nothing."""
+        return (
+            f"{self.source}: these are the weights of a body alone; the head that finds is to be learnt first: "
+            f"gfldet train model={self.source} data=YOURS.yaml"
         )
 
     def _category_ids(self) -> tuple[int, ...]:
@@ -326,6 +344,12 @@ class Model:
         if self._exported:
             saved = {"imgsz": self._exported.card.imgsz}
         return {name: saved[name] for name in names if name in saved}
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether an ONNX file is there and bears no mark of our exports."""
+    file = Path(path)
+    return file.suffix == ".onnx" and file.is_file() and FORMAT.encode() not in file.read_bytes()
 
 
 def _need_torch(what: str) -> None:

@@ -1,6 +1,8 @@
 """Weights that other programs wrote: read without their code, checked, and turned into checkpoints of ours.
 
 registry.py  the families of files that can be read, and who reads a file
+start.py     any file of weights, ours or foreign -> what a model starts from
+files.py     a foreign file, opened once
 foreign.py   what a reader gives, and how it says no
 unpickle.py  an archive of torch.save -> inert records
 save.py      what was read -> a checkpoint of ours

@@ -22,8 +22,10 @@ class Refusal(Exception):
 class ForeignModel:
     """A detector of another program as a model of ours.
 
-    `weights` is a whole state of `DetectionModel(description, names)`, float32 on the CPU.  `imgsz` is (height, width)
-    in pixels, `strides` one a level, `licence` the text that the file itself gives; all None where it tells none.
+    `weights` is a whole state of `DetectionModel(description, names)`, float32 on the CPU; with `body_only` the part of
+    it below the head, since the head of that program is none of ours.  `imgsz` is (height, width) in pixels, `strides`
+    one a level; both None where the file tells none.  `licence` is the text that the file itself gives, or the licence
+    that the family is published under.  `family` is its name; `left` says in words what of the file was not taken.
     """
 
     description: Description
@@ -32,6 +34,9 @@ class ForeignModel:
     imgsz: tuple[int, int] | None = None
     strides: tuple[int, ...] | None = None
     licence: str | None = None
+    family: str = ""
+    body_only: bool = False
+    left: tuple[str, ...] = ()
 
 
 def class_names(value: Any, nc: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The families of foreign files that can be read: a module with a `read`, and one line here."""
+"""The families of foreign files that can be read: a module with `recognises` and `read`, and one line here."""
 
 from __future__ import annotations
 
@@ -7,47 +7,78 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfldet.errors import CheckpointError, UserError
-from gfldet.imports import yolov8
+from gfldet.imports import files, yolov8
+from gfldet.imports.files import ForeignFile
 from gfldet.imports.foreign import ForeignModel, Refusal
+from gfldet.imports.unpickle import Allowed
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """Files of one kind of detector.
 
-    `name` is the detector's, `reads` says in words which files of it are read.  `read` takes a file that exists; it
-    runs none of the file's code and raises Refusal for one that is not of the family or cannot be taken.
+    `name` is the detector's, `reads` says in words which files of it are read.  `recognises` tells by names and shapes
+    whether an open file is of the family; it is cheap and raises nothing.  `read` runs none of the file's code and
+    raises Refusal for a file of the family that cannot be taken.  `allowed` is what its pickles name beside tensors.
     """
 
     name: str
     reads: str
-    read: Callable[[Path], ForeignModel]
+    recognises: Callable[[ForeignFile], bool]
+    read: Callable[[ForeignFile], ForeignModel]
+    allowed: Allowed = Allowed()
 
 
-FAMILIES: tuple[Family, ...] = (Family("YOLOv8", yolov8.READS, yolov8.read),)
+FAMILIES: tuple[Family, ...] = (
+    Family("YOLOv8", yolov8.READS, yolov8.recognises, yolov8.read, yolov8.ALLOWED),
+)  # fmt: skip
+# What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
+TRAINERS = Allowed(
+    names=frozenset(
+        {
+            *("builtins.set", "__builtin__.set", "builtins.int", "builtins.list", "builtins.dict", "typing.Any"),
+            *("torch.device", "torch.float16", "torch.float32", "torch.bfloat16"),
+            *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.Path"),
+            *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+            *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "_codecs.encode"),
+            *("argparse.Namespace", "collections.defaultdict"),
+        }
+    ),
+    packages=("omegaconf.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "mmengine.", "mmcv."),
+)
 
 
-def read_foreign(path: str | Path) -> ForeignModel:
-    """A detector of another program, by the first family that takes its file; none of the file's code is run.
+def allowed() -> Allowed:
+    """What pickles of any family may name beside tensors."""
+    return Allowed(
+        TRAINERS.names.union(*(family.allowed.names for family in FAMILIES)),
+        TRAINERS.packages + tuple(package for family in FAMILIES for package in family.allowed.packages),
+    )
 
-    Raises CheckpointError with the file, the reason and what to do for one that is missing, damaged, unsafe or of
-    another kind, and ConfigError where a package that its kind of file needs is not installed.
+
+def read_foreign(path: str | Path, also: tuple[str, ...] = ()) -> ForeignModel:
+    """A detector of another program, by the family that recognises its file; none of the file's code is run.
+
+    Raises CheckpointError with the file, what was recognised, the reason and what to do for one that is missing,
+    damaged, unsafe or of no family, and ConfigError where a package that its kind of file needs is not installed.
+    `also` is what the caller takes beside, for the message.
     """
     path = Path(path)
-    advice = f"give {', or '.join(family.reads for family in FAMILIES)}"
+    advice = f"give {', or '.join((*also, *(family.reads for family in FAMILIES)))}"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; {advice}")
-    reasons: dict[str, str] = {}
-    cause: Exception | None = None
-    for family in FAMILIES:
-        try:
-            return family.read(path)
-        except Refusal as error:
-            reasons[family.name], cause = f"refused: {error}", error
-        except UserError:
-            raise
-        except Exception as error:  # bytes of any kind may be in there
-            reasons[family.name], cause = f"not readable ({type(error).__name__}: {str(error)[:150]})", error
-    told = set(reasons.values())
-    by_family = "; ".join(f"as {name}: {reason}" for name, reason in reasons.items())
-    raise CheckpointError(f"{path}: {told.pop() if len(told) == 1 else by_family}; {advice}") from cause
+    family: Family | None = None
+    try:
+        with files.opened(path, allowed()) as file:
+            family = next((family for family in FAMILIES if family.recognises(file)), None)
+            if family is None:
+                raise Refusal(f"it holds {file.summary()}, which no detector that can be read has")
+            return family.read(file)
+    except UserError:
+        raise
+    except Refusal as error:
+        where = "refused" if family is None else f"refused as {family.name}"
+        raise CheckpointError(f"{path}: {where}: {error}; {advice}") from error
+    except Exception as error:  # bytes of any kind may be in there
+        reason = f"not readable ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        raise CheckpointError(f"{path}: {reason}; {advice}") from error

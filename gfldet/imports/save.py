@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gfldet.errors import OutputError
 from gfldet.imports.foreign import ForeignModel
+from gfldet.imports.start import as_checkpoint
 from gfldet.store import checkpoint as checkpoints
-from gfldet.store.checkpoint import Checkpoint
 
 
 def check_out(out: str | Path, exist_ok: bool = False) -> Path:
@@ -31,9 +31,5 @@ def save_imported(foreign: ForeignModel, out: str | Path, exist_ok: bool = False
     when the disk is full.
     """
     path = check_out(out, exist_ok)
-    settings = {} if foreign.imgsz is None else {"imgsz": list(foreign.imgsz)}
-    numbers = tuple(range(len(foreign.names)))
-    licence = f"These weights were brought in: their licence is {foreign.licence or 'not told in their file'}."
-    saved = Checkpoint(foreign.description, foreign.names, numbers, foreign.weights, settings, licence=licence)
-    checkpoints.save(path, saved)
+    checkpoints.save(path, as_checkpoint(foreign))
     return path

@@ -53,10 +53,9 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What pickles of a family of files may name beside tensors, to be kept as records: `names` in full, and all that
-    begins with one of `packages` (each with its last dot)."""
+    """What pickles may name beside tensors, to be kept as records: `names` in full, and all that begins with one of
+    `packages` (each with its last dot)."""
 
-    family: str
     names: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
 
@@ -248,9 +247,7 @@ class _Machine:
         """A class or function by its full name; Refusal for one that is not allowed."""
         if text in STORAGES or text in REBUILT or text in self.allowed.names or text.startswith(self.allowed.packages):
             return Name(text)
-        raise Refusal(
-            f"it asks for {text[:100]}, which no {self.allowed.family} checkpoint needs and which could run code"
-        )
+        raise Refusal(f"it asks for {text[:100]}, which no detector's checkpoint needs and which could run code")
 
     def popped(self, count: int) -> list[Any]:
         """The last `count` values, taken off the stack."""

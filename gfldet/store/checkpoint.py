@@ -43,11 +43,29 @@ class Checkpoint:
     training: Mapping[str, Any] | None = None
     licence: str = ""
 
-    def model(self) -> DetectionModel:
-        """A model with these weights."""
-        model = DetectionModel(self.description, self.names)
-        model.load_state_dict(dict(self.weights))
-        return model
+    @property
+    def body_only(self) -> bool:
+        """Whether there are weights for the layers below the head alone, since the head was one of another program."""
+        head = f"graph.layers.{len(self.description.rows) - 1}."
+        return not any(name.startswith(head) for name in self.weights)
+
+    def model(self, file: str = "checkpoint") -> DetectionModel:
+        """A model with these weights; with those of a body alone its head is fresh.
+
+        Raises CheckpointError, which names `file`, when weights and description do not fit.
+        """
+        try:
+            model = DetectionModel(self.description, self.names)
+            weights = dict(self.weights)
+            if self.body_only:
+                head = f"graph.layers.{len(self.description.rows) - 1}."
+                weights |= {name: value for name, value in model.state_dict().items() if name.startswith(head)}
+            model.load_state_dict(weights)
+            return model
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{file}: the weights do not fit the model they name ({first_line(error)})"
+            ) from error
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -73,6 +91,16 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         runs.write_aside(path, lambda file: torch.save(payload, file))
     except RuntimeError as error:  # what torch makes of a disk that is full
         raise OutputError(f"{path}: cannot be written ({first_line(error)}); free space or choose project=") from error
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours, by the mark in it; False for one that is missing or no archive."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            found = [name for name in file.namelist() if name.rpartition("/")[2] == "data.pkl"]
+            return len(found) == 1 and FORMAT.encode() in file.read(found[0])
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError):
+        return False
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -145,10 +173,7 @@ def read_tensors(path: Path) -> Any:
 def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
     """A checkpoint and the model it describes, or a CheckpointError when the two do not fit."""
     checkpoint = load(path)
-    try:
-        return checkpoint.model(), checkpoint
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: the weights do not fit the model they name ({first_line(error)})") from error
+    return checkpoint.model(str(path)), checkpoint
 
 
 def first_line(error: BaseException) -> str:

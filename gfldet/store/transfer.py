@@ -14,6 +14,7 @@ from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store.checkpoint import Checkpoint, read_tensors
 
+MUCH = 0.3  # of the numbers of a checkpoint; where less of them fit, it is of another model
 IMAGENET = "imagenet"  # as a value of `pretrained`: torchvision's file in torch's cache
 
 
@@ -44,10 +45,10 @@ def _few(names: Sequence[str], most: int = 6) -> str:
 
 
 @torch.no_grad()
-def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
+def transfer(model: DetectionModel, source: Checkpoint, file: str = "pretrained") -> Transfer:
     """Copy the weights that fit from `source` into `model`, in place; rows of the class outputs are matched by name.
 
-    Raises CheckpointError when nothing at all fits.
+    Raises CheckpointError, which names `file`, when less than MUCH of the weights fits: they are of another model.
     """
     own = model.state_dict()
     head = len(model.graph.layers) - 1
@@ -74,10 +75,11 @@ def transfer(model: DetectionModel, source: Checkpoint) -> Transfer:
             loaded.append(name)
         else:
             left.append(name)
-    if not loaded:
+    taken = sum(own[name].numel() for name in loaded) / max(sum(v.numel() for v in source.weights.values()), 1)
+    if taken < MUCH:
         raise CheckpointError(
-            f"pretrained: nothing in the checkpoint ({source.description.name}) fits {model.description.name}; "
-            "use a checkpoint of the same model and scale"
+            f"{file}: these are weights for {source.description.name}, of which {taken:.0%} fit "
+            f"{model.description.name}; train with model={source.description.name}, or choose other weights"
         )
     compared = tuple(model.names.values()) if by_name else ()
     classes = tuple(name for name in compared if name in source.names)

@@ -16,15 +16,14 @@ from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import ConfigError, DataError, OutputError
+from gfldet.imports.start import Start, read_start
 from gfldet.machine import keep_freed_memory, memory_budget, mixed_precision, pick_device, set_threads
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
-from gfldet.store import checkpoint as checkpoints
 from gfldet.store import runs, transfer
-from gfldet.store.checkpoint import Checkpoint
 from gfldet.train.checks import described_head, warn_of_reach
 from gfldet.train.events import Observer, Observers
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
@@ -36,14 +35,14 @@ from gfldet.train.trainer import Trainer
 def prepare_training(
     settings: TrainSettings,
     description: Description,
-    source: Checkpoint | None,
+    source: Start | None,
     resume: Path | None,
     observers: Sequence[Observer] = (),
 ) -> Trainer:
     """Everything of a training run up to its first step.
 
-    `description` is the model to build (its class count follows the data), `source` a checkpoint whose weights it
-    starts from; with `resume`, the last.pt that `source` was read from, the training continues from it.  `observers`
+    `description` is the model to build (its class count follows the data), `source` the weights that it starts from;
+    with `resume`, the last.pt that `source` was read from, the training continues from it.  `observers`
     watch the run beside its own.  Nothing is written before the settings, the data and the model have all been found
     good.
     """
@@ -58,26 +57,27 @@ def prepare_training(
     keep_freed_memory()
     description = described_head(description, settings)
     spec = load_spec(settings.data)
-    if resume and source and source.names != spec.names:
-        raise DataError(f"resume: the run has the classes {list(source.names)}, {spec.source} has {list(spec.names)}")
+    last = source.checkpoint if resume and source else None
+    if last and last.names != spec.names:
+        raise DataError(f"resume: the run has the classes {list(last.names)}, {spec.source} has {list(spec.names)}")
     train, val = load_training_images(settings, spec, tell)
     torch.manual_seed(settings.seed)
     model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
     check_frame(settings.height_width, model.multiple, training=True)
     train_set = make_train_set(settings, train)
-    if resume and source:
-        settings = keep_warmup(settings, source, len(train_set))
+    if last:
+        settings = keep_warmup(settings, last, len(train_set))
     numbers = plan(settings, train.split, len(train_set))
     model.head.init_biases(settings.prior, numbers.half_side)
-    licence = source.licence if source else ""
+    licence = last.licence if last else ""
     if not resume:
         licence = take_weights(model, settings, source, tell)
     warn_of_reach(model, train.split, settings.height_width)
     size, batch, weights = settings.height_width, settings.batch, folder / "weights"
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
     trainer = Trainer(settings, numbers, model, train_set, val_batches, device, weights, watching, licence=licence)
-    if resume and source:
-        trainer.restore(source)
+    if last:
+        trainer.restore(last)
         tell(f"training continues from {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
     if not resume:  # last, so that nothing that is refused leaves an empty folder
         folder = runs.claim_folder(settings.project, settings.name, "train", settings.exist_ok)
@@ -124,27 +124,27 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     )
 
 
-def take_weights(model: DetectionModel, settings: TrainSettings, source: Checkpoint | None, tell: Tell) -> str:
-    """Start from the weights of the model given as a checkpoint, or of `pretrained`: a checkpoint too, or for a ResNet
-    torchvision's file of weights.  Returns the licence that came with them, if any."""
+def take_weights(model: DetectionModel, settings: TrainSettings, source: Start | None, tell: Tell) -> str:
+    """Start from `source`, the weights of the model that was given, or from those of `pretrained`.  Returns the
+    licence that came with them, if any."""
     if settings.pretrained is not None:
-        if settings.pretrained == transfer.IMAGENET or settings.pretrained.endswith(".pth"):
-            body = model.graph.layers[0]
+        body = model.graph.layers[0]
+        if settings.pretrained == transfer.IMAGENET or (
+            isinstance(body, ResNetFPN) and settings.pretrained.endswith(".pth")
+        ):
             if not isinstance(body, ResNetFPN):
                 raise ConfigError(
                     f"pretrained={settings.pretrained}: torchvision's weights fit models on a ResNet alone, such as "
-                    "gfl-r50; give a .pt that gfldet wrote"
+                    "gfl-r50; give a file of weights for this model"
                 )
             file = transfer.load_backbone(body, settings.pretrained)
             tell(f"weights: {body.name} from {file}, the rest at its start")
             return ""
-        source = checkpoints.load(settings.pretrained)
+        source = read_start(settings.pretrained)
     if source is None:
         return ""
-    if settings.pretrained is None:
-        tell(f"starting from the weights of {settings.model}")
-    tell(f"weights: {transfer.transfer(model, source)}")
-    return source.licence
+    tell(source.told(str(transfer.transfer(model, source.checkpoint, source.file))))
+    return source.checkpoint.licence
 
 
 def own_observers(settings: TrainSettings) -> list[Observer]:

@@ -38,8 +38,8 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
-BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store"}
+BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}

@@ -206,14 +206,14 @@ ONNX_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_other_onnx_graphs_are_refused(exported: Path, tmp_path: Path, what: str) -> None:
     change, told = ONNX_CHANGES[what]
     path = _saved(change(_proto(exported)), tmp_path / "other.onnx")
-    with pytest.raises(CheckpointError, match=rf"other\.onnx: refused: .*{told}.*; give a YOLOv8"):
+    with pytest.raises(CheckpointError, match=rf"other\.onnx: refused as YOLOv8: .*{told}.*; give a YOLOv8"):
         read_foreign(path)
 
 
 def test_an_onnx_file_of_another_model(tmp_path: Path, ours: DetectionModel) -> None:
     path = _export(ours, tmp_path / "small.onnx", apart=True)
     with pytest.raises(
-        CheckpointError, match=r"small\.onnx: refused: its 27 convolutions have shapes of no known model"
+        CheckpointError, match=r"small\.onnx: refused as YOLOv8: its 27 convolutions have shapes of no known model"
     ):
         read_foreign(path)
 

@@ -12,6 +12,7 @@ import torch
 
 from gfldet.errors import CheckpointError
 from gfldet.imports import registry, unpickle
+from gfldet.imports.files import ForeignFile
 from gfldet.imports.foreign import ForeignModel, Refusal
 from gfldet.imports.registry import Family, read_foreign
 from gfldet.imports.unpickle import Allowed
@@ -46,14 +47,17 @@ def dots_file(tmp_path: Path, tiny: Description, monkeypatch: pytest.MonkeyPatch
 def family(tiny: Description) -> Family:
     """All of a reader: a few lines."""
 
-    def read(path: Path) -> ForeignModel:
-        with unpickle.opened(path, Allowed("Dots", packages=("dots.",))) as archive:
-            if "dots" not in archive.tree:
-                raise Refusal("it has no dots")
-            weights = archive.tree["dots"].state["weights"]
-            return ForeignModel(tiny, NAMES[:2], {name: archive.tensor(value) for name, value in weights.items()})
+    def recognises(file: ForeignFile) -> bool:
+        return file.archive is not None and "dots" in file.archive.tree
 
-    return Family("Dots", "a Dots model (.pt)", read)
+    def read(file: ForeignFile) -> ForeignModel:
+        assert file.archive is not None
+        weights = file.archive.tree["dots"].state["weights"]
+        if len(weights) == 1:
+            raise Refusal("it has no dots")
+        return ForeignModel(tiny, NAMES[:2], {name: file.archive.tensor(value) for name, value in weights.items()})
+
+    return Family("Dots", "a Dots model (.pt)", recognises, read, Allowed(packages=("dots.",)))
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -61,46 +65,51 @@ def test_a_new_family_is_one_entry(
     dots_file: Path, file: Path, family: Family, first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each file is read by its own family, whatever their order."""
-    with pytest.raises(CheckpointError, match=r"refused: it asks for dots\.net\.Net, which no YOLOv8 checkpoint needs"):
+    with pytest.raises(
+        CheckpointError, match=r"refused: it asks for dots\.net\.Net, which no detector's checkpoint needs"
+    ):
         read_foreign(dots_file)
     known = registry.FAMILIES
     monkeypatch.setattr(registry, "FAMILIES", (family, *known) if first else (*known, family))
     assert read_foreign(dots_file).names == NAMES[:2]
     assert read_foreign(file).names == NAMES
     out = import_weights(dots_file, verbose=False)
-    assert Model(out).names == {0: "red", 1: "blue"}
+    assert Model(out).names == Model(dots_file).names == {0: "red", 1: "blue"}
 
 
-def test_a_file_of_no_family_is_told_by_each(
+def test_what_is_wrong_is_told_once(
     tmp_path: Path, file: Path, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path) -> ForeignModel:
+    """The file, what it was recognised as, the reason, and all that can be read."""
+
+    def broken(file: ForeignFile) -> ForeignModel:
         raise ZeroDivisionError("oh")
 
-    known = registry.FAMILIES
-    monkeypatch.setattr(registry, "FAMILIES", (*known, family, Family("Broken", "a file", broken)))
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError) as caught:
-        read_foreign(tmp_path / "other.pt")
-    graph = "(weights alone do not tell the graph)"
-    reads = "a YOLOv8 detection checkpoint (.pt) or its ONNX export (.onnx), or a Dots model (.pt), or a file"
-    assert str(caught.value) == (
-        f"{tmp_path / 'other.pt'}: "
-        f"as YOLOv8: refused: it has no entry 'ema' or 'model' with a whole model in it {graph}; "
-        "as Dots: refused: it has no dots; as Broken: not readable (ZeroDivisionError: oh); "
-        f"give {reads}"
-    )
-    monkeypatch.setattr(registry, "FAMILIES", (*known, family))
+    reads = f"{'; give '}{', or '.join(f.reads for f in registry.FAMILIES)}, or a Dots model (.pt), or a file"
+    breaks = Family("Broken", "a file", lambda file: file.state is not None and "a" in file.state.shapes, broken)
+    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, family, breaks))
+    told = {
+        "a": ({"a": torch.zeros(1)}, "not readable (ZeroDivisionError: oh)"),
+        "b": (
+            {"model.b": torch.zeros(1)},
+            "refused: it holds 1 tensors, such as 'b', which no detector that can be read has",
+        ),
+    }
+    for name, (saved, reason) in told.items():
+        torch.save(saved, tmp_path / f"{name}.pt")
+        with pytest.raises(CheckpointError) as caught:
+            read_foreign(tmp_path / f"{name}.pt")
+        assert str(caught.value) == f"{tmp_path / name}.pt: {reason}{reads}"
     (tmp_path / "cut.pt").write_bytes(file.read_bytes()[:-400])
-    with pytest.raises(CheckpointError, match=r"cut\.pt: refused: no archive as torch\.save writes them"):  # said once
+    with pytest.raises(CheckpointError, match=r"cut\.pt: refused: no archive as torch\.save writes them"):
         read_foreign(tmp_path / "cut.pt")
 
 
-def test_allow_lists_are_apart() -> None:
+def test_the_list_of_allowed_names_is_closed() -> None:
     for name in ("ultralytics.nn.tasks.DetectionModel", "torch.nn.modules.conv.Conv2d", "builtins.set"):
         module, _, attribute = name.rpartition(".")
         program = f"c{module}\n{attribute}\n.".encode()
-        assert unpickle.unpickled(program, registry.yolov8.ALLOWED) == unpickle.Name(name)
-        with pytest.raises(Refusal, match=f"asks for {name}, which no Dots checkpoint needs"):
-            unpickle.unpickled(program, Allowed("Dots", packages=("dots.",)))
-    assert unpickle.unpickled(b"ctorch\nSize\n.", Allowed("Dots")) == unpickle.Name("torch.Size")
+        assert unpickle.unpickled(program, registry.allowed()) == unpickle.Name(name)
+        with pytest.raises(Refusal, match=f"asks for {name}, which no detector's checkpoint needs"):
+            unpickle.unpickled(program, Allowed(packages=("dots.",)))
+    assert unpickle.unpickled(b"ctorch\nSize\n.", Allowed()) == unpickle.Name("torch.Size")

@@ -6,43 +6,26 @@ graph.py  an ONNX graph -> description and weights
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from gfldet.imports import unpickle
-from gfldet.imports.foreign import ForeignModel
-from gfldet.imports.unpickle import Allowed
+from gfldet.imports.files import ForeignFile
+from gfldet.imports.foreign import ForeignModel, Refusal
+from gfldet.imports.unpickle import Allowed, Record
 from gfldet.imports.yolov8 import graph, tree
 
 READS = "a YOLOv8 detection checkpoint (.pt) or its ONNX export (.onnx)"
-# Beside the classes of modules, what such files hold of settings, devices, paths and numbers.
-ALLOWED = Allowed(
-    "YOLOv8",
-    names=frozenset(
-        {
-            "builtins.set",
-            "__builtin__.set",
-            "torch.device",
-            "torch.float16",
-            "torch.float32",
-            "torch.bfloat16",
-            "pathlib.PosixPath",
-            "pathlib.WindowsPath",
-            "numpy.dtype",
-            "numpy.core.multiarray.scalar",
-            "numpy._core.multiarray.scalar",
-            "_codecs.encode",
-        }
-    ),
-    packages=("ultralytics.", "torch.nn.modules."),
-)
+ALLOWED = Allowed(packages=("ultralytics.", "torch.nn.modules."))  # the classes of its modules
 
 
-def read(path: Path) -> ForeignModel:
-    """A YOLOv8 detector from a .pt of its trainer or an .onnx exported from it.
+def recognises(file: ForeignFile) -> bool:
+    """A whole model of that program, or a graph that ends in a convolution over box bins."""
+    if file.onnx is not None:
+        return graph.has_bins(file.onnx)
+    return file.archive is not None and isinstance(tree.model_in(file.archive), Record)
 
-    Raises Refusal for one that cannot be taken, and ConfigError where the package for ONNX files is not installed.
-    """
-    if path.suffix.lower() == ".onnx":
-        return graph.read(path)
-    with unpickle.opened(path, ALLOWED) as archive:
-        return tree.read(archive, path.stem)
+
+def read(file: ForeignFile) -> ForeignModel:
+    """A YOLOv8 detector from a .pt of its trainer or an .onnx exported from it; Refusal for what cannot be taken."""
+    if file.onnx is not None:
+        return graph.read(file.onnx)
+    if file.archive is None:
+        raise Refusal("it is no archive as torch.save writes them")
+    return tree.read(file.archive, file.path.stem)

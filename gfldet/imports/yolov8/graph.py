@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfldet.config.assets import cfg_folder, scales_of
-from gfldet.errors import ConfigError
+from gfldet.imports.files import OnnxFile
 from gfldet.imports.foreign import (
     ForeignModel,
     Refusal,
@@ -77,31 +76,23 @@ class Formulas:
         return self.of("Mul", x, self.of("Sigmoid", x))
 
 
-def read(path: Path) -> ForeignModel:
-    """The detector in an ONNX file.
+def has_bins(file: OnnxFile) -> bool:
+    """Whether a convolution over box bins (1, R, 1, 1) without a bias is in the graph."""
+    weights = [file.values.get(n.input[1]) for n in file.graph.node if n.op_type == "Conv" and len(n.input) == 2]
+    return any(w is not None and len(w.dims) == 4 and (w.dims[0], *w.dims[2:]) == (1, 1, 1) for w in weights)
 
-    Raises Refusal with the node for which it cannot be taken, and ConfigError where `onnx` is not installed.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ConfigError(
-            f'{path}: the package onnx, which reads it, is missing; pip install "gfldet[onnx]"'
-        ) from error
-    proto = onnx.load(str(path), load_external_data=False)  # a path in a file is not followed
-    told = {entry.key: entry.value for entry in proto.metadata_props}
+
+def read(file: OnnxFile) -> ForeignModel:
+    """The detector in an ONNX file; Refusal with the node for which it cannot be taken."""
+    told = file.told
     if told.get("task", "detect") != "detect":
         raise Refusal(f"it is a model for {told['task']!r:.50}; {SUPPORTED}")
-    for node in proto.graph.node:
+    for node in file.graph.node:
         if node.op_type not in OPERATIONS or node.domain not in ("", "ai.onnx"):
             raise Refusal(f"its graph has a {node.op_type:.50} ({node.name:.80}); {SUPPORTED}")
-    values = {tensor.name: tensor for tensor in proto.graph.initializer}
-    values |= {
-        n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")
-    }
-    convolutions, bins = _convolutions(proto.graph, values)
+    convolutions, bins = _convolutions(file)
     model = _recognised(convolutions, bins.numel())
-    weights = _weights(model, _matched(model, proto.graph, values, convolutions), values, bins)
+    weights = _weights(model, _matched(model, file, convolutions), file, bins)
     return ForeignModel(
         model.description,
         class_names(told.get("names"), model.nc) if "names" in told else tuple(model.names.values()),
@@ -109,23 +100,24 @@ def read(path: Path) -> ForeignModel:
         image_size(told.get("imgsz")),
         model.strides,
         text(told.get("license")),
+        "YOLOv8",
     )
 
 
-def _convolutions(graph: Any, values: Mapping[str, Any]) -> tuple[list[Convolution], Tensor]:
+def _convolutions(file: OnnxFile) -> tuple[list[Convolution], Tensor]:
     """The convolutions in the graph's order, and the values of the box bins (R,), which are the weight of the last."""
     found: list[Convolution] = []
     bins: list[Tensor] = []
     nearest: dict[str, frozenset[int]] = {}  # value -> the convolutions whose outputs it is made of
-    for node in graph.node:
+    for node in file.graph.node:
         sources = frozenset[int]().union(*(nearest.get(name, frozenset()) for name in node.input))
         if node.op_type == "Conv":
-            weight = values.get(node.input[1])
+            weight = file.values.get(node.input[1])
             if weight is None or len(weight.dims) != 4:
                 raise Refusal(f"the weight of its Conv {node.name:.80} is not in the file as four-sided numbers")
             shape = tuple(int(side) for side in weight.dims)
             if shape[0] == 1 and shape[2:] == (1, 1) and len(node.input) == 2:
-                bins.append(_numbers(weight).flatten())
+                bins.append(file.tensor(node.input[1]).flatten())
                 continue
             for source in sources:
                 found[source].consumers.append(len(found))
@@ -197,17 +189,16 @@ def sites(model: DetectionModel, formulas: Formulas) -> list[Site]:
     return found
 
 
-def _matched(
-    model: DetectionModel, graph: Any, values: Mapping[str, Any], convolutions: list[Convolution]
-) -> dict[str, Any]:
+def _matched(model: DetectionModel, file: OnnxFile, convolutions: list[Convolution]) -> dict[str, Any]:
     """Path of each convolution of ours -> its node in the graph."""
     formulas = Formulas()
     left = sites(model, formulas)
     position = {id(c.node): i for i, c in enumerate(convolutions)}
     matched: dict[str, Any] = {}
-    image = next(value.name for value in graph.input if value.name not in values)  # weights may be listed as inputs too
+    # Weights may be listed as inputs too.
+    image = next(value.name for value in file.graph.input if value.name not in file.values)
     numbers: dict[str, int] = {image: formulas.of("image")}
-    for node in graph.node:
+    for node in file.graph.node:
         inputs = [numbers.get(name, -1) for name in node.input]  # -1: constants, of which no layer is made
         settings = _settings(node)
         if node.op_type == "Conv" and id(node) in position:
@@ -276,18 +267,16 @@ def _is(settings: Mapping[str, Any], **expected: Any) -> bool:
     return all(told.get(name) == value for name, value in {"auto_pad": b"NOTSET", "ceil_mode": 0, **expected}.items())
 
 
-def _weights(
-    model: DetectionModel, matched: Mapping[str, Any], values: Mapping[str, Any], bins: Tensor
-) -> dict[str, Tensor]:
+def _weights(model: DetectionModel, matched: Mapping[str, Any], file: OnnxFile, bins: Tensor) -> dict[str, Tensor]:
     """The whole state of ours: the batch norms are in the convolutions already, so ours only add the biases."""
     weights: dict[str, Tensor] = {}
     for path, node in matched.items():
-        if len(node.input) < 3 or node.input[2] not in values:
+        if len(node.input) < 3 or node.input[2] not in file.values:
             raise Refusal(
                 f"its Conv {node.name:.80} has no bias in the file, so batch norms are not in it; export again"
             )
-        bias = _numbers(values[node.input[2]])
-        weights[f"{path}.weight"] = _numbers(values[node.input[1]])
+        bias = file.tensor(node.input[2])
+        weights[f"{path}.weight"] = file.tensor(node.input[1])
         if path.endswith(".conv"):
             norm = f"{path.removesuffix('conv')}bn"
             weights |= {f"{norm}.{name}": value for name, value in identity_norm(bias).items()}
@@ -298,12 +287,3 @@ def _weights(
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
         raise Refusal(f"it lacks layers, or has biases of another length; {SUPPORTED}")
     return {name: weights[name] for name in own}
-
-
-def _numbers(tensor: Any) -> Tensor:
-    """An ONNX tensor in float32."""
-    from onnx import numpy_helper
-
-    if tensor.external_data:
-        raise Refusal("its weights are in another file; export it as one file")
-    return torch.from_numpy(numpy_helper.to_array(tensor).astype("float32"))

@@ -67,19 +67,19 @@ def module_of(record: Any) -> Module:
     return Module(record.kind.rpartition(".")[2], state, children, tensors)
 
 
+def model_in(archive: Archive) -> Any:
+    """What a checkpoint holds as its model: the average of the weights, which is what that tool validates, if any."""
+    return archive.tree.get("ema") or archive.tree.get("model") if isinstance(archive.tree, dict) else None
+
+
 def read(archive: Archive, stem: str) -> ForeignModel:
     """The detector in an archive; `stem` names it where it has no name itself.
 
     Raises Refusal with the layer or the entry for which it cannot be taken.
     """
-    saved = archive.tree
-    if not isinstance(saved, dict):
-        raise Refusal(f"it holds a {type(saved).__name__} instead of a checkpoint's entries")
-    if saved.get("format") == "gfldet-checkpoint":
-        raise Refusal("it is a checkpoint of gfldet already")
-    record = saved.get("ema") or saved.get("model")  # the average of the weights is what that tool validates
+    saved, record = archive.tree, model_in(archive)
     if not isinstance(record, Record):
-        raise Refusal("it has no entry 'ema' or 'model' with a whole model in it (weights alone do not tell the graph)")
+        raise Refusal("it has no entry 'ema' or 'model' with a whole model in it")
     root = module_of(record)
     if root.kind != MODEL or not record.kind.startswith("ultralytics."):
         raise Refusal(f"its model is a {record.kind}; {SUPPORTED}")
@@ -101,6 +101,7 @@ def read(archive: Archive, stem: str) -> ForeignModel:
         next((size for given in args if (size := image_size(given.get("imgsz")))), None),
         _strides(archive, layers[-1], model.strides),
         text(saved.get("license")),
+        "YOLOv8",
     )
 
 

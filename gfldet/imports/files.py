@@ -1,0 +1,175 @@
+"""One foreign file, opened once: what it holds in a form that every family of files can look at.
+
+A file of `torch.save` is read by `unpickle`, which runs nothing in it; one that torch wrote before its 1.6 (no archive)
+by torch's own reader of tensors and plain data, which runs nothing either.  An ONNX file is read as a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfldet.errors import CheckpointError, ConfigError
+from gfldet.imports import unpickle
+from gfldet.imports.foreign import Refusal
+from gfldet.imports.unpickle import Allowed, Archive, Record, Stored
+from gfldet.store.checkpoint import read_tensors
+
+WRAPPERS = ("module.", "model.", "_orig_mod.")  # of parallel, lightning and compiled models: before every name
+HOLDERS = ("ema", "model", "state_dict", "model_state_dict")  # where checkpoints keep their tensors
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch before 1.6 begins: its magic number, pickled
+MAX_TENSORS = 100_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StateDict:
+    """Tensors by name, without the wrappers that all names share.
+
+    `shapes` has every one of them.  `beside` is what else stands in the file (epoch, settings), as plain data and
+    records.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    beside: Mapping[str, Any]
+    _read: Callable[[str], Tensor] = field(repr=False)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor; float32 if it is of a floating type.  Refusal if it is missing, damaged or not finite."""
+        if name not in self.shapes:
+            raise Refusal(f"it has no {name}")
+        value = self._read(name)
+        if not value.is_floating_point():
+            return value
+        value = value.float()
+        if not bool(value.isfinite().all()):
+            raise Refusal(f"its {name} has values that are no finite numbers")
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxFile:
+    """An ONNX graph: `values` are the tensors in it by name (as onnx has them), `told` its metadata."""
+
+    graph: Any
+    values: Mapping[str, Any]
+    told: Mapping[str, str]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor; float32 if it is of a floating type."""
+        from onnx import numpy_helper
+
+        if name not in self.values:
+            raise Refusal(f"it has no tensor {name:.80}")
+        if self.values[name].external_data:
+            raise Refusal("its weights are in another file; export it as one file")
+        value = torch.from_numpy(numpy_helper.to_array(self.values[name]).copy())
+        return value.float() if value.is_floating_point() else value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeignFile:
+    """An open file: `archive` and, where it holds one, `state` of a file of torch, `onnx` of an ONNX file."""
+
+    path: Path
+    archive: Archive | None = None
+    state: StateDict | None = None
+    onnx: OnnxFile | None = None
+
+    def summary(self) -> str:
+        """What the file holds, in a few words for a message."""
+        if self.onnx is not None:
+            return f"an ONNX graph of {len(self.onnx.graph.node)} nodes and {len(self.onnx.values)} tensors"
+        if self.state is not None:
+            return f"{len(self.state.shapes)} tensors, such as {min(self.state.shapes)[:80]!r}"
+        tree = None if self.archive is None else self.archive.tree
+        if isinstance(tree, dict):
+            kinds = [value.kind for value in tree.values() if isinstance(value, Record)]
+            held = f", a {kinds[0][:80]} among them" if kinds else ""
+            return f"the entries {[str(key)[:40] for key in list(tree)[:6]]}{held}, and no tensors by name"
+        return f"a {tree.kind[:80] if isinstance(tree, Record) else type(tree).__name__}"
+
+
+@contextmanager
+def opened(path: Path, allowed: Allowed) -> Iterator[ForeignFile]:
+    """A file of torch or of ONNX, by its name's ending, open for reading.
+
+    Raises Refusal for one that is damaged, or whose pickle names anything beyond tensors and what is `allowed`, and
+    ConfigError where the package for ONNX files is not installed.
+    """
+    if path.suffix.lower() == ".onnx":
+        yield ForeignFile(path, onnx=_onnx(path))
+    elif _begins(path, LEGACY):
+        try:
+            tree = read_tensors(path)
+        except CheckpointError as error:
+            raise Refusal(str(error).removeprefix(f"{path}: ")) from error
+        yield ForeignFile(path, state=_tensors_in(tree))
+    else:
+        with unpickle.opened(path, allowed) as archive:
+            yield ForeignFile(path, archive, _stored_in(archive))
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
+def _onnx(path: Path) -> OnnxFile:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ConfigError(
+            f'{path}: the package onnx, which reads it, is missing; pip install "gfldet[onnx]"'
+        ) from error
+    proto = onnx.load(str(path), load_external_data=False)  # a path in a file is not followed
+    values = {tensor.name: tensor for tensor in proto.graph.initializer}
+    values |= {
+        n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")
+    }
+    return OnnxFile(proto.graph, values, {entry.key: entry.value for entry in proto.metadata_props})
+
+
+def _stored_in(archive: Archive) -> StateDict | None:
+    found = _holder(archive.tree, Stored)
+    if found is None:
+        return None
+    tensors, beside = found
+    return StateDict(
+        {name: value.shape for name, value in tensors.items()}, beside, lambda name: archive.tensor(tensors[name])
+    )
+
+
+def _tensors_in(tree: Any) -> StateDict | None:
+    found = _holder(tree, Tensor)
+    if found is None:
+        return None
+    tensors, beside = found
+    return StateDict({name: tuple(value.shape) for name, value in tensors.items()}, beside, tensors.__getitem__)
+
+
+def _holder(tree: Any, kind: type) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The tensors by name that a checkpoint holds, and what stands beside them; None if there are none."""
+    if not isinstance(tree, dict):
+        return None
+    for key in (None, *HOLDERS):
+        place = tree if key is None else tree.get(key)
+        tensors = place if isinstance(place, dict) else {}
+        tensors = {name: value for name, value in tensors.items() if isinstance(value, kind) and isinstance(name, str)}
+        if len(tensors) > MAX_TENSORS:
+            raise Refusal(f"it has {len(tensors)} tensors, more than any detector")
+        if tensors:
+            return _unwrapped(tensors), {str(name): value for name, value in tree.items() if name not in tensors}
+    return None
+
+
+def _unwrapped(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Names without the wrappers that stand before all of them."""
+    while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in tensors)), None):
+        tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+    return tensors
