@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.imports import matching
-from gfldet.imports.coco_names import class_names_of
+from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal, image_size
 from gfldet.nn.blocks import Row
@@ -77,7 +77,7 @@ def their_name(name: str) -> str:
 def _from_state(state: StateDict) -> ForeignModel:
     model = _model_of(_shape(state.shapes, STEM), _shape(state.shapes, CLASSES)[0])
     size = model.description.name.rpartition("-")[2]
-    body = _body(model)
+    body = body_of(model)
     for name, shape in body.items():
         there = their_name(name)
         found = state.shapes.get(there)
@@ -114,8 +114,8 @@ def _foreign(
     weights[first] = 255 * weights[first].unflatten(1, (4, 3)).flip(2).flatten(1, 2)  # (c_out, phase, colour, 3, 3)
     return ForeignModel(
         model.description,
-        class_names_of(model.nc),
-        {name: weights[name] for name in _body(model)},
+        names_of(model.nc),
+        {name: weights[name] for name in body_of(model)},
         imgsz,
         model.strides,
         LICENCE,
@@ -125,7 +125,7 @@ def _foreign(
     )
 
 
-def _body(model: DetectionModel) -> dict[str, tuple[int, ...]]:
+def body_of(model: DetectionModel) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's state below its head."""
     head = f"graph.layers.{len(model.graph.layers) - 1}."
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(head)}
