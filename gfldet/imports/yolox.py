@@ -75,7 +75,7 @@ def their_name(name: str) -> str:
 
 
 def _from_state(state: StateDict) -> ForeignModel:
-    model = _model_of(_shape(state.shapes, STEM), _shape(state.shapes, CLASSES)[0])
+    model = model_of(_shape(state.shapes, STEM), _shape(state.shapes, CLASSES)[0])
     size = model.description.name.rpartition("-")[2]
     body = body_of(model)
     for name, shape in body.items():
@@ -96,7 +96,7 @@ def _from_state(state: StateDict) -> ForeignModel:
 def _from_graph(file: OnnxFile) -> ForeignModel:
     shapes = _conv_shapes(file)
     (_, _, outputs), *_ = [_sides(value) for value in file.graph.output] or [(0, 0, 0)]
-    model = _model_of(shapes[0], outputs - 5)
+    model = model_of(shapes[0], outputs - 5)
     weights = matching.body_weights(model, file, their_name)
     taken = sum(name.endswith("conv.weight") for name in weights)
     sides = _sides(next(value for value in file.graph.input if value.name not in file.values))
@@ -131,7 +131,7 @@ def body_of(model: DetectionModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(head)}
 
 
-def _model_of(stem: tuple[int, ...], nc: int) -> DetectionModel:
+def model_of(stem: tuple[int, ...], nc: int) -> DetectionModel:
     """The model of ours, on the meta device, whose first convolution has the shape `stem`, as each size has another."""
     if not 1 <= nc <= MAX_CLASSES:
         raise Refusal(f"its outputs are for {nc} classes")

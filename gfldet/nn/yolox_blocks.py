@@ -1,7 +1,7 @@
 """The blocks of YOLOX that YOLOv8 does not have (Ge et al., YOLOX, 2021; public code and weights under Apache-2.0).
 
-Its other blocks are ours already: its CSP layer is C3, its SPP is SPPF.  Pools of 5, 9 and 13 side by side are three of 5
-in a row, to the bit.
+Its other blocks are ours already: its CSP layer is C3, and its SPP is SPPF, since pools of 5, 9 and 13 side by side are
+three of 5 in a row, to the bit.
 """
 
 from __future__ import annotations

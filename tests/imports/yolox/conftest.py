@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
+
+from gfldet.imports.foreign import ForeignModel
+from gfldet.nn.tasks import DetectionModel
+
+SIZES = {"nano": (16, 1, True), "tiny": (24, 1, False)}  # width, bottlenecks, depthwise
 
 
 class BaseConv(nn.Module):
@@ -148,3 +161,106 @@ class YOLOX(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(x))
         return out
+
+
+@torch.no_grad()
+def _made(size: str, nc: int = 80) -> YOLOX:
+    torch.manual_seed(5)
+    width, bottlenecks, depthwise = SIZES[size]
+    model = YOLOX(width, bottlenecks, nc, depthwise)
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.weight.uniform_(0.7, 1.3)
+        norm.bias.uniform_(-0.3, 0.3)
+        norm.momentum = None  # the plain mean
+    for _ in range(2):
+        model.train()(255 * torch.rand(2, 3, 64, 64))
+    return model.eval()
+
+
+def _saved(model: YOLOX, path: Path) -> Path:
+    torch.save({"start_epoch": 300, "model": model.state_dict(), "optimizer": {"state": {}, "param_groups": []}}, path)
+    return path
+
+
+def _exported(model: YOLOX, path: Path) -> Path:
+    pytest.importorskip("onnx")
+    folded = copy.deepcopy(model)
+    for module in folded.modules():
+        if isinstance(module, BaseConv):
+            module.conv = nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that needs no further package is the older one
+        torch.onnx.export(folded, torch.rand(1, 3, 64, 96), path, dynamo=False, opset_version=11)
+    return path
+
+
+def _body(foreign: ForeignModel) -> DetectionModel:
+    model = DetectionModel(foreign.description, foreign.names)
+    missing, unexpected = model.load_state_dict(dict(foreign.weights), strict=False)
+    assert not unexpected
+    assert all(name.startswith("graph.layers.24.") for name in missing)
+    return model
+
+
+@torch.no_grad()
+def _features(model: DetectionModel, x: Tensor) -> list[Tensor]:
+    """What the head of a model of ours is given."""
+    found: list[Tensor] = []
+    hook = model.head.register_forward_pre_hook(lambda _, given: found.extend(given[0]))
+    model.eval()(x)
+    hook.remove()
+    return found
+
+
+def _assert_same(foreign: ForeignModel, x: Tensor, expected: Sequence[Any], to: float = 1e-4) -> None:
+    model = _body(foreign)
+    for fused in (False, True):
+        if fused:
+            model.fuse()
+            assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        for feature, other in zip(_features(model, x), map(torch.as_tensor, expected), strict=True):
+            assert feature.shape == other.shape
+            assert float((feature - other).abs().max()) <= to * float(other.abs().max())
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., YOLOX]:
+    """("nano" or "tiny", nc=80) -> a YOLOX whose norms have the statistics of images, as a trained one has"""
+    return _made
+
+
+@pytest.fixture(scope="session")
+def saved() -> Callable[[YOLOX, Path], Path]:
+    """(YOLOX, path) -> the path of a file as its authors publish it"""
+    return _saved
+
+
+@pytest.fixture(scope="session")
+def exported() -> Callable[[YOLOX, Path], Path]:
+    """(YOLOX, path) -> the path of its export: norms folded, the names of layers lost"""
+    return _exported
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """(what was read, RGB from 0 to 1, features, to=1e-4): equal to `to` of their size, before and after fuse()"""
+    return _assert_same
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """RGB from 0 to 1."""
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def public() -> Callable[[str], Path]:
+    """name of an environment variable -> the folder that it names; the test is skipped where it names none"""
+
+    def folder(variable: str) -> Path:
+        if not os.environ.get(variable):
+            pytest.skip(f"{variable} names no folder with public files")
+        return Path(os.environ[variable])
+
+    return folder
