@@ -15,7 +15,7 @@ from difflib import get_close_matches
 import gfldet
 from gfldet.config.groups import GeneralGroup
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, Settings, settings_of
+from gfldet.config.schema import COMMANDS, Settings, TrainSettings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 
@@ -159,7 +159,7 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
         return
-    model = Model(settings.model)
+    model = Model(given.pop("pretrained") if _names_no_model(settings) else settings.model)
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
         warnings.showwarning = tell
@@ -174,6 +174,13 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
             getattr(model, command)(**given)
     if model.save_dir is not None:
         print(f"Results are in {model.save_dir}")
+
+
+def _names_no_model(settings: GeneralGroup) -> bool:
+    """Whether a training names weights and no model: then it is the model that these weights are of."""
+    if not isinstance(settings, TrainSettings) or settings.origins.keys() & {"model", "resume"}:
+        return False
+    return settings.pretrained not in (None, "imagenet")  # which is of any ResNet
 
 
 def _teller() -> Callable[..., None]:

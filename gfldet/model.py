@@ -370,9 +370,10 @@ def _can_plot() -> bool:
 
 
 def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -> Path:
-    """Bring in a YOLOv8 detection checkpoint (.pt) or its ONNX export (.onnx) as a checkpoint of ours; its path.
+    """Bring in weights of another program as a checkpoint of ours; its path.
 
-    The file is read without running anything in it.  Without `out` the checkpoint is NAME-gfldet.pt beside it.  All
+    Which families of files are read, `gfldet.imports.registry.FAMILIES` says.  The file is read without running
+    anything in it.  Without `out` the checkpoint is NAME-gfldet.pt beside it.  All
     settings: `gfldet import --help`.
     """
     resolved = resolve("import", {**settings, "weights": weights, "out": out})

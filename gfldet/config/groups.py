@@ -156,8 +156,9 @@ class TrainingGroup:
     )
     pretrained: str | None = _setting(
         None,
-        OrNone(Text("the path of a checkpoint; for a model on a ResNet also torchvision's .pth, or imagenet")),
-        "checkpoint whose fitting weights are taken over; imagenet is torchvision's file in torch's cache",
+        OrNone(Text("the path of a file of weights, or imagenet")),
+        "weights to start from, of gfldet or of another program, as far as they fit; without model= the model is "
+        "theirs; imagenet is torchvision's file in torch's cache",
     )
     resume: bool | str = _setting(
         False,
@@ -332,9 +333,7 @@ class ExportGroup:
 class ImportGroup:
     """Imported weights"""
 
-    weights: str = _setting(
-        None, Text("the path of a YOLOv8 detection checkpoint, .pt or .onnx"), "weights to bring in", required=True
-    )
+    weights: str = _setting(None, Text("the path of a file"), "weights of another program to bring in", required=True)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

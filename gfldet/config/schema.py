@@ -82,7 +82,7 @@ class ExportSettings(GeneralGroup, DataGroup, DetectionGroup, ExportGroup, Targe
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSettings(ImportGroup, TargetGroup, Settings):
-    """Bring in weights of YOLOv8 as a checkpoint"""
+    """Bring in weights of another program as a checkpoint"""
 
 
 COMMANDS: dict[str, type[Settings]] = {

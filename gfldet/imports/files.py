@@ -108,7 +108,7 @@ def opened(path: Path, allowed: Allowed) -> Iterator[ForeignFile]:
         try:
             tree = read_tensors(path)
         except CheckpointError as error:
-            raise Refusal(str(error).removeprefix(f"{path}: ")) from error
+            raise Refusal(str(error).removeprefix(f"{path}: ").removeprefix("refused: ")) from error
         yield ForeignFile(path, state=_tensors_in(tree))
     else:
         with unpickle.opened(path, allowed) as archive:

@@ -40,6 +40,10 @@ class DetectionHead(nn.Module):
         """Names of the parameters that have a row for each class, relative to the head."""
         raise NotImplementedError
 
+    def box_names(self) -> tuple[str, ...]:
+        """Names of the parameters and buffers that boxes alone are made with, relative to the head."""
+        raise NotImplementedError
+
     def predicting(self) -> list[Tensor]:
         """The weights of the layers whose outputs are the predictions."""
         raise NotImplementedError
@@ -59,8 +63,10 @@ class Head(DetectionHead):
 
     A new one is a subclass with a forward, `class_rows`, `predicting` and `init_biases`, and with this signature:
     `channels` are those of the levels that it is given.  With R = 1 a side is one number (its softplus, in strides)
-    instead of a distribution.
+    instead of a distribution.  `box_parts` are the names that the parts of its box branch begin with.
     """
+
+    box_parts: tuple[str, ...] = ("box", "level_bias")
 
     def __init__(self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False) -> None:
         super().__init__()
@@ -79,6 +85,9 @@ class Head(DetectionHead):
 
     def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
         return decode(maps, self.nc, self.bins, self.reg_max, self.strides, keep_bins)
+
+    def box_names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.state_dict() if name.startswith(self.box_parts))
 
     def bins_around(self, half_side: float, stride: int) -> Tensor:
         """Box biases (4R,) of a level whose sides shall start around `half_side` pixels."""
@@ -196,11 +205,13 @@ class EndToEnd(DetectionHead):
         return self.one_to_one.decode(maps, keep_bins)
 
     def class_rows(self) -> tuple[str, ...]:
-        return tuple(
-            f"{name}.{row}"
-            for name, head in (("one_to_many", self.one_to_many), ("one_to_one", self.one_to_one))
-            for row in head.class_rows()
-        )
+        return tuple(f"{name}.{row}" for name, head in self._heads() for row in head.class_rows())
+
+    def box_names(self) -> tuple[str, ...]:
+        return tuple(f"{name}.{box}" for name, head in self._heads() for box in head.box_names())
+
+    def _heads(self) -> tuple[tuple[str, Head], ...]:
+        return ("one_to_many", self.one_to_many), ("one_to_one", self.one_to_one)
 
     def predicting(self) -> list[Tensor]:
         return self.one_to_many.predicting() + self.one_to_one.predicting()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,30 +19,60 @@ MUCH = 0.3  # of the numbers of a checkpoint; where less of them fit, it is of a
 IMAGENET = "imagenet"  # as a value of `pretrained`: torchvision's file in torch's cache
 
 
+Extent = Literal["body", "body and boxes", "all but class rows", "everything", "parts"]
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """What `transfer` did.
 
+    extent   how much of the model starts from the weights: its body alone; also the branch of the boxes, of every
+             level; all but the rows of its classes; everything; or parts of the body
     loaded   tensors copied whole
     classes  classes with rows copied by name; empty if both models have the same classes
     new      classes that the checkpoint does not have; empty if both models have the same classes
     left     tensors left unchanged
     """
 
+    extent: Extent
     loaded: tuple[str, ...]
     classes: tuple[str, ...]
     new: tuple[str, ...]
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        groups = {"classes by name": self.classes, "new classes": self.new, "left unchanged": self.left}
-        said = [f"{what}: {_few(names)}" for what, names in groups.items() if names]
-        return "; ".join([f"{len(self.loaded)} tensors taken over", *said])
+        groups = {"classes by name": self.classes, "new classes": self.new}
+        said = [f"{len(self.loaded)} tensors taken over: {self.extent}"]
+        said += [f"{what}: {_few(names)}" for what, names in groups.items() if names]
+        if self.left:
+            said.append(f"{len(self.left)} left at their start, as in {_few(_places(self.left))}")
+        return "; ".join(said)
 
 
 def _few(names: Sequence[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _places(names: Sequence[str]) -> list[str]:
+    """The branches or layers that tensors are of: `graph.layers.22.cls.0.0.conv.weight` is of `layer 22 cls`."""
+    parts = [name.removeprefix("graph.layers.").split(".") for name in names]
+    return list(dict.fromkeys(" ".join(["layer", *part[: 2 if part[1].isalpha() else 1]]) for part in parts))
+
+
+def _extent(model: DetectionModel, loaded: Sequence[str]) -> Extent:
+    """How much of `model` the tensors `loaded` are."""
+    there, names = set(loaded), list(model.state_dict())
+    head = f"graph.layers.{len(model.graph.layers) - 1}."
+    rows = {head + row for row in model.head.class_rows()}
+    boxes = {head + name for name in model.head.box_names()}
+    if there.issuperset(names):
+        return "everything"
+    if there.issuperset(name for name in names if name not in rows):
+        return "all but class rows"
+    if not there.issuperset(name for name in names if not name.startswith(head)):
+        return "parts"
+    return "body and boxes" if there.issuperset(boxes) else "body"
 
 
 @torch.no_grad()
@@ -79,12 +110,12 @@ def transfer(model: DetectionModel, source: Checkpoint, file: str = "pretrained"
     if taken < MUCH:
         raise CheckpointError(
             f"{file}: these are weights for {source.description.name}, of which {taken:.0%} fit "
-            f"{model.description.name}; train with model={source.description.name}, or choose other weights"
+            f"{model.description.name}; give them as model= to train the model that they are of, or choose others"
         )
     compared = tuple(model.names.values()) if by_name else ()
     classes = tuple(name for name in compared if name in source.names)
     new = tuple(name for name in compared if name not in source.names)
-    return Transfer(tuple(loaded), classes, new, tuple(left))
+    return Transfer(_extent(model, loaded), tuple(loaded), classes, new, tuple(left))
 
 
 def load_backbone(body: ResNetFPN, pretrained: str) -> Path:

@@ -322,7 +322,7 @@ def test_a_second_training_continues_from_the_first(run: Run, capsys: pytest.Cap
     capsys.readouterr()
     run(model, epochs=1, verbose=True, seed=5)
     out = capsys.readouterr().out
-    assert f"starting from the weights of {best}\nweights: " in out
+    assert f"weights: {best}, a checkpoint of gfldet" in out
     second = Path(str(model.save_dir))
     assert second != best.parent.parent
     saved = checkpoints.load(second / "weights" / "best.pt")

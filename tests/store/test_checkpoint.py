@@ -260,13 +260,15 @@ def test_transfer_matches_classes_by_name(tiny: Description, whole: Checkpoint) 
             assert torch.equal(now[name][0], fresh[name][0])  # bird is new
     assert torch.equal(now["graph.layers.2.conv.weight"], old["graph.layers.2.conv.weight"])
     assert (done.classes, done.new, done.left) == (("dog", "cat"), ("bird",), ())
-    assert str(done) == f"{len(done.loaded)} tensors taken over; classes by name: dog, cat; new classes: bird"
+    assert str(done) == (
+        f"{len(done.loaded)} tensors taken over: all but class rows; classes by name: dog, cat; new classes: bird"
+    )
 
 
 def test_transfer_to_the_same_classes_takes_everything(tiny: Description, whole: Checkpoint) -> None:
     model = DetectionModel(tiny, NAMES)
     done = transfer.transfer(model, whole)
-    assert (done.left, done.classes, done.new) == ((), (), ())
+    assert (done.extent, done.left, done.classes, done.new) == ("everything", (), (), ())
     assert all(torch.equal(value, whole.weights[name]) for name, value in model.state_dict().items())
 
 
@@ -277,12 +279,30 @@ def test_transfer_keeps_other_classes_apart(tiny: Description, whole: Checkpoint
     done = transfer.transfer(model, whole)
     assert torch.equal(model.state_dict()[name], before)
     assert name in done.left
-    assert "; new classes: car, bus; left unchanged: graph.layers.4.cls.0.2.weight, " in str(done)
+    assert str(done).endswith("; new classes: car, bus; 4 left at their start, as in layer 4 cls")
+
+
+@pytest.mark.parametrize(
+    ("without", "extent"),
+    [
+        (("graph.layers.4.cls",), "body and boxes"),
+        (("graph.layers.4.box.1",), "body"),  # the boxes of one level are not the branch
+        (("graph.layers.4",), "body"),
+        (("graph.layers.4", "graph.layers.3"), "parts"),
+    ],
+)
+def test_how_much_is_taken_over(
+    tiny: Description, whole: Checkpoint, without: tuple[str, ...], extent: transfer.Extent
+) -> None:
+    weights = {name: value for name, value in whole.weights.items() if not name.startswith(without)}
+    done = transfer.transfer(DetectionModel(tiny, NAMES), replace(whole, weights=weights))
+    assert done.extent == extent
+    assert f"{len(weights)} tensors taken over: {extent}; " in str(done)
 
 
 def test_transfer_of_nothing_is_an_error(tiny: Description, whole: Checkpoint) -> None:
     with pytest.raises(
-        CheckpointError, match=r"pretrained: these are weights for tiny, of which 0% fit tiny; train with model="
+        CheckpointError, match=r"pretrained: these are weights for tiny, of which 0% fit tiny; give them as model="
     ):
         transfer.transfer(DetectionModel(tiny, NAMES), replace(whole, weights={"other": torch.zeros(1)}))
 

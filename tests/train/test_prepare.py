@@ -94,7 +94,7 @@ def test_pretrained_weights_are_taken_over(prepared: Prepared, capsys: pytest.Ca
     second = prepared(seed=5, pretrained=first.weights / "best.pt", verbose=True)
     best = checkpoints.load(first.weights / "best.pt").weights
     assert all(torch.equal(value, best[name]) for name, value in second.model.state_dict().items())
-    assert f"a checkpoint of gfldet for tiny\n  {len(best)} tensors taken over\n" in capsys.readouterr().out
+    assert f"a checkpoint of gfldet for tiny\n  {len(best)} tensors taken over: everything\n" in capsys.readouterr().out
 
 
 def test_validation_without_truths_is_told(
