@@ -22,7 +22,7 @@ from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 
 READS = "weights of YOLOX (nano, tiny, s, m, l, x) as its authors publish them (.pth or .onnx)"
-LICENCE = "Apache-2.0 if it is a file that YOLOX's authors published; the file itself tells none"
+LICENCE = "Apache-2.0 (as its authors publish it; the file tells none)"
 MAX_CLASSES = 100_000
 STEM = "backbone.backbone.stem.conv.conv.weight"
 CLASSES = "head.cls_preds.0.weight"
