@@ -95,8 +95,10 @@ def _from_state(state: StateDict) -> ForeignModel:
 
 def _from_graph(file: OnnxFile) -> ForeignModel:
     shapes = _conv_shapes(file)
-    (_, _, outputs), *_ = [_sides(value) for value in file.graph.output] or [(0, 0, 0)]
-    model = model_of(shapes[0], outputs - 5)
+    output = _sides(file.graph.output[0]) if file.graph.output else ()
+    if len(output) != 3:
+        raise Refusal(f"its output is {list(output)}; images, points and 5 + classes are expected")
+    model = model_of(shapes[0], output[2] - 5)
     weights = matching.body_weights(model, file, their_name)
     taken = sum(name.endswith("conv.weight") for name in weights)
     sides = _sides(next(value for value in file.graph.input if value.name not in file.values))
@@ -160,6 +162,6 @@ def _conv_shapes(file: OnnxFile) -> list[tuple[int, ...]]:
     return [() if weight is None else tuple(weight.dims) for weight in weights]
 
 
-def _sides(value: Any) -> tuple[int, int, int, int] | tuple[int, ...]:
+def _sides(value: Any) -> tuple[int, ...]:
     """The sides of an input or output of a graph; 0 for those that it leaves open."""
     return tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
