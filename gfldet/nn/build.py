@@ -25,7 +25,8 @@ from gfldet.errors import ConfigError
 from gfldet.nn import blocks
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.blocks import Block, Row
-from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, Head, SharedHead
+from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, SharedHead
+from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
 from gfldet.nn.yolox_blocks import Focus, SeparableC3, SeparableConv
 
 BLOCKS: dict[str, type[Block]] = {
@@ -42,10 +43,16 @@ BLOCKS: dict[str, type[Block]] = {
     "Focus": Focus,
     "SeparableConv": SeparableConv,
     "SeparableC3": SeparableC3,
+    "ELAN": ELAN,
+    "RepNCSPELAN": RepNCSPELAN,
+    "AConv": AConv,
+    "ADown": ADown,
+    "SPPELAN": SPPELAN,
 }
 HEADS: dict[str, type[Head]] = {
     "GFLHead": GFLHead,
     "Detect": GFLHead,  # the name in YAMLs that users of this family already have
+    "GroupedHead": GroupedHead,
     "SharedHead": SharedHead,
 }
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
