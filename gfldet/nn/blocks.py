@@ -30,7 +30,9 @@ class Row:
     max_channels: float
 
     def width(self, channels: int) -> int:
-        """Channels after width scaling, rounded up to a multiple of 8."""
+        """Channels after width scaling, rounded up to a multiple of 8.  TypeError for what is no number."""
+        if not isinstance(channels, (int, float)):
+            raise TypeError(f"channels {channels!r}; a number, or a name that every scale gives, is expected")
         return int(-(-min(channels, self.max_channels) * self.multiple // 8) * 8)
 
 

@@ -1,4 +1,4 @@
-"""The blocks of YOLOv9 that YOLOv8 does not have (Wang et al., YOLOv9, ECCV 2024), as MultimediaTechLab's MIT code has them.
+"""The blocks of YOLOv9 (Wang et al., ECCV 2024) that YOLOv8 does not have, in the sizes of MultimediaTechLab's (MIT).
 
 ELAN         a chain of convolutions whose steps are all joined
 RepNCSPELAN  the same with a cross-stage block in each step, whose convolutions have a 1x1 beside them in training
@@ -91,7 +91,7 @@ class ELAN(nn.Module):
     def from_row(cls, row: Row) -> Layer:
         """A row `[c_out]` or `[c_out, part]`."""
         c_out, *part = (row.width(c) for c in row.args)
-        return Layer(cls(row.channels[0], c_out, *(part or [c_out]), repeats=row.repeats), c_out)
+        return Layer(cls(row.channels[0], c_out, part[0] if part else None, row.repeats), c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = list(self.cv1(x).chunk(2, dim=1))
