@@ -96,8 +96,10 @@ def body_weights(model: DetectionModel, file: OnnxFile, called: Callable[[str], 
             raise Refusal(f"its Conv {node.name:.80} has no bias in the file, so norms are not in it; export again")
         weights[f"graph.{path}.weight"] = file.tensor(node.input[1])
         norm = f"graph.{path.removesuffix('conv')}bn"
-        state = identity_norm(file.tensor(node.input[2]))
-        weights |= {f"{norm}.{name}": value for name, value in state.items()}
+        bias = file.tensor(node.input[2])
+        if bias.shape != weights[f"graph.{path}.weight"].shape[:1]:
+            raise Refusal(f"its Conv {node.name:.80} has a bias {list(bias.shape)}, which is not one a channel")
+        weights |= {f"{norm}.{name}": value for name, value in identity_norm(bias).items()}
     return weights
 
 
@@ -209,7 +211,8 @@ def _of_node(expressions: Expressions, node: Any, x: Sequence[Expression], file:
         return expressions.of("Concat", (), *x)
     if node.op_type == "MaxPool" and plain and not told.get("ceil_mode"):
         side = told.get("kernel_shape", (0,))[0]
-        same = (told.get("kernel_shape"), strides, pads) == ((side, side), (1, 1), (side // 2,) * 4)
+        window = (told.get("kernel_shape"), strides, pads, told.get("dilations", (1, 1)))
+        same = window == ((side, side), (1, 1), (side // 2,) * 4, (1, 1))
         return expressions.pool(side, x[0]) if same and side % 2 else None
     if node.op_type == "Resize" and told.get("mode", b"nearest") == b"nearest":
         scales = _numbers(file, node, 2)
