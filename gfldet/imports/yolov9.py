@@ -91,7 +91,7 @@ def _is_auxiliary(name: str) -> bool:
 
 
 def _model_of(shapes: Mapping[str, tuple[int, ...]]) -> DetectionModel:
-    """The model of ours, on the meta device, that has most of the widths of a file, and its classes."""
+    """The model of ours that has most of the widths of a file, and its classes."""
     boxes, nc = _rows(shapes, BOX_OUT), _rows(shapes, CLASS_OUT)
     if not 1 <= nc <= MAX_CLASSES:
         raise Refusal(f"its outputs are for {nc} classes")
@@ -106,7 +106,7 @@ def _model_of(shapes: Mapping[str, tuple[int, ...]]) -> DetectionModel:
         raise Refusal(f"its rows {rows} give {found} channels, as those of no known size do: {sizes}")
     if boxes != 4 * best.reg_max:
         raise Refusal(f"its {BOX_OUT} is for {boxes / 4:g} bins a side of a box; {best.reg_max} is what YOLOv9 has")
-    with torch.device("meta"):  # shapes without memory: the file has not been believed yet
+    with torch.random.fork_rng(devices=[]):  # on the CPU: torch takes seconds to import what makes a model on "meta"
         return DetectionModel(best)
 
 
