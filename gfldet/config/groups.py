@@ -55,7 +55,9 @@ class GeneralGroup:
 
     model: str = _setting(
         "gfldet-n.yaml",
-        Text("the name of a model, or the path of a .yaml, .pt, .onnx or .xml file"),
+        Text(
+            "the name of a model, the path of a .yaml, .onnx or .xml file or of weights, or a name of `gfldet weights`"
+        ),
         "model, checkpoint or exported file to use",
     )
     imgsz: int | tuple[int, int] = _setting(
@@ -156,7 +158,7 @@ class TrainingGroup:
     )
     pretrained: str | None = _setting(
         None,
-        OrNone(Text("the path of a file of weights, or imagenet")),
+        OrNone(Text("the path of a file of weights, a name that `gfldet weights` lists, or imagenet")),
         "weights to start from, of gfldet or of another program, as far as they fit; without model= the model is "
         "theirs; imagenet is torchvision's file in torch's cache",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def fetch(name: str, *, again: bool = False, verbose: bool = True) -> Path:
     Raises ConfigError for an unknown name or without torch, which proves that the file is readable, and DownloadError
     or OutputError as `weights.download` does.
     """
-    weights = named(name)
+    weights = addressed(named(name))
     if find_spec("torch") is None:
         raise ConfigError(f"{name}: torch, which reads these weights, is not installed; pip install torch torchvision")
     tell = teller(verbose)
@@ -25,6 +26,15 @@ def fetch(name: str, *, again: bool = False, verbose: bool = True) -> Path:
     tell(f"licence: {weights.licence}, of its authors ({weights.page}); it holds for what is trained from them too")
     tell(f"gfldet train pretrained={name} starts from them")
     return path
+
+
+def addressed(weights: PublicWeights) -> PublicWeights:
+    """The weights with the address that torchvision names, for those of torchvision."""
+    if weights.address or find_spec("torchvision") is None:
+        return weights
+    from torchvision.models import get_model_weights
+
+    return replace(weights, address=get_model_weights(weights.name).COCO_V1.url)
 
 
 def _prove(path: Path, weights: PublicWeights) -> None:

@@ -25,7 +25,7 @@ class PublicWeights:
     ap          published AP50-95 on COCO val2017, in per cent, at `pixels`
     pixels      side of the image; of torchvision's the shorter side
     parameters  published, in millions, as the model detects
-    address     of the file
+    address     of the file; empty where the package torchvision names it
     page        of its project
     mebibytes   size of the file where it is published, else None
     sha256      its first hexadecimal digits where they are published
@@ -47,7 +47,7 @@ class PublicWeights:
     @property
     def file(self) -> str:
         """The name of its file here."""
-        return self.name + PurePosixPath(self.address).suffix
+        return self.name + (PurePosixPath(self.address).suffix or ".pth")
 
 
 def _yolov9(size: str, ap: float, parameters: float) -> PublicWeights:
@@ -92,7 +92,7 @@ def _torchvision(name: str, ap: float, parameters: float, mebibytes: float, sha2
         ap=ap,
         pixels=800,
         parameters=parameters,
-        address=f"https://download.pytorch.org/models/{name}_coco-{sha256}.pth",
+        address="",
         page="https://github.com/pytorch/vision",
         mebibytes=mebibytes,
         sha256=sha256,  # torch.hub's custom: a file's name ends with the beginning of its hash
@@ -147,7 +147,7 @@ def shown(folder: Path) -> str:
             fits = f"{'the body of ' if one.body_only else ''}{', '.join(one.fits)}"
             numbers = (f"{one.ap}", f"{one.pixels}", f"{one.parameters} M", size)
             lines.append(_row(one.name, *numbers, "yes" if here else "", fits))
-            lines.append(f"      {one.address}")
+            lines.append(f"      {one.address or 'torchvision, which is installed beside, names the address'}")
     return "\n".join(
         (
             "Public weights that gfldet can start from. AP is that of COCO val2017, as published, at px pixels.",

@@ -66,7 +66,7 @@ def test_without_torch_nothing_is_downloaded(arriving: Callable[..., None], monk
         fetch("v9-t")
 
 
-NOT_YET = {"YOLOv9", "torchvision"}  # listed, while their readers are still to come
+NOT_YET = {"torchvision"}  # listed, while their readers are still to come
 
 
 def test_what_is_listed_can_be_read() -> None:
