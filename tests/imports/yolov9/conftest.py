@@ -249,4 +249,5 @@ def saved() -> Callable[[YOLOv9, Path], Path]:
 
 @pytest.fixture
 def images() -> Tensor:
-    return _images()
+    """(4, 3, 64, 96), in double precision"""
+    return _images().double()
