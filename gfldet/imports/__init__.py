@@ -7,4 +7,5 @@ foreign.py   what a reader gives, and how it says no
 unpickle.py  an archive of torch.save -> inert records
 save.py      what was read -> a checkpoint of ours
 yolov8/      the family YOLOv8
+torchvision_weights.py  ResNets of torchvision, and its detectors on them
 """

@@ -20,6 +20,7 @@ from gfldet.store import migrations, runs
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 2  # older ones are read by `migrations`
+PYRAMID = "graph.layers.0.fpn."  # of a `ResNetFPN`
 TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
 
 
@@ -46,11 +47,18 @@ class Checkpoint:
     @property
     def body_only(self) -> bool:
         """Whether there are weights for the layers below the head alone, since the head was one of another program."""
-        head = f"graph.layers.{len(self.description.rows) - 1}."
-        return not any(name.startswith(head) for name in self.weights)
+        return not self._has(self._head)
+
+    @property
+    def _head(self) -> str:
+        return f"graph.layers.{len(self.description.rows) - 1}."
+
+    def _has(self, part: str) -> bool:
+        return any(name.startswith(part) for name in self.weights)
 
     def model(self, file: str = "checkpoint") -> DetectionModel:
-        """A model with these weights; with those of a body alone its head is fresh.
+        """A model with these weights; with those of a body alone its head is fresh, with those of a ResNet alone its
+        pyramid too.
 
         Raises CheckpointError, which names `file`, when weights and description do not fit.
         """
@@ -58,8 +66,8 @@ class Checkpoint:
             model = DetectionModel(self.description, self.names)
             weights = dict(self.weights)
             if self.body_only:
-                head = f"graph.layers.{len(self.description.rows) - 1}."
-                weights |= {name: value for name, value in model.state_dict().items() if name.startswith(head)}
+                fresh = tuple(part for part in (self._head, PYRAMID) if not self._has(part))
+                weights |= {name: value for name, value in model.state_dict().items() if name.startswith(fresh)}
             model.load_state_dict(weights)
             return model
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
