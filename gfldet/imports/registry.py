@@ -32,7 +32,7 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family("YOLOv8", yolov8.READS, yolov8.recognises, yolov8.read, yolov8.ALLOWED),
     Family(
-        "torchvision", torchvision_weights.READS, torchvision_weights.recognises, torchvision_weights.read
+        "a model of torchvision", torchvision_weights.READS, torchvision_weights.recognises, torchvision_weights.read
     ),
 )  # fmt: skip
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.

@@ -17,8 +17,8 @@ from torch import Tensor
 from gfldet.config.assets import cfg_folder
 from gfldet.imports.files import ForeignFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal
+from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description, read_description
-from gfldet.nn.tasks import DetectionModel
 
 READS = "weights of torchvision's FCOS or RetinaNet (resnet50_fpn, v1) or of its ResNets (.pth)"
 LICENCE = "BSD-3-Clause if it is a file that torchvision's authors published; the file itself tells none"
@@ -68,16 +68,16 @@ def read(file: ForeignFile) -> ForeignModel:
     state = file.state
     kind = None if state is None else kind_of(state.shapes)
     if state is None or kind not in READ:
-        raise Refusal(f"it is a {kind}; of torchvision's models these can be taken: {', '.join(READ)} (not v2)")
+        raise Refusal(f"its tensors are those of {kind}; FCOS, RetinaNet (both v1) and plain ResNets can be taken")
     start, part, rest = ("", "body.", "fc.") if kind == "ResNet" else ("backbone.", "", "head.")
     places = {
         OURS + part + _present(name.removeprefix(start)): name for name in state.shapes if not name.startswith(rest)
     }
     resnet = resnet_of(places)
     description = gfl_on(resnet)
-    body = {
-        name: shape for name, shape in shapes_of(description).items() if name.startswith(OURS + part)
-    }  # without the pyramid, where the file is of a ResNet alone
+    with torch.device("meta"):  # shapes without memory: the file has not been believed yet
+        ours = ResNetFPN(*description.rows[0][3]).state_dict()
+    body = {OURS + name: tuple(value.shape) for name, value in ours.items() if name.startswith(part)}
     called = {name: places.get(name, start + name.removeprefix(OURS + part)) for name in body}
     _check_shapes(state, called, body, rest, f"{kind} on a {resnet}" if start else f"a {resnet}")
     # Frozen norms add 1e-5 to the variance as others do, but in the RetinaNet that torchvision publishes they add 0
@@ -118,13 +118,6 @@ def gfl_on(resnet: str) -> Description:
     return dataclasses.replace(gfl, name=f"gfl-{resnet.replace('resnet', 'r')}", rows=rows)
 
 
-def shapes_of(description: Description) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's tensors."""
-    with torch.device("meta"):  # shapes without memory: the file has not been believed yet
-        model = DetectionModel(description)
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-
 def _present(name: str) -> str:
     """A name of the pyramid as torchvision has had it since 0.13, when each convolution moved into a block."""
     return re.sub(r"^(fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", name)
@@ -142,7 +135,7 @@ def _check_shapes(
         if found != shape and not (found is None and name.endswith(COUNTER)):
             told = "missing" if found is None else list(found)
             raise Refusal(f"its {called[name]} is {told}; {list(shape)} is expected in {what}")
-    extra = [name for name in state.shapes if name not in called.values() and not name.startswith(rest)]
+    extra = [name for name in state.shapes.keys() - set(called.values()) if not name.startswith(rest)]
     if extra:
         raise Refusal(f"it has {len(extra)} tensors that {what} does not have, such as {min(extra):.80}")
 
