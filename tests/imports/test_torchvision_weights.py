@@ -229,7 +229,7 @@ def test_every_resnet_is_told_by_its_blocks(name: str, tmp_path: Path) -> None:
         shapes = {key: value.shape for key, value in getattr(models, name)().state_dict().items()}
     zero = {len(shape) > 0: torch.zeros((), dtype=torch.float32 if shape else torch.int64) for shape in shapes.values()}
     torch.save({key: zero[len(shape) > 0].expand(shape) for key, shape in shapes.items()}, tmp_path / "r.pth")
-    with pytest.raises(CheckpointError, match="a tensor of .* reaches outside of the 1 numbers"):
+    with pytest.raises(CheckpointError, match=r"a tensor of .* reaches outside of the 1 numbers"):
         read_foreign(tmp_path / "r.pth")  # after its shapes were found good
 
 
@@ -258,8 +258,8 @@ def test_other_detectors_of_torchvision(model: str, told: str, tmp_path: Path) -
     torch.save(names_of(model), tmp_path / "x.pth")
     with pytest.raises(
         CheckpointError,
-        match=rf"x\.pth: refused as a model of torchvision: its tensors are those of {told}; FCOS, RetinaNet \(both v1\)"
-        r" and plain ResNets can be taken; give ",
+        match=rf"x\.pth: refused as a model of torchvision: its tensors are those of {told}; FCOS, RetinaNet "
+        r"\(both v1\) and plain ResNets can be taken; give ",
     ):
         read_foreign(tmp_path / "x.pth")
 
@@ -394,7 +394,7 @@ def test_pretrained_of_another_model(
 ) -> None:
     torch.save(fcos.state_dict(), tmp_path / "f.pth")
     for model, told in {
-        "gfl-r50": "these are weights of a resnet18; gfl-r50 is on a resnet50; give weights of a resnet50, or model= on",
+        "gfl-r50": "these are weights of a resnet18; gfl-r50 is on a resnet50; give weights of a resnet50, or model=",
         "gfldet-n": "these are weights for gfl-r18, of which 0% fit gfldet-n; give them as model= to train the model",
     }.items():
         assert cli.main([*words, f"model={model}", f"pretrained={tmp_path / 'f.pth'}"]) == 2
