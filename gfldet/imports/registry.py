@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfldet.errors import CheckpointError, UserError
-from gfldet.imports import files, torchvision_weights, yolov8
+from gfldet.imports import files, resnets, yolov8, yolox
 from gfldet.imports.files import ForeignFile
 from gfldet.imports.foreign import ForeignModel, Refusal
 from gfldet.imports.unpickle import Allowed
@@ -31,9 +31,8 @@ class Family:
 
 FAMILIES: tuple[Family, ...] = (
     Family("YOLOv8", yolov8.READS, yolov8.recognises, yolov8.read, yolov8.ALLOWED),
-    Family(
-        "a model of torchvision", torchvision_weights.READS, torchvision_weights.recognises, torchvision_weights.read
-    ),
+    Family("YOLOX", yolox.READS, yolox.recognises, yolox.read),
+    Family("a model of torchvision", resnets.READS, resnets.recognises, resnets.read),
 )  # fmt: skip
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
 TRAINERS = Allowed(

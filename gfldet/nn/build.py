@@ -1,8 +1,9 @@
 """Model YAML -> layers.  Rows are [from, repeats, module, args]; modules come from the registries below, by name.
 
 A row's `from` is a layer number, -1 for the row above, or a list of them.  Names inside args that are keys of the YAML
-(`nc`, `reg_max`) stand for their values.  To add a block, a backbone (a block that returns a list of maps) or a head:
-write its class in a module and enter it in BLOCKS or HEADS, one line.
+(`nc`, `reg_max`) stand for their values.  A scale may give names of its own, for args and for modules.  To add a block,
+a backbone (a block that returns a list of maps) or a head: write its class in a module and enter it in BLOCKS or HEADS,
+one line.
 
 Beside its layers a YAML may say how it is best trained: settings by their names (PREFERENCES), which the user's own
 settings override.  They are read here and judged where settings are (`config`).
@@ -25,6 +26,7 @@ from gfldet.nn import blocks
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.blocks import Block, Row
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, Head, SharedHead
+from gfldet.nn.yolox_blocks import Focus, SeparableC3, SeparableConv
 
 BLOCKS: dict[str, type[Block]] = {
     "Conv": blocks.Conv,
@@ -37,6 +39,9 @@ BLOCKS: dict[str, type[Block]] = {
     "Upsample": blocks.Upsample,
     "nn.Upsample": blocks.Upsample,
     "ResNetFPN": ResNetFPN,
+    "Focus": Focus,
+    "SeparableConv": SeparableConv,
+    "SeparableC3": SeparableC3,
 }
 HEADS: dict[str, type[Head]] = {
     "GFLHead": GFLHead,
@@ -104,14 +109,19 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
     problems = _key_problems(data)
     chosen, problem = _chosen_scale(data, scale)
     problems += problem
-    rows = [row for part in ("backbone", "head") if isinstance(data.get(part), list) for row in data[part]]
+    rows = [
+        _named(row, chosen.names)
+        for part in ("backbone", "head")
+        if isinstance(data.get(part), list)
+        for row in data[part]
+    ]
     for number, row in enumerate(rows):
         problems += [
             f"row {number} {row!r}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)
         ]
     if problems:
         raise ConfigError("\n".join([f"model YAML {path}:", *(f"  {p}" for p in problems)]))
-    named = f"{path.stem}-{chosen.letter}" if chosen.letter else path.stem
+    named = f"{path.stem}-{chosen.name}" if chosen.name else path.stem
     values = {**data, "nc": data.get("nc", 80) if nc is None else nc, "reg_max": data.get("reg_max", 16)}
     resolved = tuple((row[0], row[1], row[2], [_value(a, values) for a in row[3]]) for row in rows)
     return Description(
@@ -130,10 +140,11 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    letter: str
+    name: str
     depth: float
     width: float
     max_channels: float
+    names: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _key_problems(data: Mapping[str, Any]) -> list[str]:
@@ -158,24 +169,38 @@ def _key_problems(data: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _chosen_scale(data: Mapping[str, Any], letter: str | None) -> tuple[_Scale, list[str]]:
+def _chosen_scale(data: Mapping[str, Any], scale: str | None) -> tuple[_Scale, list[str]]:
     """The scale asked for, else the YAML's `scale`, else its first, else depth_multiple and width_multiple."""
     scales = data.get("scales")
     if not scales:
         plain = _Scale(
             "", data.get("depth_multiple", 1.0), data.get("width_multiple", 1.0), data.get("max_channels", 1e9)
         )
-        return plain, [f"scale {letter!r} was asked for, but the file has no `scales`"] if letter else []
+        return plain, [f"scale {scale!r} was asked for, but the file has no `scales`"] if scale else []
     fallback = _Scale("", 1.0, 1.0, 1e9)
     if not isinstance(scales, dict):
-        return fallback, ["scales: expected letter: [depth, width, max_channels]"]
-    letter = letter or data.get("scale") or next(iter(scales))
-    if letter not in scales:
-        return fallback, [f"scale {letter!r} is not there; the file has {', '.join(map(str, scales))}"]
-    values = scales[letter]
-    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
-        return fallback, [f"scales.{letter}: {values!r}; expected three numbers [depth, width, max_channels]"]
-    return _Scale(str(letter), *values), []
+        return fallback, ["scales: expected name: [depth, width, max_channels]"]
+    scale = scale or data.get("scale") or next(iter(scales))
+    if scale not in scales:
+        return fallback, [f"scale {scale!r} is not there; the file has {', '.join(map(str, scales))}"]
+    values = scales[scale]
+    numbers, names = (values[:3], values[3:]) if isinstance(values, list) else ([], [])
+    if len(numbers) != 3 or not all(isinstance(v, (int, float)) for v in numbers) or len(names) > 1:
+        return fallback, [f"scales.{scale}: {values!r}; expected three numbers [depth, width, max_channels]"]
+    if names and not (isinstance(names[0], dict) and all(isinstance(v, (str, int, float)) for v in names[0].values())):
+        return fallback, [f"scales.{scale}: {names[0]!r}; expected names in the rows, each with a word or a number"]
+    return _Scale(str(scale), *values), []
+
+
+def _named(row: Any, names: Mapping[str, Any]) -> Any:
+    """A row with the names that a scale gives, as its module or in its args, replaced by their values."""
+    if not isinstance(row, list) or len(row) != 4:
+        return row
+
+    def value(word: Any) -> Any:
+        return names.get(word, word) if isinstance(word, str) else word
+
+    return [*row[:2], value(row[2]), [value(a) for a in row[3]] if isinstance(row[3], list) else row[3]]
 
 
 def _row_problems(row: Any, number: int, last: bool) -> list[str]:

@@ -25,7 +25,7 @@ from gfldet.config.assets import resolve_model_yaml
 from gfldet.errors import CheckpointError, ConfigError
 from gfldet.imports.registry import read_foreign
 from gfldet.imports.start import read_start
-from gfldet.imports.torchvision_weights import EPS
+from gfldet.imports.resnets import EPS
 from gfldet.model import Model
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import read_description
