@@ -22,16 +22,17 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from gfldet import cli
 from gfldet.config.assets import resolve_model_yaml
+from gfldet.config.load import resolve
 from gfldet.errors import CheckpointError, ConfigError
 from gfldet.imports.registry import read_foreign
-from gfldet.imports.start import read_start
 from gfldet.imports.resnets import EPS
+from gfldet.imports.start import read_start
 from gfldet.model import Model
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
-from gfldet.store import checkpoint as checkpoints
 from gfldet.store import transfer
+from gfldet.train.prepare import take_weights
 
 DETECTORS = {"FCOS": detection.FCOS, "RetinaNet": detection.RetinaNet}
 State = dict[str, Tensor]
@@ -358,46 +359,40 @@ head:
 """
 
 
-@pytest.fixture
-def words(dataset: Callable[..., Any], tmp_path: Path) -> list[str]:
-    """A training of a model on a resnet18."""
+def test_pretrained_imagenet(resnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file in torch's cache, which may be of torch's older form; its licence comes along."""
     (tmp_path / "net.yaml").write_text(NET)
-    short = ["imgsz=64", "batch=2", "epochs=1", "device=cpu", "threads=1", "workers=0", "plots=false", "cache=none"]
-    paths = [f"data={dataset().yaml}", f"model={tmp_path / 'net.yaml'}", f"project={tmp_path / 'runs'}"]
-    return ["train", *paths, "lr0=1e-9", *short]
-
-
-def test_pretrained_imagenet(
-    words: list[str],
-    resnet: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    model = DetectionModel(read_description(tmp_path / "net.yaml"))
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert cli.main([*words, "pretrained=imagenet"]) == 2
-    assert "pretrained=imagenet: no resnet18-*.pth in " in capsys.readouterr().err
+    settings = resolve("train", {"pretrained": "imagenet"})
+    told: list[str] = []
+    with pytest.raises(CheckpointError, match=r"^pretrained=imagenet: no resnet18-\*\.pth in "):
+        take_weights(model, settings, None, told.append)
     file = tmp_path / "hub" / "checkpoints" / "resnet18-5c106cde.pth"
     file.parent.mkdir(parents=True)
     torch.save(resnet.state_dict(), file, _use_new_zipfile_serialization=False)
-    assert cli.main([*words, "pretrained=imagenet"]) == 0
-    out = capsys.readouterr().out
-    assert f"weights: {file}, weights of torchvision's ResNet for gfl-r18, its body alone\n  120 tensors taken" in out
-    assert "\n  licence: These weights were brought in: their licence is BSD-3-Clause" in out
-    saved = checkpoints.load(tmp_path / "runs" / "train" / "weights" / "last.pt")
-    torch.testing.assert_close(saved.weights["graph.layers.0.body.conv1.weight"], resnet.conv1.weight)
-    assert "BSD-3-Clause" in saved.licence
+    taken = take_weights(model, settings, None, told.append)
+    assert "BSD-3-Clause" in taken.licence
+    assert taken.extent == "parts"
+    assert told[0].startswith(
+        f"weights: {file}, weights of torchvision's ResNet for gfl-r18, its body alone\n  120 tensors"
+    )
+    for name, value in model.state_dict().items():
+        own = name.removeprefix("graph.layers.0.body.")
+        assert torch.equal(value, fresh[name] if own == name else resnet.state_dict()[own])
 
 
 def test_pretrained_of_another_model(
-    words: list[str], fcos: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fcos: Any, dataset: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(fcos.state_dict(), tmp_path / "f.pth")
+    words = [f"data={dataset().yaml}", f"pretrained={tmp_path / 'f.pth'}", f"project={tmp_path / 'runs'}", "imgsz=64"]
     for model, told in {
         "gfl-r50": "these are weights of a resnet18; gfl-r50 is on a resnet50; give weights of a resnet50, or model=",
         "gfldet-n": "these are weights for gfl-r18, of which 0% fit gfldet-n; give them as model= to train the model",
     }.items():
-        assert cli.main([*words, f"model={model}", f"pretrained={tmp_path / 'f.pth'}"]) == 2
+        assert cli.main(["train", f"model={model}", "device=cpu", "batch=2", *words]) == 2
         said = capsys.readouterr().err
         assert f"{tmp_path / 'f.pth'}: {told}" in said
         assert said.count("\n") == 1
