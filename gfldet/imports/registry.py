@@ -80,7 +80,12 @@ def read_foreign(path: str | Path, also: tuple[str, ...] = ()) -> ForeignModel:
         raise
     except Refusal as error:
         where = "refused" if family is None else f"refused as {family.name}"
-        raise CheckpointError(f"{path}: {where}: {error}; {advice}") from error
+        raise CheckpointError(f"{path}: {where}: {_line(error)}; {advice}") from error
     except Exception as error:  # bytes of any kind may be in there
-        reason = f"not readable ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        reason = f"not readable ({type(error).__name__}: {_line(error)[:150]})"
         raise CheckpointError(f"{path}: {reason}; {advice}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says on one line, without what would steer a terminal: a file's names may be in it."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(str(error).split()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -170,7 +171,7 @@ def read_tensors(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: it holds more than tensors and plain data, and loading such a file could run code. "
-            f"Use a checkpoint that gfldet wrote. ({first_line(error)})"
+            f"Use a checkpoint that gfldet wrote. ({_asked_for(error)})"
         ) from error
     except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
         raise CheckpointError(
@@ -184,6 +185,14 @@ def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
     return checkpoint.model(str(path)), checkpoint
 
 
+def _asked_for(error: pickle.UnpicklingError) -> str:
+    """What torch did not take, without the ways round it that torch proposes."""
+    named = re.search(r"\bGLOBAL (\S+)", str(error))
+    return f"it asks for {named[1]:.100}" if named else first_line(error)
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error, cut to a length that fits a message; its class where it says nothing."""
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+    """The first line of an error, cut to a length that fits a message, without what would steer a terminal; its class
+    where it says nothing."""
+    line = str(error).strip().split("\n")[0][:200]
+    return "".join(c for c in line if c.isprintable()) or type(error).__name__

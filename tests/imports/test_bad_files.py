@@ -30,6 +30,7 @@ MARKS: dict[str, tuple[str, ...]] = {  # family -> names of tensors by which it 
 }
 ALL = [family.name for family in FAMILIES]
 NAMED = [family.name for family in FAMILIES if MARKS[family.name]]
+PAGE = b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"
 State = dict[str, Tensor]
 Told = Callable[[Path], str]
 
@@ -55,7 +56,7 @@ def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Told:
             assert got.err.endswith("\n")
             assert got.err[:-1].isprintable()
             assert len(got.err) < 2500
-            assert any(f"; {verb} " in got.err for verb in ("give", "copy it", "expected")), got.err
+            assert any(f"; {verb} " in got.err for verb in ("give", "copy", "gfldet export")), got.err
             said.append(got.err)
         assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
         return said[0]
@@ -162,7 +163,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "one byte": lambda data: b"P",
     "text": lambda data: b"These are my weights.\n" * 50,
-    "a page": lambda data: b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n",
+    "a page": lambda data: PAGE,
     "a half": lambda data: data[: len(data) // 2],
     "its last byte missing": lambda data: data[:-1],
     "its first byte missing": lambda data: data[1:],
@@ -181,6 +182,14 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+CUT = "refused: no archive as torch.save writes them, or one that was cut short; copy or download it again; give "
+REASONS = {
+    **dict.fromkeys(("empty", "text", "a half", "its last byte missing", "its end alone"), CUT),
+    "a page": "refused: it is a web page, as downloads give that went wrong; download the file itself; give ",
+    "an archive of pictures": "refused: 0 records data.pkl in it instead of one, so torch.save did not write it; give ",
+}
+
+
 @pytest.fixture
 def good(family: str, file: Path, tmp_path: Path) -> Path:
     """A file of the family that is as torch writes it."""
@@ -194,7 +203,8 @@ def good(family: str, file: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file(family: str, damage: str, good: Path, told: Told, tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(DAMAGES[damage](good.read_bytes()))
-    told(tmp_path / "bad.pt")
+    line = told(tmp_path / "bad.pt")
+    assert REASONS.get(damage, "refused: ") in line
 
 
 @pytest.mark.parametrize("family", NAMED)
@@ -238,7 +248,7 @@ def _graphs() -> dict[str, Callable[[Any, Any], bytes]]:
     return {
         "empty": lambda onnx, helper: b"",
         "text": lambda onnx, helper: b"These are my weights.\n",
-        "a page": lambda onnx, helper: b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n",
+        "a page": lambda onnx, helper: PAGE,
         "no graph": lambda onnx, helper: onnx.ModelProto().SerializeToString(),
         "no nodes": lambda onnx, helper: graph(helper),
         "no tensors": conv("images", "w"),
@@ -255,4 +265,8 @@ def _graphs() -> dict[str, Callable[[Any, Any], bytes]]:
 def test_graphs(what: str, told: Told, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     (tmp_path / "bad.onnx").write_bytes(_graphs()[what](onnx, onnx.helper))
-    assert "; give " in told(tmp_path / "bad.onnx")
+    line = told(tmp_path / "bad.onnx")
+    assert "; give " in line
+    assert ": refused" in line
+    if what in ("text", "cut short", "a checkpoint"):
+        assert "no ONNX graph, or one that was cut short; copy or download it again" in line
