@@ -9,4 +9,5 @@ save.py      what was read -> a checkpoint of ours
 yolov8/      the family YOLOv8
 yolox.py     the family YOLOX
 matching.py  which Conv of an ONNX graph is which of a model of ours
+resnets.py   ResNets of torchvision, and its detectors on them
 """
