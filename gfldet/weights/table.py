@@ -19,7 +19,7 @@ class PublicWeights:
     """One file, as its authors publish it.
 
     name        what a user calls it
-    family      whose it is, by the name in `imports/registry.py`
+    family      whose it is, as its reader in `imports` names it
     licence     the one that its authors publish it under
     fits        models of ours that take it; of a `body_only` file the layers below the head alone
     ap          published AP50-95 on COCO val2017, in per cent, at `pixels`
@@ -82,12 +82,14 @@ def _yolox(size: str, ap: float, parameters: float, pixels: int = 640) -> Public
     )
 
 
-def _torchvision(name: str, ap: float, parameters: float, mebibytes: float, sha256: str) -> PublicWeights:
+def _torchvision(
+    name: str, detector: str, ap: float, parameters: float, mebibytes: float, sha256: str
+) -> PublicWeights:
     return PublicWeights(
         name=name,
-        family="torchvision",
+        family=f"torchvision's {detector}",
         licence="BSD-3-Clause",
-        fits=("retinanet-r50", "atss-r50", "gfl-r50"),
+        fits=("gfl-r50", "atss-r50", "gflv2-r50", "retinanet-r50"),
         body_only=True,
         ap=ap,
         pixels=800,
@@ -112,8 +114,8 @@ WEIGHTS: Mapping[str, PublicWeights] = {
         _yolox("m", 46.9, 25.3),
         _yolox("l", 49.7, 54.2),
         _yolox("x", 51.1, 99.1),
-        _torchvision("retinanet_resnet50_fpn", 36.4, 34.0, 130.3, "eeacb38b"),
-        _torchvision("fcos_resnet50_fpn", 39.2, 32.3, 123.6, "99b0c9b7"),
+        _torchvision("retinanet_resnet50_fpn", "RetinaNet", 36.4, 34.0, 130.3, "eeacb38b"),
+        _torchvision("fcos_resnet50_fpn", "FCOS", 39.2, 32.3, 123.6, "99b0c9b7"),
     )
 }
 
