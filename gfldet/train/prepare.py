@@ -66,12 +66,13 @@ def prepare_training(
     torch.manual_seed(settings.seed)
     model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
     check_frame(settings.height_width, model.multiple, training=True)
+    half_side = median_half_side(train.split, settings.height_width)
+    model.head.init_biases(settings.prior, half_side)
+    taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
+    settings = fine_tuning(settings, taken.extent, half_side, tell)
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
-    model.head.init_biases(settings.prior, median_half_side(train.split, settings.height_width))
-    taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
-    settings = fine_tuning(settings, taken.extent, tell)
     numbers = plan(settings, train.split, len(train_set))
     warn_of_reach(model, train.split, settings.height_width)
     size, batch, weights = settings.height_width, settings.batch, folder / "weights"
