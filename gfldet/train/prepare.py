@@ -69,7 +69,7 @@ def prepare_training(
     half_side = median_half_side(train.split, settings.height_width)
     model.head.init_biases(settings.prior, half_side)
     taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
-    settings = fine_tuning(settings, taken.extent, half_side, tell)
+    settings = fine_tuning(settings, taken.extent, len(train.split.records), half_side, tell)
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
