@@ -142,7 +142,7 @@ def _check_shapes(
 
 def _weights(state: StateDict, called: Mapping[str, str], eps: float) -> dict[str, Tensor]:
     """Tensors by our names, of norms that add EPS to a variance where those of the file add `eps`."""
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, there in called.items():
         if name.endswith(COUNTER):
             weights[name] = state.tensor(there).long() if there in state.shapes else torch.zeros((), dtype=torch.int64)
@@ -150,13 +150,11 @@ def _weights(state: StateDict, called: Mapping[str, str], eps: float) -> dict[st
         weights[name] = state.tensor(there)
         if not weights[name].is_floating_point():
             raise Refusal(f"its {there} holds whole numbers ({weights[name].dtype}), which weights are not")
-    for name, there in called.items():
         if name.endswith(".running_var"):
             variance = weights[name].double()
             if bool((variance < 0).any()) or bool((variance + eps == 0).any()):
                 raise Refusal(f"its {there} has variances that are not above 0")
             # The weight takes up the difference, since a variance that is below EPS could not.
-            scale = ((variance + EPS) / (variance + eps)).sqrt()
             weight = name.removesuffix("running_var") + "weight"
-            weights[weight] = (weights[weight] * scale).float()
+            weights[weight] = (weights[weight] * ((variance + EPS) / (variance + eps)).sqrt()).float()
     return weights
