@@ -288,8 +288,11 @@ def _prior_bias(prior: float, quality: QualityPredictor | None) -> float:
 
 def _branch(c_in: int, width: int, c_out: int, groups: int = 1) -> nn.Sequential:
     """Two 3x3 convolutions and the 1x1 that predicts, the last two in `groups`."""
-    second, last = Conv(width, width, 3, groups=groups), nn.Conv2d(width, c_out, 1, groups=groups)
-    return nn.Sequential(Conv(c_in, width, 3), second, last)
+    return nn.Sequential(
+        Conv(c_in, width, 3),
+        Conv(width, width, 3, groups=groups),
+        nn.Conv2d(width, c_out, 1, groups=groups),
+    )
 
 
 def _grouped(width: int) -> nn.Sequential:
