@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfldet.errors import CheckpointError, UserError
-from gfldet.imports import files, yolov8, yolox
+from gfldet.imports import files, nanodet, yolov8, yolox
 from gfldet.imports.files import ForeignFile
 from gfldet.imports.foreign import ForeignModel, Refusal
 from gfldet.imports.unpickle import Allowed
@@ -32,6 +32,7 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family("YOLOv8", yolov8.READS, yolov8.recognises, yolov8.read, yolov8.ALLOWED),
     Family("YOLOX", yolox.READS, yolox.recognises, yolox.read),
+    Family("NanoDet", nanodet.READS, nanodet.recognises, nanodet.read),
 )  # fmt: skip
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
 TRAINERS = Allowed(
