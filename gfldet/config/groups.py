@@ -184,6 +184,11 @@ class TrainingGroup:
 class OptimiserGroup:
     """Optimiser and schedule"""
 
+    recipe: str = _setting(
+        "auto",
+        Choice("auto", "scratch"),
+        "whose defaults hold: auto takes those of fine-tuning where the run starts from weights",
+    )
     optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd"), "who turns gradients into steps")
     lr0: float | None = _setting(
         None,
@@ -205,6 +210,9 @@ class OptimiserGroup:
         "steps",
     )
     ema_decay: float = _setting(0.998, Real(0, 0.999999), "decay of the averaged weights; 0 does without the average")
+    ema_part: float = _setting(
+        9.0, Real(1), "what the steps so far are divided by for the horizon of the average, while ema_decay allows more"
+    )
     bn_momentum: float = _setting(0.1, Real(0, 1, above=True), "share of a new batch in the batch-norm statistics")
     grad_clip: float = _setting(10.0, Real(0), "largest norm of the gradient; 0 does not clip")
 

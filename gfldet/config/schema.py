@@ -29,9 +29,10 @@ from gfldet.config.groups import (
     ValidationGroup,
 )
 
-Origin = Literal["user", "restored", "model"]
+Origin = Literal["user", "restored", "model", "weights"]
 """Where the value of a setting comes from, the strongest first: given by the user now, by hand or in a file of one's
-own; restored from a run, its checkpoint or its args.yaml; preferred by the model YAML.  A default has none."""
+own; restored from a run, its checkpoint or its args.yaml; preferred by the model YAML; derived from the weights that a
+run starts from.  A default has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,9 @@ def nodes_of(
     for node in nodes.values():
         if len(node.input) < 3 or node.input[2] not in file.values:
             raise Refusal(f"its Conv {node.name:.80} has no bias in the file, so norms are not in it; export again")
+        bias = list(file.values[node.input[2]].dims)
+        if bias != list(file.values[node.input[1]].dims)[:1]:
+            raise Refusal(f"its Conv {node.name:.80} has a bias {bias}, which is not one a channel")
     return nodes
 
 
@@ -294,9 +297,10 @@ def _of_node(
         return expressions.of("Concat", (), *x)
     if node.op_type == "MaxPool" and plain and not told.get("ceil_mode"):
         side = told.get("kernel_shape", (0,))[0]
-        if (told.get("kernel_shape"), strides, pads) == ((side, side), (2, 2), (side // 2,) * 4):
+        window = (told.get("kernel_shape"), strides, pads, told.get("dilations", (1, 1)))
+        if window == ((side, side), (2, 2), (side // 2,) * 4, (1, 1)):
             return expressions.of("MaxPool", (side, 2, side // 2), x[0])
-        same = (told.get("kernel_shape"), strides, pads) == ((side, side), (1, 1), (side // 2,) * 4)
+        same = window == ((side, side), (1, 1), (side // 2,) * 4, (1, 1))
         return expressions.pool(side, x[0]) if same and side % 2 else None
     if node.op_type == "Resize":
         return _resize(expressions, told, _factor(file, node, here), x[0])

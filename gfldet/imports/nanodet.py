@@ -181,8 +181,7 @@ def _foreign(
 
 
 def model_of(first: tuple[int, ...], nc: int, reg_max: int) -> DetectionModel:
-    """The model of ours, on the meta device, whose first unit has a convolution of that shape, as each size has
-    another."""
+    """The model of ours whose first unit has a convolution of that shape, as each size has another."""
     if not 1 <= nc <= MAX_CLASSES or not 1 < reg_max <= MAX_REG_MAX:
         raise Refusal(f"its head is for {nc} classes and {reg_max} bins a side")
     yaml = cfg_folder() / "models" / "gfldet-nanodet.yaml"
@@ -192,7 +191,7 @@ def model_of(first: tuple[int, ...], nc: int, reg_max: int) -> DetectionModel:
         width = next(row[3][0] for row in description.rows if row[2] == ShuffleStage.__name__)
         expected[scale] = (width // 2, 24, 1, 1)
         if first == expected[scale]:
-            with torch.device("meta"):  # shapes without memory: the file has not been believed yet
+            with torch.random.fork_rng(devices=[]):  # not on "meta", for which torch takes seconds to import things
                 return DetectionModel(description)
     sizes = ", ".join(f"{list(shape)} in {scale}" for scale, shape in expected.items())
     raise Refusal(f"its {FIRST} is {list(first)}, which no known size of NanoDet has: {sizes}")

@@ -22,7 +22,7 @@ from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 
 READS = "weights of YOLOX (nano, tiny, s, m, l, x) as its authors publish them (.pth or .onnx)"
-LICENCE = "Apache-2.0 if it is a file that YOLOX's authors published; the file itself tells none"
+LICENCE = "Apache-2.0 (as its authors publish it; the file tells none)"
 MAX_CLASSES = 100_000
 STEM = "backbone.backbone.stem.conv.conv.weight"
 CLASSES = "head.cls_preds.0.weight"
@@ -95,8 +95,10 @@ def _from_state(state: StateDict) -> ForeignModel:
 
 def _from_graph(file: OnnxFile) -> ForeignModel:
     shapes = _conv_shapes(file)
-    (_, _, outputs), *_ = [_sides(value) for value in file.graph.output] or [(0, 0, 0)]
-    model = model_of(shapes[0], outputs - 5)
+    output = _sides(file.graph.output[0]) if file.graph.output else ()
+    if len(output) != 3:
+        raise Refusal(f"its output is {list(output)}; images, points and 5 + classes are expected")
+    model = model_of(shapes[0], output[2] - 5)
     weights = matching.body_weights(model, file, their_name)
     taken = sum(name.endswith("conv.weight") for name in weights)
     sides = _sides(next(value for value in file.graph.input if value.name not in file.values))
@@ -160,6 +162,6 @@ def _conv_shapes(file: OnnxFile) -> list[tuple[int, ...]]:
     return [() if weight is None else tuple(weight.dims) for weight in weights]
 
 
-def _sides(value: Any) -> tuple[int, int, int, int] | tuple[int, ...]:
+def _sides(value: Any) -> tuple[int, ...]:
     """The sides of an input or output of a graph; 0 for those that it leaves open."""
     return tuple(side.dim_value for side in value.type.tensor_type.shape.dim)

@@ -13,12 +13,13 @@ from gfldet.nn.tasks import DetectionModel
 class WeightAverage:
     """Exponential moving average of a model's parameters and batch-norm statistics, in a copy of the model.
 
-    The decay after t updates is min(decay, (1 + t) / (10 + t)): short at first, so that the random start is forgotten,
-    then `decay`, whose horizon 1 / (1 - decay) should be a part of the run, not thousands of steps.
+    The decay after t updates is min(decay, (1 + t) / (1 + part + t)), a horizon of about t / part: short at first, so
+    that the random start is forgotten, then `decay`, whose horizon 1 / (1 - decay) should be a part of the run, not
+    thousands of steps.
     """
 
-    def __init__(self, model: DetectionModel, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: DetectionModel, decay: float, part: float = 9.0) -> None:
+        self.decay, self.part = decay, part
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -26,7 +27,7 @@ class WeightAverage:
     def update(self, model: nn.Module) -> None:
         """Move the average towards `model`'s weights of now."""
         self.updates += 1
-        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        share = 1 - min(self.decay, (1 + self.updates) / (1 + self.part + self.updates))
         mine, theirs = self.model.state_dict(), model.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
         torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,11 +25,13 @@ from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
 from gfldet.store import runs, transfer
+from gfldet.store.transfer import Extent
 from gfldet.train.checks import described_head, warn_of_reach
 from gfldet.train.events import Observer, Observers
+from gfldet.train.fine_tune import fine_tuning
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
 from gfldet.train.resume import keep_warmup
-from gfldet.train.schedule import Plan, plan
+from gfldet.train.schedule import Plan, median_half_side, plan
 from gfldet.train.trainer import Trainer
 
 
@@ -67,15 +70,16 @@ def prepare_training(
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
+    model.head.init_biases(settings.prior, median_half_side(train.split, settings.height_width))
+    taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
+    settings = fine_tuning(settings, taken.extent, tell)
     numbers = plan(settings, train.split, len(train_set))
-    model.head.init_biases(settings.prior, numbers.half_side)
-    licence = last.licence if last else ""
-    if not resume:
-        licence = take_weights(model, settings, source, tell)
     warn_of_reach(model, train.split, settings.height_width)
     size, batch, weights = settings.height_width, settings.batch, folder / "weights"
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
-    trainer = Trainer(settings, numbers, model, train_set, val_batches, device, weights, watching, licence=licence)
+    trainer = Trainer(
+        settings, numbers, model, train_set, val_batches, device, weights, watching, licence=taken.licence
+    )
     if last:
         trainer.restore(last)
         tell(f"training continues from {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
@@ -124,9 +128,17 @@ def make_train_set(settings: TrainSettings, loaded: LoadedSplit) -> TrainSet:
     )
 
 
-def take_weights(model: DetectionModel, settings: TrainSettings, source: Start | None, tell: Tell) -> str:
-    """Start from `source`, the weights of the model that was given, or from those of `pretrained`.  Returns the
-    licence that came with them, if any."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a run starts from: the licence of the weights, if they have one of their own, and how much of the model they
+    are (None for a start from nothing, and for a run that goes on)."""
+
+    licence: str = ""
+    extent: Extent | None = None
+
+
+def take_weights(model: DetectionModel, settings: TrainSettings, source: Start | None, tell: Tell) -> Taken:
+    """Start from `source`, the weights of the model that was given, or from those of `pretrained`."""
     if settings.pretrained is not None:
         body = model.graph.layers[0]
         if settings.pretrained == transfer.IMAGENET or (
@@ -139,12 +151,13 @@ def take_weights(model: DetectionModel, settings: TrainSettings, source: Start |
                 )
             file = transfer.load_backbone(body, settings.pretrained)
             tell(f"weights: {body.name} from {file}, the rest at its start")
-            return ""
+            return Taken()
         source = read_start(settings.pretrained)
     if source is None:
-        return ""
-    tell(source.told(str(transfer.transfer(model, source.checkpoint, source.file))))
-    return source.checkpoint.licence
+        return Taken()
+    done = transfer.transfer(model, source.checkpoint, source.file)
+    tell(source.told(str(done)))
+    return Taken(source.checkpoint.licence, done.extent)
 
 
 def own_observers(settings: TrainSettings) -> list[Observer]:

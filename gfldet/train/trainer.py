@@ -77,7 +77,7 @@ class Trainer:
                 module.momentum = s.bn_momentum
         self.precision = mixed_precision(s.amp, self.device)
         self.optimizer = make_optimizer(self.model, s, self.plan, self.precision)
-        self.average = WeightAverage(self.model, s.ema_decay)
+        self.average = WeightAverage(self.model, s.ema_decay, s.ema_part)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.guard = BufferGuard(self.model)
         self.workers = loader_threads(s.workers, self.device.type == "cpu")

@@ -19,9 +19,7 @@ from gfldet.train.checks import described_head
 from gfldet.train.resume import resumed_settings
 
 # The smallest scale, which is the first, of those that have scales.
-SHIPPED = [
-    "-".join((path.stem, *scales_of(path)[:1])) for path in sorted((cfg_folder() / "models").glob("*.yaml"))
-]
+SHIPPED = ["-".join((path.stem, *scales_of(path)[:1])) for path in sorted((cfg_folder() / "models").glob("*.yaml"))]
 # Those on ResNet-50 take too long to be trained; the others take seconds each, but for a tiny one with all they prefer.
 TINY_RETINANET = "tiny-retinanet"
 TRAINED = [

@@ -109,6 +109,15 @@ def _computed_twice(proto: Any) -> None:
         proto.graph.node.insert(number + 3, node)
 
 
+def _long_bias(proto: Any) -> None:
+    name = next(_nodes(proto, "Conv")).input[2]
+    next(tensor for tensor in proto.graph.initializer if tensor.name == name).dims[:] = [4, 4]
+
+
+def _flat_output(proto: Any) -> None:
+    del proto.graph.output[0].type.tensor_type.shape.dim[2:]
+
+
 ONNX_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "stride": (_attribute("Conv", "strides", [2, 2]), r"no Conv \[16, 12, 3, 3\] of stride 1 that computes what "),
     "phases in another order": (
@@ -121,6 +130,8 @@ ONNX_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "no shortcut": (_no_shortcut, r"no Conv \[32, 32, 1, 1\] .* what backbone\.backbone\.dark2\.1\.conv3\.conv does"),
     "no bias": (_no_bias, "has no bias in the file"),
+    "a bias of another length": (_long_bias, r"has a bias \[4, 4\], which is not one a channel"),
+    "another output": (_flat_output, r"its output is \[1, 126\]; images, points and 5 \+ classes are expected"),
     "two of what is one": (_computed_twice, "stands where one other Conv is used as well"),
 }
 
