@@ -260,7 +260,9 @@ def _sides_after(node: Any, sides: Sides, file: OnnxFile) -> Sides:
         return tuple(round(side * factor) for side in sides) if factor else ()
     if node.op_type not in ("Conv", "MaxPool"):
         return sides
-    kernel = tuple(file.values[node.input[1]].dims)[2:] if node.op_type == "Conv" and node.input[1] in file.values else ()
+    kernel = (
+        tuple(file.values[node.input[1]].dims)[2:] if node.op_type == "Conv" and node.input[1] in file.values else ()
+    )
     kernel = told.get("kernel_shape", kernel)
     pads, strides = told.get("pads", (0, 0, 0, 0)), told.get("strides", (1, 1))
     if not len(sides) == len(kernel) == len(strides) == 2 or len(pads) != 4 or 0 in strides:

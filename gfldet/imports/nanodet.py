@@ -8,9 +8,7 @@ files have the norms in the convolutions, and the probabilities of classes besid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +101,9 @@ def _from_state(state: StateDict) -> ForeignModel:
         check_bins(state.tensor(before + PROJECT))
     weights = {name: state.tensor(before + their_name(name)) for name in _body(model)}
     for level in range(len(widths)):
-        weights |= _dealt(model, level, *(state.tensor(f"{before}head.gfl_cls.{level}.{k}") for k in ("weight", "bias")))
+        weights |= _dealt(
+            model, level, *(state.tensor(f"{before}head.gfl_cls.{level}.{k}") for k in ("weight", "bias"))
+        )
     unused = sum(name.startswith("head.gfl_reg.") for name in shapes)
     left = [f"a second convolution for boxes ({unused} tensors), which its head never uses"] if unused else []
     others = len(state.shapes) - len(shapes)
@@ -152,7 +152,7 @@ def _rows(file: OnnxFile) -> tuple[int, int]:
 
 
 def _refuse_plus(plus: bool) -> None:
-    """NanoDet-Plus measures boxes from the upper left corners of cells, half a cell away from where ours are measured."""
+    """NanoDet-Plus measures boxes from the upper left corners of cells; our heads do from their middles."""
     if plus:
         raise Refusal(
             "it is a NanoDet-Plus, whose boxes are measured from the corners of cells, which no head of ours does; "
@@ -175,9 +175,7 @@ def _foreign(
     weights[first] = weights[first].flip(1)  # BGR to RGB
     weights[f"graph.layers.{len(model.graph.layers) - 1}.bins"] = torch.arange(model.reg_max, dtype=torch.float32)
     own = {name: weights[name].contiguous() for name in model.state_dict()}
-    return ForeignModel(
-        model.description, names_of(model.nc), own, imgsz, model.strides, LICENCE, "NanoDet", left=left
-    )
+    return ForeignModel(model.description, names_of(model.nc), own, imgsz, model.strides, LICENCE, "NanoDet", left=left)
 
 
 def model_of(first: tuple[int, ...], nc: int, reg_max: int) -> DetectionModel:

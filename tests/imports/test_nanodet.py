@@ -82,9 +82,7 @@ class NanoDet(nn.Module):
         self.nc = nc
         stages, before = {}, 24
         for name, width, units in zip(("stage2", "stage3", "stage4"), WIDTHS, (4, 8, 4), strict=True):
-            stages[name] = nn.Sequential(
-                Unit(before, width, 2), *(Unit(width, width, 1) for _ in range(units - 1))
-            )
+            stages[name] = nn.Sequential(Unit(before, width, 2), *(Unit(width, width, 1) for _ in range(units - 1)))
             before = width
         self.backbone = Part(conv1=nn.Sequential(*conv(3, 24, 3, 2), leaky()), **stages)
         self.fpn = Part(lateral_convs=nn.ModuleList(Part(conv=nn.Conv2d(c, NECK, 1)) for c in WIDTHS))
