@@ -33,7 +33,7 @@ class Expression:
     number: int
     operation: str
     settings: tuple[Any, ...] = ()
-    inputs: tuple[Expression, ...] = ()
+    inputs: tuple[Expression, ...] = field(default=(), repr=False)  # shared by many, so that their texts would not end
     origin: Any = field(default=None, repr=False)
 
 

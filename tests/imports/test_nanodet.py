@@ -48,9 +48,9 @@ class Unit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, dim=1) if self.stride == 1 else (self.branch1(x), x)
+        a, b = x.split(int(x.shape[1]) // 2, dim=1) if self.stride == 1 else (self.branch1(x), x)
         x = torch.cat((a, self.branch2(b)), dim=1)
-        n, c, h, w = x.shape
+        n, c, h, w = map(int, x.shape)  # as numbers, which is how they stand in the published graph
         return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
 
