@@ -162,7 +162,8 @@ def _refuse_plus(plus: bool) -> None:
 
 def _dealt(model: DetectionModel, level: int, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """The one convolution of a level (C + 4R rows, classes first) as the two of ours."""
-    head, weights = f"graph.layers.{len(model.graph.layers) - 1}", {}
+    head = f"graph.layers.{len(model.graph.layers) - 1}"
+    weights: dict[str, Tensor] = {}
     for part, rows in (("cls_out", slice(None, model.nc)), ("box_out", slice(model.nc, None))):
         weights |= {f"{head}.{part}.{level}.weight": weight[rows], f"{head}.{part}.{level}.bias": bias[rows]}
     return weights

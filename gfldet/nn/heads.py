@@ -150,9 +150,9 @@ class PlainHead(Head):
     @torch.no_grad()
     def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
         for box, cls, stride in zip(self.box_out, self.cls_out, self.strides, strict=True):
-            cls.bias.fill_(_prior_bias(prior, self.quality))  # type: ignore[operator, union-attr]
+            cls.bias.fill_(_prior_bias(prior, self.quality))  # type: ignore[operator]
             if half_side is not None:
-                box.bias.copy_(self.bins_around(half_side, stride))  # type: ignore[operator, union-attr]
+                box.bias.copy_(self.bins_around(half_side, stride))  # type: ignore[operator]
 
 
 class SharedHead(Head):

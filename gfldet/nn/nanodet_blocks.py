@@ -49,7 +49,7 @@ class LeakyConv(Conv):
         super().__init__(c_in, c_out, kernel, stride, groups=groups, act=False)
         self.bn.eps = EPS
         if act:
-            self.act = nn.LeakyReLU(SLOPE)
+            self.act = nn.LeakyReLU(SLOPE)  # type: ignore[assignment]
 
 
 class SeparableLeaky(ChainedBlock):
@@ -92,7 +92,7 @@ class ShuffleUnit(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
-        self.half = half = c_out // 2
+        self.width = half = c_out // 2
         self.side = nn.Sequential(_spatial(c_in, stride), LeakyConv(c_in, half)) if stride > 1 else None
         main = c_in if stride > 1 else half
         self.main = nn.Sequential(LeakyConv(main, half), _spatial(half, stride), LeakyConv(half, half))
@@ -100,7 +100,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.side is None:
-            through, x = x.split(self.half, dim=1)
+            through, x = x.split(self.width, dim=1)
         else:
             through = self.side(x)
         out: Tensor = self.shuffle(torch.cat((through, self.main(x)), dim=1))

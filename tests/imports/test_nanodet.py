@@ -92,7 +92,7 @@ class NanoDet(nn.Module):
             gfl_reg=nn.ModuleList(nn.Conv2d(NECK, 4 * R, 1) for _ in WIDTHS),
             distribution_project=Part(),
         )
-        self.head.distribution_project.register_buffer("project", torch.linspace(0, R - 1, R))  # type: ignore[union-attr, operator]
+        self.head.distribution_project.register_buffer("project", torch.linspace(0, R - 1, R))  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         body: Any = self.backbone
@@ -184,7 +184,7 @@ def graph(theirs: NanoDet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "nanodet.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter that needs no further package is the older one
-        torch.onnx.export(copy.deepcopy(theirs), torch.rand(1, 3, 64, 96), path, dynamo=False, opset_version=11)
+        torch.onnx.export(copy.deepcopy(theirs), (torch.rand(1, 3, 64, 96),), path, dynamo=False, opset_version=11)
     return path
 
 

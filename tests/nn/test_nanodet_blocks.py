@@ -100,8 +100,8 @@ def test_fused_outputs_are_the_same() -> None:
     model = model_of("m05x", 3).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.5, 0.5)  # type: ignore[operator, union-attr]
-            module.running_var.uniform_(0.5, 2.0)  # type: ignore[operator, union-attr]
+            module.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         before = model(x)[0]
