@@ -65,13 +65,13 @@ def text(value: Any) -> str | None:
     return " ".join(value.split())[:200] or None if isinstance(value, str) else None
 
 
-def identity_norm(bias: Tensor) -> dict[str, Tensor]:
+def identity_norm(bias: Tensor, eps: float = BN_EPS) -> dict[str, Tensor]:
     """The state of a batch norm (C,) that only adds `bias`: for convolutions with the norm folded into them."""
     return {
         "weight": torch.ones_like(bias),
         "bias": bias,
         "running_mean": torch.zeros_like(bias),
-        "running_var": torch.full_like(bias, 1 - BN_EPS),
+        "running_var": torch.full_like(bias, 1 - eps),
         "num_batches_tracked": torch.zeros((), dtype=torch.int64),
     }
 

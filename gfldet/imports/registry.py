@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfldet.errors import CheckpointError, UserError
-from gfldet.imports import files, resnets, yolov8, yolov9, yolox
+from gfldet.imports import files, nanodet, resnets, yolov8, yolov9, yolox
 from gfldet.imports.files import ForeignFile
 from gfldet.imports.foreign import ForeignModel, Refusal
 from gfldet.imports.unpickle import Allowed
@@ -34,6 +34,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("YOLOv9", yolov9.READS, yolov9.recognises, yolov9.read),
     Family("YOLOX", yolox.READS, yolox.recognises, yolox.read),
     Family("torchvision", resnets.READS, resnets.recognises, resnets.read),
+    Family("NanoDet", nanodet.READS, nanodet.recognises, nanodet.read),
 )  # fmt: skip
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
 TRAINERS = Allowed(

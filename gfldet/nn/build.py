@@ -26,7 +26,8 @@ from gfldet.errors import ConfigError
 from gfldet.nn import blocks
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.blocks import Block, Row
-from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, SharedHead
+from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
+from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, Normalise, SeparableLeaky, ShuffleStage
 from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
 from gfldet.nn.yolox_blocks import Focus, SeparableC3, SeparableConv
 
@@ -49,12 +50,21 @@ BLOCKS: dict[str, type[Block]] = {
     "AConv": AConv,
     "ADown": ADown,
     "SPPELAN": SPPELAN,
+    "Normalise": Normalise,
+    "LeakyConv": LeakyConv,
+    "SeparableLeaky": SeparableLeaky,
+    "ShuffleStage": ShuffleStage,
+    "Lateral": Lateral,
+    "Add": Add,
+    "MaxPool": MaxPool,
+    "Halve": Halve,
 }
 HEADS: dict[str, type[Head]] = {
     "GFLHead": GFLHead,
     "Detect": GFLHead,  # the name in YAMLs that users of this family already have
     "GroupedHead": GroupedHead,
     "SharedHead": SharedHead,
+    "PlainHead": PlainHead,
 }
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
 PREFERENCES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")

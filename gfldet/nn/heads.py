@@ -2,6 +2,7 @@
 
 GFLHead      a branch a level, as YOLOv8 has it
 GroupedHead  the same, in which each side of a box has a branch of its own, as in YOLOv9
+PlainHead    nothing but the 1x1 convolutions that predict, as NanoDet has it behind the rows of its levels
 SharedHead   one pair of four-convolution subnets for all levels, as RetinaNet, FCOS, ATSS and GFL have it
 EndToEnd     two heads of one kind on the same features, of which inference runs the one that needs no NMS
 """
@@ -144,6 +145,34 @@ class GroupedHead(GFLHead):
     @staticmethod
     def widths(nc: int, reg_max: int, channels: int) -> tuple[int, int]:
         return max(-(-channels // 16) * 4, 4 * reg_max), max(channels, min(2 * nc, 128))
+
+
+class PlainHead(Head):
+    """1x1 convolutions alone: bins and class logits of a level are made from one and the same features.
+
+    NanoDet's head without the convolutions that go before, which are rows of the YAML.
+    """
+
+    def __init__(self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False) -> None:
+        super().__init__(nc, reg_max, channels, dgqp)
+        self.box_out = nn.ModuleList(nn.Conv2d(c, 4 * reg_max, 1) for c in channels)
+        self.cls_out = nn.ModuleList(nn.Conv2d(c, nc, 1) for c in channels)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        return [self.join(box(x), cls(x)) for x, box, cls in zip(features, self.box_out, self.cls_out, strict=True)]
+
+    def class_rows(self) -> tuple[str, ...]:
+        return tuple(f"cls_out.{i}.{kind}" for i in range(len(self.cls_out)) for kind in ("weight", "bias"))
+
+    def predicting(self) -> list[Tensor]:
+        return [conv.weight for part in (self.box_out, self.cls_out) for conv in part]  # type: ignore[misc]
+
+    @torch.no_grad()
+    def init_biases(self, prior: float = 0.01, half_side: float | None = None) -> None:
+        for box, cls, stride in zip(self.box_out, self.cls_out, self.strides, strict=True):
+            cls.bias.fill_(_prior_bias(prior, self.quality))  # type: ignore[operator]
+            if half_side is not None:
+                box.bias.copy_(self.bins_around(half_side, stride))  # type: ignore[operator]
 
 
 class SharedHead(Head):
