@@ -15,7 +15,7 @@ from difflib import get_close_matches
 import gfldet
 from gfldet.config.groups import GeneralGroup
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, Settings, TrainSettings, settings_of
+from gfldet.config.schema import COMMANDS, VERBS, Settings, TrainSettings, WeightsSettings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 
@@ -26,7 +26,8 @@ Settings are written key=value (or --key value), in any order; cfg=my.yaml takes
   gfldet train model=gfldet-n data=my-data.yaml epochs=60 imgsz=640
   gfldet val model=runs/train/weights/best.pt data=my-data.yaml
   gfldet predict model=runs/train/weights/best.pt source=my-images/
-  gfldet export model=runs/train/weights/best.pt dynamic=true"""
+  gfldet export model=runs/train/weights/best.pt dynamic=true
+  gfldet weights get v9-t"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +80,8 @@ def _help(command: str) -> str:
         )
     if command not in COMMANDS:
         raise ConfigError(_no_such_command(command))
-    head = f"usage: gfldet {command} key=value ...\n\n{COMMANDS[command].__doc__}."
+    verb = f"[{VERBS[command]} NAME] " if command in VERBS else ""
+    head = f"usage: gfldet {command} {verb}key=value ...\n\n{COMMANDS[command].__doc__}."
     return f"{head}  Each line: name, default, meaning, [what it takes].\n{help_table(command)}"
 
 
@@ -95,7 +97,8 @@ def _settings(command: str, tokens: list[str]) -> tuple[Settings, str | None]:
 
 
 def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[str]]:
-    """`key=value`, `--key=value` and `--key value` as a mapping, and the problems of all other tokens."""
+    """`key=value`, `--key=value`, `--key value` and a verb's `key value` as a mapping, and the problems of all other
+    tokens."""
     flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, Flag)}
     overrides: dict[str, str] = {}
     problems: list[str] = []
@@ -106,14 +109,15 @@ def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[st
         name, equals, value = token.removeprefix("--").partition("=")
         if option:
             name = name.replace("-", "_")
-        if option and not equals:
+        verb = not equals and token == VERBS.get(command)
+        if verb or (option and not equals):
             follows = bool(queue) and not queue[0].startswith("--") and "=" not in queue[0]
             if follows:
                 value = queue.pop(0)
             elif name in flags:
                 value = "true"  # --exist-ok alone
             else:
-                problems.append(f"{token}: a value is missing; write {name}=VALUE")
+                problems.append(f"{token}: a value is missing; write {f'{name} NAME' if verb else f'{name}=VALUE'}")
                 continue
         elif not equals or not name:
             problems.append(f"{token}: settings are written key=value, without blanks{_meant(token, command)}")
@@ -130,6 +134,8 @@ def _meant(token: str, command: str) -> str:
     close = get_close_matches(token.lower(), names, n=1)
     if close:
         return f"; did you mean {close[0]}=VALUE?"
+    if command in VERBS:
+        return f"; did you mean {VERBS[command]} {token}?"
     guess = "source" if command == "predict" else "data" if token.endswith((".yaml", ".yml")) else ""
     if token.endswith((".pt", ".onnx", ".xml")):
         guess = "weights" if command == "import" else "model"
@@ -148,6 +154,9 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
     `file` is the value of cfg=.  If a run wrote that file, `Model` reads it again, so it knows that the user did not
     give these values now.
     """
+    if isinstance(settings, WeightsSettings):
+        _weights(settings)
+        return
     from gfldet.model import Model, import_weights
 
     tell = _teller()
@@ -174,6 +183,20 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
             getattr(model, command)(**given)
     if model.save_dir is not None:
         print(f"Results are in {model.save_dir}")
+
+
+def _weights(settings: WeightsSettings) -> None:
+    """List the public weights, or get those that the user names; neither needs a `Model`."""
+    from gfldet.weights import folder, table
+
+    if settings.get:
+        from gfldet.imports.fetch import fetch
+
+        path = fetch(settings.get, again=settings.exist_ok, verbose=settings.verbose)
+        if not settings.verbose:
+            print(path)
+    else:
+        print((table.as_json if settings.json else table.shown)(folder.folder()))
 
 
 def _names_no_model(settings: GeneralGroup) -> bool:

@@ -6,6 +6,7 @@
     |   +-- DataError        a data YAML, a label file, an image, or a source to predict on
     |   +-- CheckpointError  a file that is not a gfldet checkpoint, or does not fit the request
     |   +-- OutputError      a run folder or file that cannot be written
+    |   +-- DownloadError    public weights that the user asked for and that did not arrive
     +-- WorkError            the input was fine but the work failed: the CLI exits with 1
 
     Notice                   not an error: a Python warning about settings that were changed or have no effect
@@ -41,6 +42,10 @@ class CheckpointError(UserError):
 
 class OutputError(UserError):
     """A folder or file cannot be written, or exists and would be overwritten."""
+
+
+class DownloadError(UserError):
+    """Public weights did not arrive: no network, no such file there, a connection that ended early."""
 
 
 class WorkError(GfldetError):

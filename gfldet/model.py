@@ -30,6 +30,7 @@ from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.report.validation import write_validation
 from gfldet.results import Results
 from gfldet.store import runs
+from gfldet.weights.table import WEIGHTS
 
 if TYPE_CHECKING:
     from gfldet.imports.start import Start
@@ -54,7 +55,8 @@ class Model:
 
     def __init__(self, model: str | Path = "gfldet-n.yaml") -> None:
         """`model`: a name in cfg/models (with its scale), the path of a model YAML, of a .pt that gfldet wrote, of an
-        .onnx or .xml that it exported, or of weights of another program (see `gfldet import --help`).
+        .onnx or .xml that it exported, or of weights of another program, or the name of public weights that were
+        downloaded (see `gfldet weights`).
 
         Raises ConfigError or CheckpointError, saying what is wrong with it.
         """
@@ -67,7 +69,7 @@ class Model:
             self._exported = exported.load(self.source)
             return
         _need_torch(self.source)
-        if self.source.endswith((".pt", ".pth", ".ckpt", ".onnx")):
+        if self.source.endswith((".pt", ".pth", ".ckpt", ".onnx")) or self.source in WEIGHTS:
             self._take(self.source)
         else:
             self._model = _fresh(self.source)

@@ -230,3 +230,49 @@ def test_export_and_import_tell_what_they_wrote(capsys: pytest.CaptureFixture[st
 def test_a_bare_file_is_guessed(words: list[str], guess: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert f"did you mean {guess}?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fake_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("gfldet.imports.fetch")
+    module.fetch = lambda name, **given: calls.append((name, given)) or Path("toy.pt")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gfldet.imports.fetch", module)
+
+
+@pytest.mark.usefixtures("fake_fetch")
+@pytest.mark.parametrize("words", ["get v9-t", "get=v9-t", "--get v9-t", "--get=v9-t"])
+def test_ways_to_get_weights(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", *words.split()]) == 0
+    assert main(["weights", "verbose=false", *words.split(), "exist_ok=true"]) == 0
+    assert calls == [("v9-t", {"again": False, "verbose": True}), ("v9-t", {"again": True, "verbose": False})]
+    assert capsys.readouterr().out == "toy.pt\n"  # the path alone, for scripts
+
+
+def test_weights_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights"]) == 0
+    assert "gfldet weights get NAME" in capsys.readouterr().out
+    assert main(["weights", "--json"]) == 0
+    assert capsys.readouterr().out.startswith('[\n  {\n    "name": "v9-t"')
+
+
+@pytest.mark.usefixtures("fake_fetch")
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("get", "get: a value is missing; write get NAME"),
+        ("get json=true", "get: a value is missing; write get NAME"),
+        ("get v9-t v9-s", f"v9-s: {UNWRITTEN}; did you mean get v9-s?"),
+        ("get v9-t get v9-s", "get: given twice (v9-t and v9-s)"),
+        ("v9-t", f"v9-t: {UNWRITTEN}; did you mean get v9-t?"),
+        ("format=json", "format: a setting of export, not of weights"),
+    ],
+)
+def test_bad_words_of_weights(words: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", *words.split()]) == 2
+    assert capsys.readouterr().err.splitlines()[1:-1] == [f"  {problem}"]
+    assert not calls
+
+
+def test_the_usage_of_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: gfldet weights [get NAME] key=value ...\n")

@@ -55,7 +55,9 @@ class GeneralGroup:
 
     model: str = _setting(
         "gfldet-n.yaml",
-        Text("the name of a model, or the path of a .yaml, .pt, .onnx or .xml file"),
+        Text(
+            "the name of a model, the path of a .yaml, .onnx or .xml file or of weights, or a name of `gfldet weights`"
+        ),
         "model, checkpoint or exported file to use",
     )
     imgsz: int | tuple[int, int] = _setting(
@@ -156,7 +158,7 @@ class TrainingGroup:
     )
     pretrained: str | None = _setting(
         None,
-        OrNone(Text("the path of a file of weights, or imagenet")),
+        OrNone(Text("the path of a file of weights, a name that `gfldet weights` lists, or imagenet")),
         "weights to start from, of gfldet or of another program, as far as they fit; without model= the model is "
         "theirs; imagenet is torchvision's file in torch's cache",
     )
@@ -342,6 +344,18 @@ class ImportGroup:
     """Imported weights"""
 
     weights: str = _setting(None, Text("the path of a file"), "weights of another program to bring in", required=True)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class PublicWeightsGroup:
+    """Public weights"""
+
+    get: str = _setting(
+        "",
+        Text("a name of the list, as in gfldet weights get v9-t", empty=True),
+        "weights to download into GFLDET_HOME, else your cache folder; if empty all are listed",
+    )
+    json: bool = _setting(False, Flag(), "print the list as JSON")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

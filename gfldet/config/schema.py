@@ -22,6 +22,7 @@ from gfldet.config.groups import (
     OptimiserGroup,
     OutputGroup,
     PredictionGroup,
+    PublicWeightsGroup,
     RunFolderGroup,
     Setting,
     TargetGroup,
@@ -86,13 +87,21 @@ class ImportSettings(ImportGroup, TargetGroup, Settings):
     """Bring in weights of another program as a checkpoint"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightsSettings(PublicWeightsGroup, Settings):
+    """List public weights to start from, or download one of them"""
+
+
 COMMANDS: dict[str, type[Settings]] = {
     "train": TrainSettings,
     "val": ValSettings,
     "predict": PredictSettings,
     "export": ExportSettings,
     "import": ImportSettings,
+    "weights": WeightsSettings,
 }
+VERBS = {"weights": "get"}
+"""A setting of a command that may also be written as a word before its value: `gfldet weights get v9-t`."""
 GROUPS: tuple[type, ...] = (
     GeneralGroup,
     DataGroup,
@@ -106,6 +115,7 @@ GROUPS: tuple[type, ...] = (
     DetectionGroup,
     ExportGroup,
     ImportGroup,
+    PublicWeightsGroup,
     TargetGroup,
     RunFolderGroup,
     OutputGroup,

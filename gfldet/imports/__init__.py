@@ -7,7 +7,9 @@ foreign.py   what a reader gives, and how it says no
 unpickle.py  an archive of torch.save -> inert records
 save.py      what was read -> a checkpoint of ours
 yolov8/      the family YOLOv8
+yolov9.py    the family YOLOv9
 nanodet.py   the family NanoDet
 yolox.py     the family YOLOX
 matching.py  which Conv of an ONNX graph is which of a model of ours
+resnets.py   ResNets of torchvision, and its detectors on them
 """

@@ -92,6 +92,8 @@ class ForeignFile:
             kinds = [value.kind for value in tree.values() if isinstance(value, Record)]
             held = f", a {kinds[0][:80]} among them" if kinds else ""
             return f"the entries {[str(key)[:40] for key in list(tree)[:6]]}{held}, and no tensors by name"
+        if isinstance(tree, Stored):
+            return "a tensor without a name"
         return f"a {tree.kind[:80] if isinstance(tree, Record) else type(tree).__name__}"
 
 
@@ -102,6 +104,8 @@ def opened(path: Path, allowed: Allowed) -> Iterator[ForeignFile]:
     Raises Refusal for one that is damaged, or whose pickle names anything beyond tensors and what is `allowed`, and
     ConfigError where the package for ONNX files is not installed.
     """
+    if _begins(path, b"<"):  # no other kind of file does
+        raise Refusal("it is a web page, as downloads give that went wrong; download the file itself")
     if path.suffix.lower() == ".onnx":
         yield ForeignFile(path, onnx=_onnx(path))
     elif _begins(path, LEGACY):
@@ -127,7 +131,10 @@ def _onnx(path: Path) -> OnnxFile:
         raise ConfigError(
             f'{path}: the package onnx, which reads it, is missing; pip install "gfldet[onnx]"'
         ) from error
-    proto = onnx.load(str(path), load_external_data=False)  # a path in a file is not followed
+    try:
+        proto = onnx.load(str(path), load_external_data=False)  # a path in a file is not followed
+    except Exception as error:  # protobuf's own, which is no dependency of ours
+        raise Refusal("no ONNX graph, or one that was cut short; copy or download it again") from error
     values = {tensor.name: tensor for tensor in proto.graph.initializer}
     values |= {
         n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfldet.errors import CheckpointError, UserError
-from gfldet.imports import files, nanodet, yolov8, yolox
+from gfldet.imports import files, nanodet, resnets, yolov8, yolov9, yolox
 from gfldet.imports.files import ForeignFile
 from gfldet.imports.foreign import ForeignModel, Refusal
 from gfldet.imports.unpickle import Allowed
@@ -31,8 +31,10 @@ class Family:
 
 FAMILIES: tuple[Family, ...] = (
     Family("YOLOv8", yolov8.READS, yolov8.recognises, yolov8.read, yolov8.ALLOWED),
+    Family("YOLOv9", yolov9.READS, yolov9.recognises, yolov9.read),
     Family("YOLOX", yolox.READS, yolox.recognises, yolox.read),
     Family("NanoDet", nanodet.READS, nanodet.recognises, nanodet.read),
+    Family("torchvision", resnets.READS, resnets.recognises, resnets.read),
 )  # fmt: skip
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
 TRAINERS = Allowed(
@@ -80,7 +82,12 @@ def read_foreign(path: str | Path, also: tuple[str, ...] = ()) -> ForeignModel:
         raise
     except Refusal as error:
         where = "refused" if family is None else f"refused as {family.name}"
-        raise CheckpointError(f"{path}: {where}: {error}; {advice}") from error
+        raise CheckpointError(f"{path}: {where}: {_line(error)}; {advice}") from error
     except Exception as error:  # bytes of any kind may be in there
-        reason = f"not readable ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        reason = f"not readable ({type(error).__name__}: {_line(error)[:150]})"
         raise CheckpointError(f"{path}: {reason}; {advice}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says on one line, without what would steer a terminal: a file's names may be in it."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(str(error).split()))

@@ -9,6 +9,7 @@ from gfldet.imports.foreign import ForeignModel
 from gfldet.imports.registry import read_foreign
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
+from gfldet.weights.folder import find_weights
 
 SUFFIXES = (".pt", ".pth", ".ckpt")  # of files of torch; those of ONNX are `detect.exported`'s, or foreign
 
@@ -36,12 +37,15 @@ class Start:
 
 
 def read_start(path: str | Path) -> Start:
-    """Read a checkpoint of ours, or a file of any family that `registry.FAMILIES` names.
+    """Read a checkpoint of ours, or a file of any family that `registry.FAMILIES` names.  `path` may also be the name
+    of public weights that were downloaded, where there is no file of this name.
 
     Raises CheckpointError with the file, what was recognised and what to do, and ConfigError where a package that its
     kind of file needs is not installed.
     """
     file = Path(path)
+    if not file.exists():
+        file = find_weights(str(path)) or file
     if checkpoints.is_ours(file) or not file.is_file():
         return Start(str(path), checkpoints.load(file))
     foreign = read_foreign(file, also=("a checkpoint that gfldet wrote (.pt)",))

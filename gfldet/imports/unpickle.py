@@ -137,7 +137,9 @@ def opened(path: Path, allowed: Allowed) -> Iterator[Archive]:
     try:
         file = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise Refusal("no archive as torch.save writes them, or one that was cut short") from error
+        raise Refusal(
+            "no archive as torch.save writes them, or one that was cut short; copy or download it again"
+        ) from error
     with file:
         found = [name for name in file.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(found) != 1:

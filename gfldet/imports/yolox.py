@@ -158,7 +158,7 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
 
 def _conv_shapes(file: OnnxFile) -> list[tuple[int, ...]]:
     """Shapes of the weights of a graph's convolutions, in its order."""
-    weights = [file.values.get(node.input[1]) for node in file.graph.node if node.op_type == "Conv"]
+    weights = [file.values.get("".join(node.input[1:2])) for node in file.graph.node if node.op_type == "Conv"]
     return [() if weight is None else tuple(weight.dims) for weight in weights]
 
 

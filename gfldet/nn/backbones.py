@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -54,14 +52,6 @@ class ResNetFPN(nn.Module):
             x = layer(x)
             maps[f"c{number}"] = x
         return list(self.fpn(maps).values())
-
-    def load_body(self, weights: Mapping[str, Tensor]) -> None:
-        """Take up torchvision's weights of this ResNet; ValueError if they are of another one."""
-        own = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-        try:
-            self.body.load_state_dict(own)
-        except RuntimeError as error:
-            raise ValueError(f"they are not weights of {self.name} ({str(error).splitlines()[0]})") from error
 
     def fuse(self) -> None:
         """Fold every batch norm of the ResNet into the convolution before it; for inference only."""

@@ -30,7 +30,9 @@ class Row:
     max_channels: float
 
     def width(self, channels: int) -> int:
-        """Channels after width scaling, rounded up to a multiple of 8."""
+        """Channels after width scaling, rounded up to a multiple of 8.  TypeError for what is no number."""
+        if not isinstance(channels, (int, float)):
+            raise TypeError(f"channels {channels!r}; a number, or a name that every scale gives, is expected")
         return int(-(-min(channels, self.max_channels) * self.multiple // 8) * 8)
 
 
@@ -173,9 +175,9 @@ class C3(SelfRepeatingBlock):
 class SPPF(ChainedBlock):
     """Three max-pools in a row, joined: wide context at the coarsest level: (B, c_in, H, W) -> (B, c_out, H, W)."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int = 5) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int = 5, hidden: int | None = None) -> None:
         super().__init__()
-        hidden = c_in // 2
+        hidden = c_in // 2 if hidden is None else hidden
         self.cv1 = Conv(c_in, hidden)
         self.cv2 = Conv(4 * hidden, c_out)
         self.m = nn.MaxPool2d(kernel, stride=1, padding=same_padding(kernel))

@@ -1,9 +1,10 @@
 """Model YAML -> layers.  Rows are [from, repeats, module, args]; modules come from the registries below, by name.
 
 A row's `from` is a layer number, -1 for the row above, or a list of them.  Names inside args that are keys of the YAML
-(`nc`, `reg_max`) stand for their values.  A scale may give names of its own, for args and for modules.  To add a block,
-a backbone (a block that returns a list of maps) or a head: write its class in a module and enter it in BLOCKS or HEADS,
-one line.
+(`nc`, `reg_max`) stand for their values.  What a width factor cannot express, a scale says by names of its own, as in
+`s: [1.0, 0.5, 1024, {BLOCK: C2f, WIDE: 96}]`: they stand for their values as a row's module and in its args.  Each
+scale of a file gives the same names.  To add a block, a backbone (a block that returns a list of maps) or a head: write
+its class in a module and enter it in BLOCKS or HEADS, one line.
 
 Beside its layers a YAML may say how it is best trained: settings by their names (PREFERENCES), which the user's own
 settings override.  They are read here and judged where settings are (`config`).
@@ -25,8 +26,9 @@ from gfldet.errors import ConfigError
 from gfldet.nn import blocks
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.blocks import Block, Row
-from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, Head, PlainHead, SharedHead
+from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
 from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, Normalise, SeparableLeaky, ShuffleStage
+from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
 from gfldet.nn.yolox_blocks import Focus, SeparableC3, SeparableConv
 
 BLOCKS: dict[str, type[Block]] = {
@@ -43,6 +45,11 @@ BLOCKS: dict[str, type[Block]] = {
     "Focus": Focus,
     "SeparableConv": SeparableConv,
     "SeparableC3": SeparableC3,
+    "ELAN": ELAN,
+    "RepNCSPELAN": RepNCSPELAN,
+    "AConv": AConv,
+    "ADown": ADown,
+    "SPPELAN": SPPELAN,
     "Normalise": Normalise,
     "LeakyConv": LeakyConv,
     "SeparableLeaky": SeparableLeaky,
@@ -55,6 +62,7 @@ BLOCKS: dict[str, type[Block]] = {
 HEADS: dict[str, type[Head]] = {
     "GFLHead": GFLHead,
     "Detect": GFLHead,  # the name in YAMLs that users of this family already have
+    "GroupedHead": GroupedHead,
     "SharedHead": SharedHead,
     "PlainHead": PlainHead,
 }
@@ -119,12 +127,9 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
     problems = _key_problems(data)
     chosen, problem = _chosen_scale(data, scale)
     problems += problem
-    rows = [
-        _named(row, chosen.names)
-        for part in ("backbone", "head")
-        if isinstance(data.get(part), list)
-        for row in data[part]
-    ]
+    written = [row for part in ("backbone", "head") if isinstance(data.get(part), list) for row in data[part]]
+    problems += _name_problems(data, written)
+    rows = [_named(row, chosen.names) for row in written]
     for number, row in enumerate(rows):
         problems += [
             f"row {number} {row!r}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)
@@ -200,6 +205,29 @@ def _chosen_scale(data: Mapping[str, Any], scale: str | None) -> tuple[_Scale, l
     if names and not (isinstance(names[0], dict) and all(isinstance(v, (str, int, float)) for v in names[0].values())):
         return fallback, [f"scales.{scale}: {names[0]!r}; expected names in the rows, each with a word or a number"]
     return _Scale(str(scale), *values), []
+
+
+def _name_problems(data: Mapping[str, Any], rows: Sequence[Any]) -> list[str]:
+    """Names that a scale lacks and another has, and names of which no row makes use."""
+    scales = data.get("scales")
+    given = {
+        scale: set(values[3])
+        if isinstance(values, list) and len(values) == 4 and isinstance(values[3], dict)
+        else set()
+        for scale, values in (scales.items() if isinstance(scales, dict) else ())
+    }
+    every: set[Any] = set().union(*given.values())
+    used: set[Any] = set()
+    for row in rows:
+        if isinstance(row, list) and len(row) == 4:
+            used |= {word for word in (row[2], *(row[3] if isinstance(row[3], list) else ())) if isinstance(word, str)}
+    problems = [
+        f"scales.{scale}: no value for {', '.join(map(str, sorted(every - names, key=str)))}, which other scales name"
+        for scale, names in given.items()
+        if every - names
+    ]
+    unused = ", ".join(repr(name) for name in sorted(every - used, key=str))
+    return problems + ([f"scales: {unused} stands in no row, neither as module nor in args"] if unused else [])
 
 
 def _named(row: Any, names: Mapping[str, Any]) -> Any:

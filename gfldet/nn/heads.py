@@ -1,6 +1,7 @@
 """Detection heads: feature maps of several levels -> box bins and class logits -> decoded boxes and scores.
 
 GFLHead      a branch a level, as YOLOv8 has it
+GroupedHead  the same, in which each side of a box has a branch of its own, as in YOLOv9
 PlainHead    nothing but the 1x1 convolutions that predict, as NanoDet has it behind the rows of its levels
 SharedHead   one pair of four-convolution subnets for all levels, as RetinaNet, FCOS, ATSS and GFL have it
 EndToEnd     two heads of one kind on the same features, of which inference runs the one that needs no NMS
@@ -101,14 +102,23 @@ class Head(DetectionHead):
 
 
 class GFLHead(Head):
-    """Anchor-free, decoupled: one branch gives R bins for each box side, the other C class-and-quality logits."""
+    """Anchor-free, decoupled: one branch gives R bins for each box side, the other C class-and-quality logits.
+
+    `box_groups` are the groups of the box branch's last two convolutions.
+    """
+
+    box_groups = 1
 
     def __init__(self, nc: int, reg_max: int, channels: Sequence[int], dgqp: bool = False) -> None:
         super().__init__(nc, reg_max, channels, dgqp)
-        box_width = max(16, channels[0] // 4, 4 * reg_max)
-        cls_width = max(channels[0], min(nc, 100))
-        self.box = nn.ModuleList(_branch(c, box_width, 4 * reg_max) for c in channels)
+        box_width, cls_width = self.widths(nc, reg_max, channels[0])
+        self.box = nn.ModuleList(_branch(c, box_width, 4 * reg_max, self.box_groups) for c in channels)
         self.cls = nn.ModuleList(_branch(c, cls_width, nc) for c in channels)
+
+    @staticmethod
+    def widths(nc: int, reg_max: int, channels: int) -> tuple[int, int]:
+        """The widths of the box branch and of the class branch; `channels` are those of the first level."""
+        return max(16, channels // 4, 4 * reg_max), max(channels, min(nc, 100))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [self.join(box(x), cls(x)) for x, box, cls in zip(features, self.box, self.cls, strict=True)]
@@ -125,6 +135,16 @@ class GFLHead(Head):
             cls[-1].bias.fill_(_prior_bias(prior, self.quality))  # type: ignore[index]
             if half_side is not None:
                 box[-1].bias.copy_(self.bins_around(half_side, stride))  # type: ignore[index]
+
+
+class GroupedHead(GFLHead):
+    """GFLHead as YOLOv9 has it: after its first convolution the box branch is four, one a side (groups of channels)."""
+
+    box_groups = 4
+
+    @staticmethod
+    def widths(nc: int, reg_max: int, channels: int) -> tuple[int, int]:
+        return max(-(-channels // 16) * 4, 4 * reg_max), max(channels, min(2 * nc, 128))
 
 
 class PlainHead(Head):
@@ -295,9 +315,10 @@ def _prior_bias(prior: float, quality: QualityPredictor | None) -> float:
     return -math.log((1 - start) / start)
 
 
-def _branch(c_in: int, width: int, c_out: int) -> nn.Sequential:
-    """Two 3x3 convolutions and the 1x1 that predicts."""
-    return nn.Sequential(Conv(c_in, width, 3), Conv(width, width, 3), nn.Conv2d(width, c_out, 1))
+def _branch(c_in: int, width: int, c_out: int, groups: int = 1) -> nn.Sequential:
+    """Two 3x3 convolutions and the 1x1 that predicts, the last two in `groups`."""
+    second, last = Conv(width, width, 3, groups=groups), nn.Conv2d(width, c_out, 1, groups=groups)
+    return nn.Sequential(Conv(c_in, width, 3), second, last)
 
 
 def _grouped(width: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from gfldet.store import migrations, runs
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 2  # older ones are read by `migrations`
+PYRAMID = "graph.layers.0.fpn."  # of a `ResNetFPN`
 TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
 
 
@@ -46,11 +48,18 @@ class Checkpoint:
     @property
     def body_only(self) -> bool:
         """Whether there are weights for the layers below the head alone, since the head was one of another program."""
-        head = f"graph.layers.{len(self.description.rows) - 1}."
-        return not any(name.startswith(head) for name in self.weights)
+        return not self._has(self._head)
+
+    @property
+    def _head(self) -> str:
+        return f"graph.layers.{len(self.description.rows) - 1}."
+
+    def _has(self, part: str) -> bool:
+        return any(name.startswith(part) for name in self.weights)
 
     def model(self, file: str = "checkpoint") -> DetectionModel:
-        """A model with these weights; with those of a body alone its head is fresh.
+        """A model with these weights; with those of a body alone its head is fresh, with those of a ResNet alone its
+        pyramid too.
 
         Raises CheckpointError, which names `file`, when weights and description do not fit.
         """
@@ -58,8 +67,8 @@ class Checkpoint:
             model = DetectionModel(self.description, self.names)
             weights = dict(self.weights)
             if self.body_only:
-                head = f"graph.layers.{len(self.description.rows) - 1}."
-                weights |= {name: value for name, value in model.state_dict().items() if name.startswith(head)}
+                fresh = tuple(part for part in (self._head, PYRAMID) if not self._has(part))
+                weights |= {name: value for name, value in model.state_dict().items() if name.startswith(fresh)}
             model.load_state_dict(weights)
             return model
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
@@ -162,7 +171,7 @@ def read_tensors(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: it holds more than tensors and plain data, and loading such a file could run code. "
-            f"Use a checkpoint that gfldet wrote. ({first_line(error)})"
+            f"Use a checkpoint that gfldet wrote. ({_asked_for(error)})"
         ) from error
     except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
         raise CheckpointError(
@@ -176,6 +185,14 @@ def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
     return checkpoint.model(str(path)), checkpoint
 
 
+def _asked_for(error: pickle.UnpicklingError) -> str:
+    """What torch did not take, without the ways round it that torch proposes."""
+    named = re.search(r"\bGLOBAL (\S+)", str(error))
+    return f"it asks for {named[1]:.100}" if named else first_line(error)
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error, cut to a length that fits a message; its class where it says nothing."""
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+    """The first line of an error, cut to a length that fits a message, without what would steer a terminal; its class
+    where it says nothing."""
+    line = str(error).strip().split("\n")[0][:200]
+    return "".join(c for c in line if c.isprintable()) or type(error).__name__

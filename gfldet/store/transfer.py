@@ -1,4 +1,4 @@
-"""Loads weights into a model: those of a checkpoint that fit, or the weights of a ResNet from torchvision."""
+"""Loads the weights of a checkpoint that fit into a model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from gfldet.errors import CheckpointError
-from gfldet.nn.backbones import ResNetFPN
+from gfldet.errors import CheckpointError, ConfigError
+from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
-from gfldet.store.checkpoint import Checkpoint, read_tensors
+from gfldet.store.checkpoint import Checkpoint
 
 MUCH = 0.3  # of the numbers of a checkpoint; where less of them fit, it is of another model
 IMAGENET = "imagenet"  # as a value of `pretrained`: torchvision's file in torch's cache
@@ -79,8 +78,10 @@ def _extent(model: DetectionModel, loaded: Sequence[str]) -> Extent:
 def transfer(model: DetectionModel, source: Checkpoint, file: str = "pretrained") -> Transfer:
     """Copy the weights that fit from `source` into `model`, in place; rows of the class outputs are matched by name.
 
-    Raises CheckpointError, which names `file`, when less than MUCH of the weights fits: they are of another model.
+    Raises CheckpointError, which names `file`, when less than MUCH of the weights fits, or when they are of a ResNet of
+    another depth: they are of another model.
     """
+    _check_resnets(model, source, file)
     own = model.state_dict()
     head = len(model.graph.layers) - 1
     last = {f"graph.layers.{head}.{row}" for row in model.head.class_rows()}
@@ -118,32 +119,40 @@ def transfer(model: DetectionModel, source: Checkpoint, file: str = "pretrained"
     return Transfer(_extent(model, loaded), tuple(loaded), classes, new, tuple(left))
 
 
-def load_backbone(body: ResNetFPN, pretrained: str) -> Path:
-    """Load torchvision's ResNet weights into `body`, in place, and return the path of their file.
+def _resnet(description: Description) -> str:
+    """The ResNet that a model is on; empty for one on none."""
+    _, _, module, args = description.rows[0]
+    return "" if module != "ResNetFPN" else str(args[0]) if args else "resnet50"
 
-    `pretrained` is that path, or "imagenet" for the file in torch's cache.  Nothing is downloaded here; the file is in
-    the cache if another program downloaded it.  Raises CheckpointError if the file is missing, unsafe or of another
-    model.
-    """
-    path = Path(pretrained)
-    if pretrained == IMAGENET:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        found = sorted(cache.glob(f"{body.name}-*.pth"))
-        if not found:
-            raise CheckpointError(
-                f"pretrained=imagenet: no {body.name}-*.pth in {cache}, and gfldet downloads nothing; put "
-                "torchvision's file there, or give its path"
-            )
-        path = found[0]
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected torchvision's weights of {body.name}")
-    weights = read_tensors(path)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+
+def _check_resnets(model: DetectionModel, source: Checkpoint, file: str) -> None:
+    """CheckpointError where both have a ResNet, but of another depth: a part of the deeper one would fit by its names,
+    and is good for nothing without the rest."""
+    mine, theirs = _resnet(model.description), _resnet(source.description)
+    if mine and theirs and mine != theirs:
         raise CheckpointError(
-            f"{path}: not the weights of {body.name}: expected names and tensors, as in torchvision's file"
+            f"{file}: these are weights of a {theirs}; {model.description.name} is on a {mine}; give weights of a "
+            f"{mine}, or model= on a {theirs}"
         )
-    try:
-        body.load_body(weights)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}; give the file that belongs to {body.name}") from error
-    return path
+
+
+def imagenet_file(model: DetectionModel) -> Path:
+    """The file that `pretrained=imagenet` means: torchvision's weights of the model's ResNet in torch's cache.
+
+    Nothing is downloaded here; the file is in the cache if another program downloaded it.  Raises CheckpointError where
+    it is not, and ConfigError for a model that is on no ResNet.
+    """
+    resnet = _resnet(model.description)
+    if not resnet:
+        raise ConfigError(
+            f"pretrained=imagenet: torchvision's weights fit models on a ResNet alone, such as gfl-r50, not "
+            f"{model.description.name}; give a file of weights for this model"
+        )
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    found = sorted(cache.glob(f"{resnet}-*.pth"))
+    if not found:
+        raise CheckpointError(
+            f"pretrained=imagenet: no {resnet}-*.pth in {cache}, and gfldet downloads nothing; put torchvision's file "
+            "there, or give its path"
+        )
+    return found[0]

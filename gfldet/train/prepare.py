@@ -16,11 +16,10 @@ from gfldet.data.load import LoadedSplit, eval_set, load_images
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.train_set import TrainSet
-from gfldet.errors import ConfigError, DataError, OutputError
+from gfldet.errors import DataError, OutputError
 from gfldet.imports.start import Start, read_start
 from gfldet.machine import keep_freed_memory, memory_budget, mixed_precision, pick_device, set_threads
 from gfldet.messages import Tell, teller, warn
-from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
@@ -67,12 +66,13 @@ def prepare_training(
     torch.manual_seed(settings.seed)
     model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
     check_frame(settings.height_width, model.multiple, training=True)
+    half_side = median_half_side(train.split, settings.height_width)
+    model.head.init_biases(settings.prior, half_side)
+    taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
+    settings = fine_tuning(settings, taken.extent, len(train.split.records), half_side, tell)
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
-    model.head.init_biases(settings.prior, median_half_side(train.split, settings.height_width))
-    taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
-    settings = fine_tuning(settings, taken.extent, tell)
     numbers = plan(settings, train.split, len(train_set))
     warn_of_reach(model, train.split, settings.height_width)
     size, batch, weights = settings.height_width, settings.batch, folder / "weights"
@@ -140,19 +140,8 @@ class Taken:
 def take_weights(model: DetectionModel, settings: TrainSettings, source: Start | None, tell: Tell) -> Taken:
     """Start from `source`, the weights of the model that was given, or from those of `pretrained`."""
     if settings.pretrained is not None:
-        body = model.graph.layers[0]
-        if settings.pretrained == transfer.IMAGENET or (
-            isinstance(body, ResNetFPN) and settings.pretrained.endswith(".pth")
-        ):
-            if not isinstance(body, ResNetFPN):
-                raise ConfigError(
-                    f"pretrained={settings.pretrained}: torchvision's weights fit models on a ResNet alone, such as "
-                    "gfl-r50; give a file of weights for this model"
-                )
-            file = transfer.load_backbone(body, settings.pretrained)
-            tell(f"weights: {body.name} from {file}, the rest at its start")
-            return Taken()
-        source = read_start(settings.pretrained)
+        imagenet = settings.pretrained == transfer.IMAGENET
+        source = read_start(transfer.imagenet_file(model) if imagenet else settings.pretrained)
     if source is None:
         return Taken()
     done = transfer.transfer(model, source.checkpoint, source.file)

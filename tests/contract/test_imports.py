@@ -31,6 +31,7 @@ BELOW: dict[str, set[str]] = {
     "losses": {"ops", "assigners"},
     "nn": {"ops", "losses"},
     "data": {"ops", "machine", "messages"},
+    "weights": {"messages"},
     "viz": {"ops", "data.records"},
     "results": {"ops", "viz"},
     "metrics": {"ops", "data.records"},
@@ -38,19 +39,31 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
-BELOW["imports"] = {"config.assets", "ops", "nn", "store"}
+BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "model"}
+BELOW["cli"] = {"config", "model", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}
 
-TORCH_FREE = {"__init__", "__main__", "cli", "errors", "messages", "config", "metrics", "viz", "results", "report"}
+TORCH_FREE = {
+    "__init__",
+    "__main__",
+    "cli",
+    "errors",
+    "messages",
+    "config",
+    "metrics",
+    "viz",
+    "results",
+    "report",
+    "weights",
+}
 
 
 def module_of(file: Path) -> str:
@@ -152,6 +165,75 @@ def test_rooms_without_torch() -> None:
     assert not {module for module in users if module.split(".")[0] in TORCH_FREE}
 
 
+# What opens connections, in the standard library and beside it; `urllib.parse` and `urllib.error` alone do not.
+NETWORK = {
+    *("socket", "ssl", "socketserver", "asyncio", "http", "ftplib", "smtplib", "poplib", "imaplib", "xmlrpc"),
+    *("webbrowser", "urllib.request", "urllib3", "requests", "httpx", "aiohttp", "huggingface_hub", "fsspec"),
+}
+DOWNLOADS = re.compile(r"torch\.hub\.(?!get_dir\b)|load_state_dict_from_url|download_url|hf_hub_download|urlretrieve")
+DOWNLOADER = "weights.download"
+
+
+def network_of(text: str) -> set[str]:
+    """What a module's text imports or calls that can open connections."""
+    names = {
+        full
+        for node in ast.walk(ast.parse(text))
+        for full in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [f"{node.module}.{alias.name}" for alias in node.names]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    opening = {name for name in names if any(name == bad or name.startswith(f"{bad}.") for bad in NETWORK)}
+    opening |= {name for name in names if name.startswith("torch.hub")}
+    return opening | set(DOWNLOADS.findall(text))
+
+
+def test_one_module_alone_can_use_the_network() -> None:
+    users = {module_of(file) for file in FILES if network_of(file.read_text(encoding="utf-8"))}
+    assert users == {DOWNLOADER}
+
+
+def test_who_may_start_a_download() -> None:
+    """So none starts unless a user writes `gfldet weights get`."""
+
+    def users(target: str) -> set[str]:
+        return {module_of(file) for file in FILES if target in own_imports(file)}
+
+    assert users(DOWNLOADER) == {"imports.fetch"}
+    assert users("imports.fetch") == {"cli"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import socket",
+        "import urllib.request",
+        "from urllib import request",
+        "from urllib.request import urlopen",
+        "import http.client as h",
+        "def f():\n    from http import client",
+        "import requests",
+        "from torch.hub import load_state_dict_from_url",
+        "from torch import hub",
+        "import torch\ntorch.hub.load('a', 'b')",
+        "import torchvision\ntorchvision.datasets.utils.download_url('a', 'b')",
+    ],
+)
+def test_the_network_is_found(text: str) -> None:
+    assert network_of(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["import torch\ntorch.hub.get_dir()", "from urllib.parse import urlsplit", "import socks"]
+)
+def test_what_opens_no_connection_is_let_be(text: str) -> None:
+    assert not network_of(text)
+
+
 def test_third_party_imports_are_declared_dependencies() -> None:
     pyproject = PACKAGE.parent / "pyproject.toml"
     if not pyproject.is_file():
@@ -188,6 +270,15 @@ def test_wrong_settings_are_told_before_torch_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "did you mean epochs" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["weights"], ["weights", "json=true"], ["weights", "get", "v9-x"]])
+def test_weights_are_listed_without_torch(words: list[str]) -> None:
+    script = (
+        f"import sys; from gfldet.cli import main; main({words}); print(sorted({{'torch', 'cv2'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_results_come_without_torch() -> None:

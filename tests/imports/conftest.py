@@ -7,6 +7,7 @@ planted in modules of these names for as long as they are pickled.
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import types
 from collections.abc import Callable
@@ -163,3 +164,15 @@ def decoded() -> Callable[[DetectionModel], Tensor]:
 def outputs() -> Callable[[ForeignModel], Tensor]:
     """what was read -> what it gives for the same"""
     return _outputs
+
+
+@pytest.fixture
+def public() -> Callable[[str], Path]:
+    """name of an environment variable -> the folder that it names; the test is skipped where it names none"""
+
+    def folder(variable: str) -> Path:
+        if not os.environ.get(variable):
+            pytest.skip(f"{variable} names no folder with public files")
+        return Path(os.environ[variable])
+
+    return folder

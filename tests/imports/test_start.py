@@ -154,3 +154,25 @@ def test_an_onnx_file_of_nobody(tmp_path: Path) -> None:
     (tmp_path / "some.onnx").write_bytes(onnx.ModelProto().SerializeToString())
     with pytest.raises((CheckpointError, ConfigError), match=r"some\.onnx: refused: it holds an ONNX graph of 0 nodes"):
         Model(tmp_path / "some.onnx")
+
+
+def test_a_name_is_that_of_downloaded_weights(
+    tmp_path: Path, file: Path, dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """`pretrained=v9-t` finds the file where `gfldet weights get` puts it; a file of the user's own goes first."""
+    monkeypatch.setenv("GFLDET_HOME", str(tmp_path / "home"))
+    data = dataset().yaml
+    for words in (["predict", "model=v9-t", "source=x"], ["train", "pretrained=v9-t", f"data={data}"]):
+        assert cli.main(words) == 2
+        assert "`gfldet weights get v9-t` downloads them once\n" in capsys.readouterr().err
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "v9-t.pt").write_bytes(file.read_bytes())
+    theirs = read_foreign(file)
+    assert Model("v9-t").names == dict(enumerate(theirs.names))
+    words = [f"data={data}", "pretrained=v9-t", f"project={tmp_path / 'runs'}", *SHORT]
+    assert cli.main(["train", *words]) == 0
+    assert "weights: v9-t, weights of YOLOv8 for " in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v9-t").write_text("no weights")
+    with pytest.raises(CheckpointError, match="no archive"):
+        read_start("v9-t")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gfldet.nn.heads import EndToEnd, GFLHead, Head, QualityPredictor, SharedHead, joint_logit
+from gfldet.nn.heads import EndToEnd, GFLHead, GroupedHead, Head, QualityPredictor, SharedHead, joint_logit
 
 STRIDES = (8, 16)
 
@@ -23,7 +23,7 @@ def made(kind: type[GFLHead | SharedHead], nc: int = 3, reg_max: int = 8, dgqp: 
     return head
 
 
-@pytest.mark.parametrize("kind", [GFLHead, SharedHead])
+@pytest.mark.parametrize("kind", [GFLHead, GroupedHead, SharedHead])
 @pytest.mark.parametrize("reg_max", [1, 8])
 def test_maps_and_decoded(kind: type[GFLHead | SharedHead], reg_max: int) -> None:
     head = made(kind, reg_max=reg_max)
@@ -35,7 +35,7 @@ def test_maps_and_decoded(kind: type[GFLHead | SharedHead], reg_max: int) -> Non
     assert ((decoded[:, 4:] > 0) & (decoded[:, 4:] < 1)).all()
 
 
-@pytest.mark.parametrize("kind", [GFLHead, SharedHead])
+@pytest.mark.parametrize("kind", [GFLHead, GroupedHead, SharedHead])
 @pytest.mark.parametrize("reg_max", [1, 16])
 @pytest.mark.parametrize("dgqp", [False, True])
 def test_start_at_the_prior_and_at_the_data_s_size(kind: type[GFLHead | SharedHead], reg_max: int, dgqp: bool) -> None:
@@ -88,7 +88,7 @@ def test_end_to_end_trains_two_and_runs_one() -> None:
     assert len(head.class_rows()) == 8
 
 
-@pytest.mark.parametrize("kind", [GFLHead, SharedHead])
+@pytest.mark.parametrize("kind", [GFLHead, GroupedHead, SharedHead])
 def test_class_rows_are_all_that_depends_on_the_classes(kind: type[GFLHead | SharedHead]) -> None:
     few, many = (dict(made(kind, nc=nc).named_parameters()) for nc in (3, 5))
     differing = {name for name in few if few[name].shape != many[name].shape}

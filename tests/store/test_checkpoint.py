@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from gfldet import cli
-from gfldet.errors import CheckpointError, OutputError
-from gfldet.nn.backbones import ResNetFPN
+from gfldet.errors import CheckpointError, ConfigError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
@@ -307,51 +306,51 @@ def test_transfer_of_nothing_is_an_error(tiny: Description, whole: Checkpoint) -
         transfer.transfer(DetectionModel(tiny, NAMES), replace(whole, weights={"other": torch.zeros(1)}))
 
 
-# ------------------------------------------------------------------------------------------ weights of torchvision
+# ---------------------------------------------------------------------------------------------------- ResNets
 
 
-@pytest.fixture
-def body() -> ResNetFPN:
-    return ResNetFPN("resnet18", 32)
+def on_resnet(tiny: Description, *args: object) -> Description:
+    return replace(tiny, name="net", rows=((-1, 1, "ResNetFPN", list(args)), (-1, 1, "SharedHead", [2])))
 
 
-def test_backbone_from_a_file(body: ResNetFPN, tmp_path: Path) -> None:
-    from torchvision.models import resnet18
-
-    weights = resnet18(weights=None).state_dict()
-    torch.save(weights, tmp_path / "mine.pth")
-    assert transfer.load_backbone(body, str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"
-    assert torch.equal(body.body.conv1.weight, weights["conv1.weight"])
-
-
-def test_backbone_from_torch_s_cache_and_never_from_the_network(
-    body: ResNetFPN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_file_in_torch_s_cache_and_never_one_from_the_network(
+    tiny: Description, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision.models import resnet18
-
+    model = DetectionModel(on_resnet(tiny, "resnet18", 64))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"no resnet18-\*.pth in .*, and gfldet downloads nothing"):
-        transfer.load_backbone(body, "imagenet")
+        transfer.imagenet_file(model)
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(resnet18(weights=None).state_dict(), folder / "resnet18-0123.pth")
-    assert transfer.load_backbone(body, "imagenet") == folder / "resnet18-0123.pth"
+    (folder / "resnet18-0123.pth").touch()
+    assert transfer.imagenet_file(model) == folder / "resnet18-0123.pth"
+    with pytest.raises(
+        ConfigError, match=r"pretrained=imagenet: .* models on a ResNet alone, .*, not tiny; give a file"
+    ):
+        transfer.imagenet_file(DetectionModel(tiny))
 
 
-def test_backbones_that_are_none(body: ResNetFPN, tmp_path: Path) -> None:
-    from torchvision.models import resnet34
+def test_resnets_of_another_depth_are_not_taken_in_part(tiny: Description) -> None:
+    """The first blocks of a resnet34 have the names and shapes of a resnet18's."""
+    deep, model = on_resnet(tiny, "resnet34", 64), DetectionModel(on_resnet(tiny, "resnet18", 64))
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match=r"^pretrained: these are weights of a resnet34; net is on a resnet18; give weights of a"
+    ):
+        transfer.transfer(model, Checkpoint(deep, NAMES, (0, 1), DetectionModel(deep).state_dict()))
+    assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
 
-    with pytest.raises(CheckpointError, match=r"none.pth: no such file; expected torchvision's weights of resnet18"):
-        transfer.load_backbone(body, str(tmp_path / "none.pth"))
-    torch.save(resnet34(weights=None).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="not weights of resnet18"):
-        transfer.load_backbone(body, str(tmp_path / "other.pth"))
-    torch.save({"a": 1}, tmp_path / "plain.pth")
-    with pytest.raises(CheckpointError, match="expected names and tensors"):
-        transfer.load_backbone(body, str(tmp_path / "plain.pth"))
-    (tmp_path / "noise.pth").write_bytes(b"no torch file")
-    with pytest.raises(CheckpointError, match=r"noise\.pth"):
-        transfer.load_backbone(body, str(tmp_path / "noise.pth"))
+
+def test_a_resnet_alone_makes_a_model_with_a_fresh_pyramid_and_head(tiny: Description) -> None:
+    description = on_resnet(tiny, "resnet18", 64)
+    body = {n: v for n, v in DetectionModel(description).state_dict().items() if n.startswith("graph.layers.0.body.")}
+    checkpoint = Checkpoint(description, NAMES, (0, 1), body)
+    state = checkpoint.model().state_dict()
+    assert checkpoint.body_only
+    assert all(torch.equal(state[name], value) for name, value in body.items())
+    body.popitem()
+    with pytest.raises(CheckpointError, match=r"^checkpoint: the weights do not fit the model they name"):
+        checkpoint.model()
 
 
 def test_transfer_between_end_to_end_heads_goes_by_name(tiny: Description) -> None:

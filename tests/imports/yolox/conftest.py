@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -252,15 +251,3 @@ def assert_same() -> Callable[..., None]:
 def images() -> Tensor:
     """RGB from 0 to 1."""
     return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def public() -> Callable[[str], Path]:
-    """name of an environment variable -> the folder that it names; the test is skipped where it names none"""
-
-    def folder(variable: str) -> Path:
-        if not os.environ.get(variable):
-            pytest.skip(f"{variable} names no folder with public files")
-        return Path(os.environ[variable])
-
-    return folder
