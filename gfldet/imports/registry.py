@@ -33,8 +33,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("YOLOv8", yolov8.READS, yolov8.recognises, yolov8.read, yolov8.ALLOWED),
     Family("YOLOv9", yolov9.READS, yolov9.recognises, yolov9.read),
     Family("YOLOX", yolox.READS, yolox.recognises, yolox.read),
-    Family("torchvision", resnets.READS, resnets.recognises, resnets.read),
     Family("NanoDet", nanodet.READS, nanodet.recognises, nanodet.read),
+    Family("torchvision", resnets.READS, resnets.recognises, resnets.read),
 )  # fmt: skip
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
 TRAINERS = Allowed(

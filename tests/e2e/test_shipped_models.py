@@ -34,7 +34,7 @@ def description_of(name: str) -> Description:
 
 
 def test_all_are_there() -> None:
-    assert len(SHIPPED) == 12
+    assert len(SHIPPED) == 13
     assert {name for name in SHIPPED if description_of(name).reg_max == 1} == {
         *("retinanet-r18", "retinanet-r50", "atss-r18", "atss-r50")
     }
