@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         plan.asked.append(wanted)
         assert str(self.headers["User-Agent"]).startswith("gfldet/")
         if plan.silent:
-            plan.go_on.wait(20)
+            plan.go_on.wait(120)
             return
         if plan.location and self.path != "/moved.pt":
             self.send_response(302)
@@ -139,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if plan.pause is not None:
             self.wfile.write(body[: plan.pause])
-            plan.go_on.wait(20)
+            plan.go_on.wait(120)
             if plan.after_pause:
                 self.wfile.write(body[plan.pause :])
             return

@@ -331,11 +331,11 @@ def test_an_interrupted_one(server: Any) -> None:
     part = folder.folder() / "toy.part.pt"
     command = [sys.executable, "-c", INTERRUPTED, server.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 100
         while not (part.is_file() and part.stat().st_size) and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (130, "gfldet: interrupted\n")
     assert out.endswith("\ntoy: interrupted. What has arrived is kept: the same command goes on from there.\n")
     left = part.read_bytes()
