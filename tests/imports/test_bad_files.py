@@ -26,7 +26,7 @@ MARKS: dict[str, tuple[str, ...]] = {  # family -> names of tensors by which it 
     "YOLOv9": ("22.heads.0.anchor_conv.0.conv.weight",),
     "YOLOX": ("backbone.C3_p4.conv1.conv.weight",),
     "NanoDet": ("backbone.stage2.0.branch2.0.weight", "head.gfl_cls.0.weight"),
-    "a model of torchvision": ("backbone.body.conv1.weight", "head.regression_head.bbox_ctrness.weight"),
+    "torchvision": ("backbone.body.conv1.weight", "head.regression_head.bbox_ctrness.weight"),
 }
 ALL = [family.name for family in FAMILIES]
 NAMED = [family.name for family in FAMILIES if MARKS[family.name]]

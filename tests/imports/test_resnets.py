@@ -272,7 +272,7 @@ def test_other_detectors_of_torchvision(model: str, told: str, tmp_path: Path) -
     torch.save(names_of(model), tmp_path / "x.pth")
     with pytest.raises(
         CheckpointError,
-        match=rf"x\.pth: refused as a model of torchvision: its tensors are those of {told}; FCOS, RetinaNet "
+        match=rf"x\.pth: refused as torchvision: its tensors are those of {told}; FCOS, RetinaNet "
         r"\(both v1\) and plain ResNets can be taken; give ",
     ):
         read_foreign(tmp_path / "x.pth")
@@ -339,7 +339,7 @@ def test_tensors_that_do_not_fit(change: str, fcos: Any, tmp_path: Path) -> None
     state = light(fcos)
     alter(state)
     torch.save(state, tmp_path / "bad.pth")
-    with pytest.raises(CheckpointError, match=rf"bad\.pth: refused as a model of torchvision: {told}") as refused:
+    with pytest.raises(CheckpointError, match=rf"bad\.pth: refused as torchvision: {told}") as refused:
         read_foreign(tmp_path / "bad.pth")
     assert "; give a YOLOv8" in str(refused.value)
 
