@@ -5,7 +5,6 @@ What the user sets, and what a run or a model YAML sets, stays.  How the numbers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,8 +14,9 @@ from gfldet.messages import Tell
 from gfldet.store.transfer import Extent
 from gfldet.train.schedule import DEFAULT_LR
 
-RATES: Mapping[str, float] = {"muon": 5e-4, "adamw": 5e-4, "sgd": 2e-3}  # for IMAGES training images
-IMAGES = 400
+RATES: Mapping[str, float] = {"muon": 8e-4, "adamw": 8e-4, "sgd": 3e-3}  # for IMAGES training images
+IMAGES, FEWEST = 400, 100  # the rate goes with their number, from FEWEST on
+HEAD_FROM_NOTHING = 4  # times the rate where the whole head is fresh: it has everything to learn
 DECAY = 0.02  # a faster decay towards zero takes away what the weights know
 EMA_PART = 3.0  # the average goes back over a third of the steps: it smooths what so few images make of each epoch
 
@@ -32,7 +32,7 @@ def fine_tuning(
     if settings.recipe == "scratch" or extent in (None, "parts"):
         return settings
     defaults: dict[str, Any] = {
-        "lr0": rate(settings.optimizer, images),
+        "lr0": rate(settings.optimizer, images, HEAD_FROM_NOTHING if extent == "body" else 1),
         "weight_decay": DECAY,
         "ema_part": EMA_PART,
         "mosaic": round(whole_share(half_side, settings.height_width), 2),
@@ -46,13 +46,14 @@ def fine_tuning(
     return replace(settings, **derived, origins={**settings.origins, **dict.fromkeys(derived, "weights")})
 
 
-def rate(optimizer: str, images: int) -> float:
-    """The full rate for so many training images: as their square root, up to that of a run from nothing.
+def rate(optimizer: str, images: int, times: float = 1) -> float:
+    """The full rate for so many training images: in proportion to their number, up to that of a run from nothing.
 
     A few images soon have nothing more to teach, and at a high rate the weights forget faster than they learn; many
     images bear a rate at which more is learnt.
     """
-    return min(DEFAULT_LR[optimizer], float(f"{RATES[optimizer] * math.sqrt(images / IMAGES):.2g}"))
+    share = max(images, FEWEST) / IMAGES
+    return min(DEFAULT_LR[optimizer], float(f"{RATES[optimizer] * share * times:.2g}"))
 
 
 def whole_share(half_side: float | None, frame: tuple[int, int]) -> float:

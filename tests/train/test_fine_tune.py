@@ -36,10 +36,11 @@ def tuned(extent: Extent | None = "everything", preferred: Any = (), **given: An
 @pytest.mark.parametrize("extent", ["everything", "all but class rows", "body and boxes", "body"])
 def test_weights_change_the_defaults_and_it_is_told(extent: Extent) -> None:
     settings, said = tuned(extent)
-    assert {name: getattr(settings, name) for name in DERIVED} == DERIVED
+    rate = DEFAULT_LR["muon"] if extent == "body" else RATES["muon"]  # a fresh head learns as from nothing
+    assert {name: getattr(settings, name) for name in DERIVED} == {**DERIVED, "lr0": rate}
     assert {settings.origins[name] for name in DERIVED} == {"weights"}
     assert len(said) == 1
-    assert said[0].startswith("fine-tuning: lr0=0.0005 weight_decay=0.02 ema_part=3 mosaic=0.81, since ")
+    assert said[0].startswith(f"fine-tuning: lr0={rate:g} weight_decay=0.02 ema_part=3 mosaic=0.81, since ")
 
 
 @pytest.mark.parametrize(("extent", "given"), [(None, {}), ("parts", {}), ("everything", {"recipe": "scratch"})])
@@ -61,11 +62,12 @@ def test_what_the_user_or_the_model_sets_wins() -> None:
         assert settings.lr0 == RATES[optimizer] < DEFAULT_LR[optimizer]
 
 
-def test_the_rate_goes_with_the_root_of_the_images() -> None:
-    assert rate("muon", IMAGES) == RATES["muon"]
-    assert rate("muon", IMAGES // 4) == RATES["muon"] / 2
+def test_the_rate_goes_with_the_number_of_images() -> None:
+    assert rate("muon", IMAGES) == RATES["muon"] == 0.0008
+    assert rate("muon", 123) == 0.00025  # in two digits, as people write it
+    assert rate("muon", 1) == rate("muon", 100) == 0.0002  # some learning there has to be
+    assert rate("muon", 123, times=4) == 0.00098
     assert rate("muon", 10**6) == DEFAULT_LR["muon"]  # as from nothing
-    assert rate("muon", 123) == 0.00028  # in two digits, as people write it
 
 
 @pytest.mark.parametrize(
