@@ -60,6 +60,11 @@ class OnnxFile:
     values: Mapping[str, Any]
     told: Mapping[str, str]
 
+    def conv_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the weights of its convolutions, in the order of the graph; empty for one that is not in it."""
+        weights = [self.values.get(node.input[1]) for node in self.graph.node if node.op_type == "Conv"]
+        return [() if weight is None else tuple(weight.dims) for weight in weights]
+
     def tensor(self, name: str) -> Tensor:
         """One tensor; float32 if it is of a floating type."""
         from onnx import numpy_helper
@@ -135,6 +140,8 @@ def _onnx(path: Path) -> OnnxFile:
         proto = onnx.load(str(path), load_external_data=False)  # a path in a file is not followed
     except Exception as error:  # protobuf's own, which is no dependency of ours
         raise Refusal("no ONNX graph, or one that was cut short; copy or download it again") from error
+    if any(node.op_type == "Conv" and len(node.input) < 2 for node in proto.graph.node):
+        raise Refusal("its graph has a Conv without weights, which is no convolution")
     values = {tensor.name: tensor for tensor in proto.graph.initializer}
     values |= {
         n.output[0]: a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")

@@ -41,7 +41,7 @@ UNITS["main.2"] = ("branch2", 5)
 def recognises(file: ForeignFile) -> bool:
     """A state dict with the names of ShuffleNetV2 and of NanoDet's head; a graph that begins as such a detector."""
     if file.onnx is not None:
-        shapes = _conv_shapes(file.onnx)
+        shapes = file.onnx.conv_shapes()
         leaky = any(node.op_type == "LeakyRelu" for node in file.onnx.graph.node)
         return leaky and shapes[:1] == [(24, 3, 3, 3)] and (24, 1, 3, 3) in shapes
     names = {} if file.state is None else file.state.shapes
@@ -112,7 +112,7 @@ def _from_state(state: StateDict) -> ForeignModel:
 
 
 def _from_graph(file: OnnxFile) -> ForeignModel:
-    shapes = _conv_shapes(file)
+    shapes = file.conv_shapes()
     _refuse_plus(any(shape[1:] == (1, 5, 5) for shape in shapes))
     classes, bins = _rows(file)
     first = next((shape for shape in shapes if shape[1:] == (24, 1, 1)), ())
@@ -213,9 +213,3 @@ def _body(model: DetectionModel) -> dict[str, tuple[int, ...]]:
 def _head(model: DetectionModel) -> dict[str, tuple[int, ...]]:
     body = _body(model)
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in body}
-
-
-def _conv_shapes(file: OnnxFile) -> list[tuple[int, ...]]:
-    """Shapes of the weights of a graph's convolutions, in its order."""
-    weights = [file.values.get(node.input[1]) for node in file.graph.node if node.op_type == "Conv"]
-    return [() if weight is None else tuple(weight.dims) for weight in weights]

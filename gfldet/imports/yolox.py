@@ -53,7 +53,7 @@ PARTS = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "depthwise": "dconv", "
 def recognises(file: ForeignFile) -> bool:
     """A state dict with the names of YOLOX's neck; a graph that starts with Focus and ends in three objectnesses."""
     if file.onnx is not None:
-        shapes = _conv_shapes(file.onnx)
+        shapes = file.onnx.conv_shapes()
         outputs = [shape[:1] for shape in shapes]
         return shapes[:1] != [] and shapes[0][1:] == (12, 3, 3) and outputs.count((1,)) == 3
     return file.state is not None and any(name.startswith(NECK) for name in file.state.shapes)
@@ -94,7 +94,7 @@ def _from_state(state: StateDict) -> ForeignModel:
 
 
 def _from_graph(file: OnnxFile) -> ForeignModel:
-    shapes = _conv_shapes(file)
+    shapes = file.conv_shapes()
     output = _sides(file.graph.output[0]) if file.graph.output else ()
     if len(output) != 3:
         raise Refusal(f"its output is {list(output)}; images, points and 5 + classes are expected")
@@ -154,12 +154,6 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
     if len(shapes.get(name, ())) != 4:
         raise Refusal(f"its {name} is {list(shapes[name]) if name in shapes else 'missing'}; four sides are expected")
     return shapes[name]
-
-
-def _conv_shapes(file: OnnxFile) -> list[tuple[int, ...]]:
-    """Shapes of the weights of a graph's convolutions, in its order."""
-    weights = [file.values.get("".join(node.input[1:2])) for node in file.graph.node if node.op_type == "Conv"]
-    return [() if weight is None else tuple(weight.dims) for weight in weights]
 
 
 def _sides(value: Any) -> tuple[int, ...]:

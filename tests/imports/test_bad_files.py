@@ -56,7 +56,7 @@ def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Told:
             assert got.err.endswith("\n")
             assert got.err[:-1].isprintable()
             assert len(got.err) < 2500
-            assert any(f"; {verb} " in got.err for verb in ("give", "copy", "gfldet export")), got.err
+            assert any(f"; {verb} " in got.err for verb in ("give", "copy", "expected", "gfldet export")), got.err
             said.append(got.err)
         assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
         return said[0]
