@@ -122,7 +122,7 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; expected a .pt that gfldet wrote, e.g. runs/train/weights/best.pt"
+            f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt"
         )
     payload = _read(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:

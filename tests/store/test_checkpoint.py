@@ -214,7 +214,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Checkpoint], Any], str]] = {
     "cut": (_cut, "no checkpoint, or one that was cut short"),
     "zip": (_zip, "not a readable checkpoint"),
     "damaged": (_damaged, "(not a readable checkpoint|refused)"),
-    "missing": (lambda path, whole: None, "no such file; expected a .pt that gfldet wrote"),
+    "missing": (lambda path, whole: None, "no such file; give a .pt that gfldet wrote"),
     "folder": (lambda path, whole: path.mkdir(), "no such file"),
 }
 
