@@ -121,9 +121,7 @@ def load(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt"
-        )
+        raise CheckpointError(f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
     payload = _read(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")
