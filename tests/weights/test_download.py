@@ -315,7 +315,9 @@ def test_the_whole_way_of_a_changed_file(
 
 
 INTERRUPTED = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 from gfldet.weights import download as downloads
 from gfldet.weights import table
 downloads.SCHEMES = {"http"}
