@@ -86,6 +86,12 @@ class ForeignFile:
     state: StateDict | None = None
     onnx: OnnxFile | None = None
 
+    def tensors(self) -> StateDict:
+        """Its tensors by name; Refusal where it holds none."""
+        if self.state is None:
+            raise Refusal("it has no tensors")
+        return self.state
+
     def summary(self) -> str:
         """What the file holds, in a few words for a message."""
         if self.onnx is not None:

@@ -13,18 +13,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.imports import matching
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal, check_bins, image_size
-from gfldet.nn.build import MAX_REG_MAX, read_description
+from gfldet.imports.shapes import MAX_CLASSES, Shape, body_shapes, check_shapes, size_of, unfilled
+from gfldet.nn.build import MAX_REG_MAX, Description
 from gfldet.nn.nanodet_blocks import ShuffleStage
 from gfldet.nn.tasks import DetectionModel
 
 READS = "weights of NanoDet-m (also 0.5x and 1.5x) as its authors publish them (.pth, .ckpt or .onnx)"
 LICENCE = "Apache-2.0 if it is a file that NanoDet's authors published; the file itself tells none"
-MAX_CLASSES = 100_000
 AVERAGE = "avg_model."  # before the names of averaged weights, which are those that NanoDet validates
 FIRST = "backbone.stage2.0.branch2.0.weight"  # its shape tells the size
 HEAD = "head.gfl_cls.{}.weight"
@@ -50,11 +49,7 @@ def recognises(file: ForeignFile) -> bool:
 
 def read(file: ForeignFile) -> ForeignModel:
     """A NanoDet-m; Refusal with the first tensor or convolution for which it cannot be taken."""
-    if file.onnx is not None:
-        return _from_graph(file.onnx)
-    if file.state is None:
-        raise Refusal("it has no tensors")
-    return _from_state(file.state)
+    return _from_state(file.tensors()) if file.onnx is None else _from_graph(file.onnx)
 
 
 def their_name(name: str) -> str:
@@ -86,20 +81,14 @@ def _from_state(state: StateDict) -> ForeignModel:
     reg_max = shapes[PROJECT][0] if len(shapes.get(PROJECT, ())) == 1 else 8
     rows = shapes[HEAD.format(0)][0] if shapes[HEAD.format(0)] else 0
     model = model_of(shapes[FIRST], rows - 4 * reg_max, reg_max)
-    expected = {their_name(name): shape for name, shape in _body(model).items()}
+    expected = {their_name(name): shape for name, shape in body_shapes(model).items()}
     widths = [shape[1] for name, shape in _head(model).items() if name.endswith("weight") and "cls_out" in name]
     for level, width in enumerate(widths):
         expected |= {HEAD.format(level): (rows, width, 1, 1), f"head.gfl_cls.{level}.bias": (rows,)}
-    for name, shape in expected.items():
-        if shapes.get(name) != shape:
-            told = "missing" if name not in shapes else list(shapes[name])
-            raise Refusal(f"its {name} is {told}; {list(shape)} is expected in {_size(model)}")
-    extra = [name for name in shapes if name not in expected and not name.startswith(UNUSED)]
-    if extra:
-        raise Refusal(f"it has {len(extra)} tensors that {_size(model)} does not have, such as {min(extra):.80}")
+    check_shapes(shapes, expected, _size(model), lambda name: name.startswith(UNUSED))
     if PROJECT in shapes:
         check_bins(state.tensor(before + PROJECT))
-    weights = {name: state.tensor(before + their_name(name)) for name in _body(model)}
+    weights = {name: state.tensor(before + their_name(name)) for name in body_shapes(model)}
     for level in range(len(widths)):
         weights |= _dealt(
             model, level, *(state.tensor(f"{before}head.gfl_cls.{level}.{k}") for k in ("weight", "bias"))
@@ -162,10 +151,10 @@ def _refuse_plus(plus: bool) -> None:
 
 def _dealt(model: DetectionModel, level: int, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """The one convolution of a level (C + 4R rows, classes first) as the two of ours."""
-    head = f"graph.layers.{len(model.graph.layers) - 1}"
+    head = model.description.head_prefix
     weights: dict[str, Tensor] = {}
     for part, rows in (("cls_out", slice(None, model.nc)), ("box_out", slice(model.nc, None))):
-        weights |= {f"{head}.{part}.{level}.weight": weight[rows], f"{head}.{part}.{level}.bias": bias[rows]}
+        weights |= {f"{head}{part}.{level}.weight": weight[rows], f"{head}{part}.{level}.bias": bias[rows]}
     return weights
 
 
@@ -174,7 +163,7 @@ def _foreign(
 ) -> ForeignModel:
     first = "graph.layers.1.conv.weight"
     weights[first] = weights[first].flip(1)  # BGR to RGB
-    weights[f"graph.layers.{len(model.graph.layers) - 1}.bins"] = torch.arange(model.reg_max, dtype=torch.float32)
+    weights[f"{model.description.head_prefix}bins"] = torch.arange(model.reg_max, dtype=torch.float32)
     own = {name: weights[name].contiguous() for name in model.state_dict()}
     return ForeignModel(model.description, names_of(model.nc), own, imgsz, model.strides, LICENCE, "NanoDet", left=left)
 
@@ -183,17 +172,12 @@ def model_of(first: tuple[int, ...], nc: int, reg_max: int) -> DetectionModel:
     """The model of ours whose first unit has a convolution of that shape, as each size has another."""
     if not 1 <= nc <= MAX_CLASSES or not 1 < reg_max <= MAX_REG_MAX:
         raise Refusal(f"its head is for {nc} classes and {reg_max} bins a side")
-    yaml = cfg_folder() / "models" / "gfldet-nanodet.yaml"
-    expected = {}
-    for scale in scales_of(yaml):
-        description = replace(read_description(yaml, scale, nc), reg_max=reg_max)
+
+    def unit(description: Description) -> Shape:
         width = next(row[3][0] for row in description.rows if row[2] == ShuffleStage.__name__)
-        expected[scale] = (width // 2, 24, 1, 1)
-        if first == expected[scale]:
-            with torch.random.fork_rng(devices=[]):  # not on "meta", for which torch takes seconds to import things
-                return DetectionModel(description)
-    sizes = ", ".join(f"{list(shape)} in {scale}" for scale, shape in expected.items())
-    raise Refusal(f"its {FIRST} is {list(first)}, which no known size of NanoDet has: {sizes}")
+        return width // 2, 24, 1, 1
+
+    return unfilled(replace(size_of("NanoDet", "gfldet-nanodet.yaml", nc, FIRST, first, unit), reg_max=reg_max))
 
 
 def _size(model: DetectionModel) -> str:
@@ -201,15 +185,9 @@ def _size(model: DetectionModel) -> str:
 
 
 def _out(model: DetectionModel, level: int) -> str:
-    return f"layers.{len(model.graph.layers) - 1}.out.{level}"
-
-
-def _body(model: DetectionModel) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's state below its head."""
-    head = f"graph.layers.{len(model.graph.layers) - 1}."
-    return {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(head)}
+    return f"{model.description.head_prefix.removeprefix('graph.')}out.{level}"
 
 
 def _head(model: DetectionModel) -> dict[str, tuple[int, ...]]:
-    body = _body(model)
+    body = body_shapes(model)
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in body}

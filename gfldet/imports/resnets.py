@@ -17,6 +17,7 @@ from torch import Tensor
 from gfldet.config.assets import cfg_folder
 from gfldet.imports.files import ForeignFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal
+from gfldet.imports.shapes import check_shapes
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description, read_description
 
@@ -65,9 +66,9 @@ def read(file: ForeignFile) -> ForeignModel:
 
     Raises Refusal with the first tensor for which they cannot be taken, or with the detector that is none of these.
     """
-    state = file.state
-    kind = None if state is None else kind_of(state.shapes)
-    if state is None or kind not in READ:
+    state = file.tensors()
+    kind = kind_of(state.shapes)
+    if kind not in READ:
         raise Refusal(f"its tensors are those of {kind}; FCOS, RetinaNet (both v1) and plain ResNets can be taken")
     start, part, rest = ("", "body.", "fc.") if kind == "ResNet" else ("backbone.", "", "head.")
     places = {
@@ -79,7 +80,13 @@ def read(file: ForeignFile) -> ForeignModel:
         ours = ResNetFPN(*description.rows[0][3]).state_dict()
     body = {OURS + name: tuple(value.shape) for name, value in ours.items() if name.startswith(part)}
     called = {name: places.get(name, start + name.removeprefix(OURS + part)) for name in body}
-    _check_shapes(state, called, body, rest, f"{kind} on a {resnet}" if start else f"a {resnet}")
+    expected = {
+        called[name]: shape
+        for name, shape in body.items()
+        if not name.endswith(COUNTER) or called[name] in state.shapes
+    }
+    what = f"{kind} on a {resnet}" if start else f"a {resnet}"
+    check_shapes(state.shapes, expected, what, lambda name: name.startswith(rest))
     # Frozen norms add 1e-5 to the variance as others do, but in the RetinaNet that torchvision publishes they add 0
     # (`overwrite_eps`).  One trained from the ResNet alone adds 1e-5; its file is alike.
     frozen = not any(name.endswith(COUNTER) for name in places)
@@ -121,23 +128,6 @@ def gfl_on(resnet: str) -> Description:
 def _present(name: str) -> str:
     """A name of the pyramid as torchvision has had it since 0.13, when each convolution moved into a block."""
     return re.sub(r"^(fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", name)
-
-
-def _check_shapes(
-    state: StateDict, called: Mapping[str, str], body: Mapping[str, tuple[int, ...]], rest: str, what: str
-) -> None:
-    """Refusal with the first tensor that is missing, of another shape or too many.
-
-    `called` are the names of the file for ours, `body` the shapes of ours; names that begin with `rest` are not taken.
-    """
-    for name, shape in body.items():
-        found = state.shapes.get(called[name])
-        if found != shape and not (found is None and name.endswith(COUNTER)):
-            told = "missing" if found is None else list(found)
-            raise Refusal(f"its {called[name]} is {told}; {list(shape)} is expected in {what}")
-    extra = [name for name in state.shapes.keys() - set(called.values()) if not name.startswith(rest)]
-    if extra:
-        raise Refusal(f"it has {len(extra)} tensors that {what} does not have, such as {min(extra):.80}")
 
 
 def _weights(state: StateDict, called: Mapping[str, str], eps: float) -> dict[str, Tensor]:

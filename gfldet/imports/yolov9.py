@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal, check_bins
+from gfldet.imports.shapes import check_classes, check_shapes, four_sides, unfilled
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 
@@ -26,7 +26,6 @@ BINS = tuple(f"{HEAD}.heads.{level}.anc2vec.anc2vec.weight" for level in range(3
 BRANCHES = {"box": "anchor_conv", "cls": "class_conv"}
 PARTS = {"cv": "conv", "cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "cv4": "conv4", "m": "bottleneck"}
 TELLING = (4, 6, 8, 12, 15, 18, 21)  # rows whose widths tell the size
-MAX_CLASSES = 100_000
 
 
 def recognises(file: ForeignFile) -> bool:
@@ -36,8 +35,7 @@ def recognises(file: ForeignFile) -> bool:
 
 def read(file: ForeignFile) -> ForeignModel:
     """The detector in a file, without its auxiliary branch; Refusal that names the first tensor which does not fit."""
-    state = file.state
-    assert state is not None
+    state = file.tensors()
     places = _places(state)
     shapes = {name: state.shapes[place] for name, place in places.items()}
     model = _model_of(shapes)
@@ -92,9 +90,8 @@ def _is_auxiliary(name: str) -> bool:
 
 def _model_of(shapes: Mapping[str, tuple[int, ...]]) -> DetectionModel:
     """The model of ours that has most of the widths of a file, and its classes."""
-    boxes, nc = _rows(shapes, BOX_OUT), _rows(shapes, CLASS_OUT)
-    if not 1 <= nc <= MAX_CLASSES:
-        raise Refusal(f"its outputs are for {nc} classes")
+    boxes, nc = four_sides(shapes, BOX_OUT)[0], four_sides(shapes, CLASS_OUT)[0]
+    check_classes(nc)
     yaml = cfg_folder() / "models" / "gfldet-v9.yaml"
     known = [read_description(yaml, scale, nc) for scale in scales_of(yaml)]
     agreeing = [sum(shapes.get(name, ())[:1] == (w,) for name, w in _widths(d).items()) for d in known]
@@ -106,8 +103,7 @@ def _model_of(shapes: Mapping[str, tuple[int, ...]]) -> DetectionModel:
         raise Refusal(f"its rows {rows} give {found} channels, as those of no known size do: {sizes}")
     if boxes != 4 * best.reg_max:
         raise Refusal(f"its {BOX_OUT} is for {boxes / 4:g} bins a side of a box; {best.reg_max} is what YOLOv9 has")
-    with torch.random.fork_rng(devices=[]):  # on the CPU: torch takes seconds to import what makes a model on "meta"
-        return DetectionModel(best)
+    return unfilled(best)
 
 
 def _size(description: Description) -> str:
@@ -119,22 +115,8 @@ def _widths(description: Description) -> dict[str, int]:
     return {f"{row}.conv4.conv.weight": description.rows[row][3][0] for row in TELLING}
 
 
-def _rows(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
-    """How many outputs a convolution has."""
-    if len(shapes.get(name, ())) != 4:
-        raise Refusal(f"its {name} is {list(shapes[name]) if name in shapes else 'missing'}; four sides are expected")
-    return shapes[name][0]
-
-
 def _compare(shapes: Mapping[str, tuple[int, ...]], model: DetectionModel) -> None:
     """Refusal if a tensor is missing, of another shape, or none of the model's or of the auxiliary branch."""
-    size = _size(model.description)
     expected = {their_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
     expected |= dict.fromkeys(BINS, (1, model.reg_max, 1, 1, 1))
-    for name, shape in expected.items():
-        if shapes.get(name) != shape:
-            found = list(shapes[name]) if name in shapes else "missing"
-            raise Refusal(f"its {name} is {found}; {list(shape)} is expected in YOLOv9-{size}")
-    extra = [name for name in shapes if name not in expected and not _is_auxiliary(name)]
-    if extra:
-        raise Refusal(f"it has {len(extra)} tensors that YOLOv9-{size} does not have, such as {min(extra):.80}")
+    check_shapes(shapes, expected, f"YOLOv9-{_size(model.description)}", _is_auxiliary)

@@ -6,24 +6,21 @@ from 0 to 1: the filters of the first convolution are turned round and multiplie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.imports import matching
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
 from gfldet.imports.foreign import ForeignModel, Refusal, image_size
+from gfldet.imports.shapes import Shape, body_shapes, check_classes, check_shapes, four_sides, size_of, unfilled
 from gfldet.nn.blocks import Row
-from gfldet.nn.build import read_description
+from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 
 READS = "weights of YOLOX (nano, tiny, s, m, l, x) as its authors publish them (.pth or .onnx)"
 LICENCE = "Apache-2.0 (as its authors publish it; the file tells none)"
-MAX_CLASSES = 100_000
 STEM = "backbone.backbone.stem.conv.conv.weight"
 CLASSES = "head.cls_preds.0.weight"
 PLACES = {  # layer of ours -> its name in YOLOX
@@ -61,11 +58,7 @@ def recognises(file: ForeignFile) -> bool:
 
 def read(file: ForeignFile) -> ForeignModel:
     """The body of a YOLOX; Refusal with the first tensor or convolution for which it cannot be taken."""
-    if file.onnx is not None:
-        return _from_graph(file.onnx)
-    if file.state is None:
-        raise Refusal("it has no tensors")
-    return _from_state(file.state)
+    return _from_state(file.tensors()) if file.onnx is None else _from_graph(file.onnx)
 
 
 def their_name(name: str) -> str:
@@ -75,19 +68,15 @@ def their_name(name: str) -> str:
 
 
 def _from_state(state: StateDict) -> ForeignModel:
-    model = model_of(_shape(state.shapes, STEM), _shape(state.shapes, CLASSES)[0])
-    size = model.description.name.rpartition("-")[2]
-    body = body_of(model)
-    for name, shape in body.items():
-        there = their_name(name)
-        found = state.shapes.get(there)
-        if found != shape:
-            told = "missing" if found is None else list(found)
-            raise Refusal(f"its {there} is {told}; {list(shape)} is expected in YOLOX-{size}")
-    known = {their_name(name) for name in body}
-    extra = [name for name in state.shapes if name not in known and not name.startswith("head.")]
-    if extra:
-        raise Refusal(f"it has {len(extra)} tensors that YOLOX-{size} does not have, such as {min(extra):.80}")
+    model = model_of(four_sides(state.shapes, STEM), four_sides(state.shapes, CLASSES)[0])
+    body = body_shapes(model)
+    expected = {their_name(name): shape for name, shape in body.items()}
+    check_shapes(
+        state.shapes,
+        expected,
+        f"YOLOX-{model.description.name.rpartition('-')[2]}",
+        lambda name: name.startswith("head."),
+    )
     weights = {name: state.tensor(their_name(name)) for name in body}
     head = sum(name.startswith("head.") for name in state.shapes)
     return _foreign(model, weights, (f"its head ({head} tensors), which has an objectness and no bins",))
@@ -117,7 +106,7 @@ def _foreign(
     return ForeignModel(
         model.description,
         names_of(model.nc),
-        {name: weights[name] for name in body_of(model)},
+        {name: weights[name] for name in body_shapes(model)},
         imgsz,
         model.strides,
         LICENCE,
@@ -127,33 +116,15 @@ def _foreign(
     )
 
 
-def body_of(model: DetectionModel) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's state below its head."""
-    head = f"graph.layers.{len(model.graph.layers) - 1}."
-    return {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(head)}
+def model_of(stem: Shape, nc: int) -> DetectionModel:
+    """The model of ours whose first convolution has the shape `stem`, as each size has another."""
+    check_classes(nc)
 
+    def first(description: Description) -> Shape:
+        row = Row((3,), 1, (), description.width, description.max_channels)
+        return row.width(description.rows[0][3][0]), 12, 3, 3
 
-def model_of(stem: tuple[int, ...], nc: int) -> DetectionModel:
-    """The model of ours, on the meta device, whose first convolution has the shape `stem`, as each size has another."""
-    if not 1 <= nc <= MAX_CLASSES:
-        raise Refusal(f"its outputs are for {nc} classes")
-    yaml = cfg_folder() / "models" / "gfldet-yolox.yaml"
-    expected = {}
-    for scale in scales_of(yaml):
-        description = read_description(yaml, scale, nc)
-        width = Row((3,), 1, (), description.width, description.max_channels).width(description.rows[0][3][0])
-        expected[scale] = (width, 12, 3, 3)
-        if stem == expected[scale]:
-            with torch.device("meta"):  # shapes without memory: the file has not been believed yet
-                return DetectionModel(description)
-    sizes = ", ".join(f"{list(shape)} in {scale}" for scale, shape in expected.items())
-    raise Refusal(f"its first convolution ({STEM}) is {list(stem)}, which no known size of YOLOX has: {sizes}")
-
-
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    if len(shapes.get(name, ())) != 4:
-        raise Refusal(f"its {name} is {list(shapes[name]) if name in shapes else 'missing'}; four sides are expected")
-    return shapes[name]
+    return unfilled(size_of("YOLOX", "gfldet-yolox.yaml", nc, f"first convolution ({STEM})", stem, first))
 
 
 def _sides(value: Any) -> tuple[int, ...]:

@@ -92,6 +92,11 @@ class Description:
     end2end: bool = False
     preferred: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def head_prefix(self) -> str:
+        """What the names of the head's tensors begin with in a state of the model, as in `graph.layers.22.`."""
+        return f"graph.layers.{len(self.rows) - 1}."
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,

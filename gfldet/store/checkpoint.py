@@ -48,11 +48,7 @@ class Checkpoint:
     @property
     def body_only(self) -> bool:
         """Whether there are weights for the layers below the head alone, since the head was one of another program."""
-        return not self._has(self._head)
-
-    @property
-    def _head(self) -> str:
-        return f"graph.layers.{len(self.description.rows) - 1}."
+        return not self._has(self.description.head_prefix)
 
     def _has(self, part: str) -> bool:
         return any(name.startswith(part) for name in self.weights)
@@ -67,7 +63,7 @@ class Checkpoint:
             model = DetectionModel(self.description, self.names)
             weights = dict(self.weights)
             if self.body_only:
-                fresh = tuple(part for part in (self._head, PYRAMID) if not self._has(part))
+                fresh = tuple(part for part in (self.description.head_prefix, PYRAMID) if not self._has(part))
                 weights |= {name: value for name, value in model.state_dict().items() if name.startswith(fresh)}
             model.load_state_dict(weights)
             return model

@@ -62,7 +62,7 @@ def _places(names: Sequence[str]) -> list[str]:
 def _extent(model: DetectionModel, loaded: Sequence[str]) -> Extent:
     """How much of `model` the tensors `loaded` are."""
     there, names = set(loaded), list(model.state_dict())
-    head = f"graph.layers.{len(model.graph.layers) - 1}."
+    head = model.description.head_prefix
     rows = {head + row for row in model.head.class_rows()}
     boxes = {head + name for name in model.head.box_names()}
     if there.issuperset(names):
@@ -83,8 +83,7 @@ def transfer(model: DetectionModel, source: Checkpoint, file: str = "pretrained"
     """
     _check_resnets(model, source, file)
     own = model.state_dict()
-    head = len(model.graph.layers) - 1
-    last = {f"graph.layers.{head}.{row}" for row in model.head.class_rows()}
+    last = {model.description.head_prefix + row for row in model.head.class_rows()}
     pairs = [(i, source.names.index(n)) for i, n in model.names.items() if n in source.names]
     same_names = tuple(model.names.values()) == source.names
     loaded: list[str] = []

@@ -27,6 +27,7 @@ from gfldet.imports.foreign import (
     image_size,
     text,
 )
+from gfldet.imports.shapes import MAX_CLASSES
 from gfldet.nn import blocks
 from gfldet.nn.build import MAX_REG_MAX, read_description
 from gfldet.nn.heads import GFLHead
@@ -138,7 +139,7 @@ def _recognised(convolutions: list[Convolution], reg_max: int) -> DetectionModel
     ends.subtract({4 * reg_max: 3})
     classes = [channels for channels, count in ends.items() if count]
     yaml = cfg_folder() / "models" / "gfldet.yaml"
-    if len(classes) == 1 and ends[classes[0]] == 3 and reg_max <= MAX_REG_MAX and classes[0] <= 100_000:
+    if len(classes) == 1 and ends[classes[0]] == 3 and reg_max <= MAX_REG_MAX and classes[0] <= MAX_CLASSES:
         for letter in scales_of(yaml):
             description = read_description(yaml, letter, classes[0])
             description = replace(description, name=f"yolov8{letter}", reg_max=reg_max, preferred={})
@@ -282,7 +283,7 @@ def _weights(model: DetectionModel, matched: Mapping[str, Any], file: OnnxFile, 
             weights |= {f"{norm}.{name}": value for name, value in identity_norm(bias).items()}
         else:
             weights[f"{path}.bias"] = bias
-    weights[f"graph.layers.{len(model.graph.layers) - 1}.bins"] = bins
+    weights[f"{model.description.head_prefix}bins"] = bins
     own = model.state_dict()
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
         raise Refusal(f"it lacks layers, or has biases of another length; {SUPPORTED}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gfldet.errors import ConfigError
 from gfldet.imports.foreign import ForeignModel, Refusal, check_bins, class_names, image_size, shown, text
+from gfldet.imports.shapes import MAX_CLASSES
 from gfldet.imports.unpickle import Archive, Record, Stored
 from gfldet.nn import blocks
 from gfldet.nn.build import MAX_REG_MAX, Description
@@ -29,7 +30,6 @@ PARTS = ("Bottleneck", "DFL", "Sequential", "ModuleList", "Conv2d", "BatchNorm2d
 SUPPORTED = f"only YOLOv8 detection models can be read, whose layers are {', '.join(LAYERS)}"
 MAX_LAYERS = 200
 MAX_PARTS = 5000  # modules in all; the largest YOLOv8 has some hundreds
-MAX_CLASSES = 100_000
 UNLIMITED = 1e9  # channels: the rows hold those that the tree has, so nothing is to be scaled
 
 
@@ -243,7 +243,7 @@ def _weights(archive: Archive, model: DetectionModel, root: Module) -> dict[str,
         left.discard(there)
     if left:
         raise Refusal(f"it has {len(left)} tensors that a YOLOv8 detector does not have, such as {min(left)}")
-    check_bins(weights[f"graph.layers.{head}.bins"])
+    check_bins(weights[f"{model.description.head_prefix}bins"])
     return weights
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from gfldet.errors import CheckpointError, ConfigError
 from gfldet.imports import yolox
 from gfldet.imports.registry import read_foreign
+from gfldet.imports.shapes import body_shapes
 from gfldet.model import Model
 
 Made = Callable[..., Any]
@@ -118,5 +119,5 @@ def test_names_and_shapes_of_every_size(size: str, public: Made) -> None:
     shapes = json.loads((public("GFLDET_FOREIGN") / "shapes.json").read_text(encoding="utf-8"))[f"yolox_{size}"]
     model = yolox.model_of(tuple(shapes[yolox.STEM]), 80)
     assert model.description.name == f"gfldet-yolox-{size}"
-    body = {yolox.their_name(ours): list(shape) for ours, shape in yolox.body_of(model).items()}
+    body = {yolox.their_name(ours): list(shape) for ours, shape in body_shapes(model).items()}
     assert body == {there: shape for there, shape in shapes.items() if there.startswith("backbone.")}
