@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gfldet.store.checkpoint import Checkpoint
     from gfldet.train.events import Observer
 
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
@@ -69,7 +71,7 @@ class Model:
             self._exported = exported.load(self.source)
             return
         _need_torch(self.source)
-        if self.source.endswith((".pt", ".pth", ".ckpt", ".onnx")) or self.source in WEIGHTS:
+        if self.source.endswith(WEIGHTS_SUFFIXES) or self.source in WEIGHTS:
             self._take(self.source)
         else:
             self._model = _fresh(self.source)
@@ -187,8 +189,7 @@ class Model:
             from gfldet.detect.torch_detector import for_inference
             from gfldet.machine import pick_device, set_threads
 
-            if self._checkpoint is not None and self._checkpoint.body_only:
-                raise ConfigError(self._headless)
+            self._need_head()
             device = pick_device(settings.device)
             set_threads(settings.threads)
             return for_inference(self.model, device)
@@ -255,8 +256,7 @@ class Model:
         """
         from gfldet.export import job
 
-        if self._checkpoint is not None and self._checkpoint.body_only:
-            raise ConfigError(self._headless)
+        self._need_head()
         given = {**settings, **self._named(settings), "format": format}
         resolved = resolve("export", given, restored=self._trained_with(("imgsz",)))
         _warn_of_notices(resolved)
@@ -288,13 +288,13 @@ class Model:
             settings.vid_stride,
         )
 
-    @property
-    def _headless(self) -> str:
-        """Why weights of a body alone find nothing."""
-        return (
-            f"{self.source}: these are the weights of a body alone; the head that finds is to be learnt first: "
-            f"gfldet train model={self.source} data=YOURS.yaml"
-        )
+    def _need_head(self) -> None:
+        """ConfigError where there are the weights of a body alone, which finds nothing."""
+        if self._checkpoint is not None and self._checkpoint.body_only:
+            raise ConfigError(
+                f"{self.source}: these are the weights of a body alone; the head that finds is to be learnt first: "
+                f"gfldet train model={self.source} data=YOURS.yaml"
+            )
 
     def _category_ids(self) -> tuple[int, ...]:
         """The ids that the classes have in the user's own files."""
@@ -351,7 +351,12 @@ class Model:
 def _is_foreign(path: str) -> bool:
     """Whether an ONNX file is there and bears no mark of our exports."""
     file = Path(path)
-    return file.suffix == ".onnx" and file.is_file() and FORMAT.encode() not in file.read_bytes()
+    if file.suffix != ".onnx" or not file.is_file():
+        return False
+    if file.stat().st_size == 0:
+        return True
+    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+        return content.rfind(FORMAT.encode()) < 0  # from the end, where the card is: not all of it is read
 
 
 def _need_torch(what: str) -> None:

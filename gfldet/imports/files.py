@@ -29,21 +29,17 @@ MAX_TENSORS = 100_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateDict:
-    """Tensors by name, without the wrappers that all names share.
-
-    `shapes` has every one of them.  `beside` is what else stands in the file (epoch, settings), as plain data and
-    records.
-    """
+    """Tensors by name, without the wrappers that all names share; `shapes` has every one of them."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    beside: Mapping[str, Any]
-    _read: Callable[[str], Tensor] = field(repr=False)
+    _stored: Mapping[str, Any] = field(repr=False)
+    _read: Callable[[Any], Tensor] = field(repr=False)
 
     def tensor(self, name: str) -> Tensor:
         """One tensor; float32 if it is of a floating type.  Refusal if it is missing, damaged or not finite."""
         if name not in self.shapes:
             raise Refusal(f"it has no {name}")
-        value = self._read(name)
+        value = self._read(self._stored[name])
         if not value.is_floating_point():
             return value
         value = value.float()
@@ -124,10 +120,10 @@ def opened(path: Path, allowed: Allowed) -> Iterator[ForeignFile]:
             tree = read_tensors(path)
         except CheckpointError as error:
             raise Refusal(str(error).removeprefix(f"{path}: ").removeprefix("refused: ")) from error
-        yield ForeignFile(path, state=_tensors_in(tree))
+        yield ForeignFile(path, state=_state_in(tree, Tensor, lambda value: value))
     else:
         with unpickle.opened(path, allowed) as archive:
-            yield ForeignFile(path, archive, _stored_in(archive))
+            yield ForeignFile(path, archive, _state_in(archive.tree, Stored, archive.tensor))
 
 
 def _begins(path: Path, start: bytes) -> bool:
@@ -155,36 +151,18 @@ def _onnx(path: Path) -> OnnxFile:
     return OnnxFile(proto.graph, values, {entry.key: entry.value for entry in proto.metadata_props})
 
 
-def _stored_in(archive: Archive) -> StateDict | None:
-    found = _holder(archive.tree, Stored)
-    if found is None:
-        return None
-    tensors, beside = found
-    return StateDict(
-        {name: value.shape for name, value in tensors.items()}, beside, lambda name: archive.tensor(tensors[name])
-    )
-
-
-def _tensors_in(tree: Any) -> StateDict | None:
-    found = _holder(tree, Tensor)
-    if found is None:
-        return None
-    tensors, beside = found
-    return StateDict({name: tuple(value.shape) for name, value in tensors.items()}, beside, tensors.__getitem__)
-
-
-def _holder(tree: Any, kind: type) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The tensors by name that a checkpoint holds, and what stands beside them; None if there are none."""
+def _state_in(tree: Any, kind: type, read: Callable[[Any], Tensor]) -> StateDict | None:
+    """The tensors by name that a checkpoint holds, of `kind` until they are `read`; None if there are none."""
     if not isinstance(tree, dict):
         return None
-    for key in (None, *HOLDERS):
-        place = tree if key is None else tree.get(key)
+    for place in (tree, *(tree.get(key) for key in HOLDERS)):
         tensors = place if isinstance(place, dict) else {}
         tensors = {name: value for name, value in tensors.items() if isinstance(value, kind) and isinstance(name, str)}
         if len(tensors) > MAX_TENSORS:
             raise Refusal(f"it has {len(tensors)} tensors, more than any detector")
         if tensors:
-            return _unwrapped(tensors), {str(name): value for name, value in tree.items() if name not in tensors}
+            named = _unwrapped(tensors)
+            return StateDict({name: tuple(value.shape) for name, value in named.items()}, named, read)
     return None
 
 

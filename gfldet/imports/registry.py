@@ -35,7 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("YOLOX", yolox.READS, yolox.recognises, yolox.read),
     Family("NanoDet", nanodet.READS, nanodet.recognises, nanodet.read),
     Family("torchvision", resnets.READS, resnets.recognises, resnets.read),
-)  # fmt: skip
+)
 # What checkpoints of torch's common trainers hold beside tensors: settings and numbers, kept as inert records.
 TRAINERS = Allowed(
     names=frozenset(

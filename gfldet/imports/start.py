@@ -11,8 +11,6 @@ from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.weights.folder import find_weights
 
-SUFFIXES = (".pt", ".pth", ".ckpt")  # of files of torch; those of ONNX are `detect.exported`'s, or foreign
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:

@@ -39,10 +39,8 @@ def fine_tuning(
     }
     derived = {name: value for name, value in defaults.items() if name not in settings.origins}
     if derived:
-        shown = (
-            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in derived.items()
-        )
-        tell(f"fine-tuning: {' '.join(shown)}, since the run starts from weights; recipe=scratch leaves that out")
+        shown = " ".join(f"{name}={value:g}" for name, value in derived.items())
+        tell(f"fine-tuning: {shown}, since the run starts from weights; recipe=scratch leaves that out")
     return replace(settings, **derived, origins={**settings.origins, **dict.fromkeys(derived, "weights")})
 
 

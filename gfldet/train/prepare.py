@@ -73,7 +73,7 @@ def prepare_training(
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
-    numbers = plan(settings, train.split, len(train_set))
+    numbers = plan(settings, train.split, len(train_set), half_side)
     warn_of_reach(model, train.split, settings.height_width)
     size, batch, weights = settings.height_width, settings.batch, folder / "weights"
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)

@@ -54,8 +54,11 @@ class Plan:
         return self.lr0 * warm * (self.lrf + (1 - self.lrf) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
-    """Settings and data -> the run's numbers.  What the user set is kept as it is; the rest follows from the run."""
+def plan(settings: TrainSettings, split: Split, steps_per_epoch: int, half_side: float | None) -> Plan:
+    """Settings and data -> the run's numbers.  What the user set is kept as it is; the rest follows from the run.
+
+    `half_side` is `median_half_side` of the split in the run's frame.
+    """
     total = settings.epochs * steps_per_epoch
     lr0 = DEFAULT_LR[settings.optimizer] if settings.lr0 is None else settings.lr0
     closed = settings.close_mosaic if settings.close_mosaic >= 1 else settings.close_mosaic * settings.epochs
@@ -71,7 +74,7 @@ def plan(settings: TrainSettings, split: Split, steps_per_epoch: int) -> Plan:
         else settings.weight_decay,
         warmup_steps=warmup_steps(settings, total),
         close_epoch=settings.epochs - round(closed),
-        half_side=median_half_side(split, settings.height_width),
+        half_side=half_side,
         class_weights=class_weights(settings, split),
         tal_epoch=round(ATSS_SHARE * settings.epochs) if settings.assigner == "tal-after-atss" else 0,
     )

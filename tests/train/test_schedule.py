@@ -75,7 +75,8 @@ def test_half_side_by_hand() -> None:
 
 
 def planned(steps_per_epoch: int = 20, **settings: Any) -> Plan:
-    return plan(resolve("train", {"imgsz": 64, **settings}), SPLIT, steps_per_epoch)
+    resolved = resolve("train", {"imgsz": 64, **settings})
+    return plan(resolved, SPLIT, steps_per_epoch, median_half_side(SPLIT, resolved.height_width))
 
 
 def test_what_is_left_open_follows_from_the_run() -> None:
