@@ -1,4 +1,4 @@
-"""Feature extractors of torchvision as rows of a model YAML: a ResNet with a feature pyramid."""
+"""Feature extractors of torchvision as rows of a model YAML: a ResNet with a feature pyramid, and how images go in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,27 @@ from gfldet.nn.blocks import Layer, Row
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Normalise(nn.Module):
+    """Images (B, 3, H, W), RGB in [0, 1] -> the same with ImageNet's mean and deviation taken out.
+
+    Not in the filters of the convolution after it, which pads with zeros: these are ImageNet's mean here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    @classmethod
+    def from_row(cls, row: Row) -> Layer:
+        return Layer(cls(*row.args), row.channels[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
 
 
 class ResNetFPN(nn.Module):
@@ -33,10 +54,7 @@ class ResNetFPN(nn.Module):
         del self.body.fc, self.body.avgpool
         top = ops.feature_pyramid_network.LastLevelP6P7(width, width)
         self.fpn = ops.FeaturePyramidNetwork(channels, width, extra_blocks=top)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.normalise = Normalise()
 
     @classmethod
     def from_row(cls, row: Row) -> Layer:
@@ -46,7 +64,7 @@ class ResNetFPN(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         body = self.body
-        x = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1((x - self.mean) / self.std)))))
+        x = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(self.normalise(x))))))
         maps = {}
         for number, layer in enumerate((body.layer2, body.layer3, body.layer4), start=3):
             x = layer(x)

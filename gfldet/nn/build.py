@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from gfldet.errors import ConfigError
 from gfldet.nn import blocks
-from gfldet.nn.backbones import ResNetFPN
+from gfldet.nn.backbones import Normalise, ResNetFPN
 from gfldet.nn.blocks import Block, Row
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
-from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, Normalise, SeparableLeaky, ShuffleStage
+from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, SeparableLeaky, ShuffleStage
 from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
 from gfldet.nn.yolox_blocks import Focus, SeparableC3, SeparableConv
 

@@ -11,33 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gfldet.nn.backbones import IMAGENET_MEAN, IMAGENET_STD
 from gfldet.nn.blocks import ChainedBlock, Conv, Layer, Row
 
 SLOPE = 0.1  # of LeakyReLU
 EPS = 1e-5  # of its norms
-
-
-class Normalise(nn.Module):
-    """Images (B, 3, H, W), RGB in [0, 1] -> the same with ImageNet's mean and deviation taken out.
-
-    A row of its own: the convolution after it pads with zeros, which are ImageNet's mean here, so that its filters
-    could not take this up exactly.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
-
-    @classmethod
-    def from_row(cls, row: Row) -> Layer:
-        return Layer(cls(*row.args), row.channels[0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
 
 
 class LeakyConv(Conv):
