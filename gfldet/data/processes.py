@@ -41,7 +41,7 @@ def in_order_by_processes(make: Callable[[K], T], keys: Iterable[K], workers: in
     """
     loader: DataLoader[T] = DataLoader(
         _Results(make),
-        sampler=keys,  # type: ignore[arg-type]  # torch hands on whatever comes out of it
+        sampler=keys,  # torch hands on whatever comes out of it
         batch_size=None,
         num_workers=workers,
         pin_memory=pin,

@@ -56,7 +56,7 @@ class TrainBatch:
     def pin_memory(self) -> TrainBatch:
         """The same in memory that a GPU copies from by itself, while the processor does something else."""
         tensors = {name: value.pin_memory() for name in TENSORS if len(value := getattr(self, name))}
-        return replace(self, **tensors)  # type: ignore[arg-type]
+        return replace(self, **tensors)
 
 
 def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:

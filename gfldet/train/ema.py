@@ -23,13 +23,15 @@ class WeightAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         # The tensors are looked up once: doing so at every step takes as long as the arithmetic on a GPU.
         mine, theirs = list(self.model.state_dict().values()), list(model.state_dict().values())
-        self._floats = [[value for value in side if value.is_floating_point()] for side in (mine, theirs)]
-        self._counts = [[value for value in side if not value.is_floating_point()] for side in (mine, theirs)]
+        self._mine, self._theirs = ([v for v in side if v.is_floating_point()] for side in (mine, theirs))
+        self._my_counts, self._their_counts = (
+            [v for v in side if not v.is_floating_point()] for side in (mine, theirs)
+        )
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the model's weights of now."""
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (1 + self.part + self.updates))
-        torch._foreach_lerp_(*self._floats, share)
-        torch._foreach_copy_(*self._counts)
+        torch._foreach_lerp_(self._mine, self._theirs, share)
+        torch._foreach_copy_(self._my_counts, self._their_counts)
