@@ -76,7 +76,7 @@ def index_split(spec: DataSpec, name: str) -> Index:
         return shapes.index(str(spec.source), name)
     entries = spec.entries(name)
     if spec.format == "coco":
-        return coco.index(entries[0], spec.image_folder(name), spec.names, spec.category_ids)
+        return coco.index(spec.coco[entries[0]], spec.image_folder(name), spec.names, spec.category_ids)
     read = {"yolo": yolo.index, "voc": voc.index}[spec.format]
     return read(entries, spec.root, spec.names)
 
