@@ -13,7 +13,7 @@ from typing import Any
 
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.data.formats.coco_file import CocoFile
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
 
 
 def index(file: CocoFile, images: Path | None, names: Sequence[str], category_ids: Sequence[int]) -> Index:
@@ -39,13 +39,14 @@ def index(file: CocoFile, images: Path | None, names: Sequence[str], category_id
 def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Labels:
     """Boxes of image `number` of the file; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(declared=file.declared[number])
+    image = f"image {shown(file.image_ids[number], quoted=False)}"
     first, end = file.starts[number : number + 2].tolist()
     for row, (x, y, w, h) in enumerate(file.boxes[first:end].tolist(), first):
-        place = f"{file.path}: annotation {str(file.annotation_id(row))[:80]} of image {file.image_ids[number]}"
+        place = f"{file.path}: annotation {shown(file.annotation_id(row), quoted=False)} of {image}"
         category, fault = file.category_id(row), file.fault(row)
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))
-            labels.problems.append(f"{place}: unknown category_id {repr(category)[:80]}; 'categories' holds {known}")
+            labels.problems.append(f"{place}: unknown category_id {shown(category)}; 'categories' holds {known}")
             continue
         if fault:
             labels.problems.append(f"{place}: {fault}")
