@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfldet.data.formats.keypoints import LongRows
+
 # Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
 POLYGON = "polygon row(s) were read as the bounding boxes of their polygons"
 CLIPPED = "box(es) reached out of the image and were clipped"
@@ -45,6 +47,7 @@ class Labels:
     declared  the (width, height) of the image that the file gives; None if it gives none
     problems  one message, with file and line, for each thing that cannot be read
     notes     one (kind of repair, place) for each repair
+    long_rows the YOLO rows that are polygons or keypoints
     """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -55,6 +58,7 @@ class Labels:
     declared: tuple[int, int] | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    long_rows: LongRows = field(default_factory=LongRows)
 
     def add(self, box: tuple[float, float, float, float], cls: int, place: str, crowd: bool = False) -> None:
         """Appends one box."""
