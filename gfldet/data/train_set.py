@@ -7,7 +7,7 @@ the data of epoch 7 are the same in a resumed run, and with any number of worker
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -85,7 +85,7 @@ class TrainSet:
 
     `custom` is a user's own augmentation; `custom_at` tells where it works: instead of `augmentation`, before it on
     each image as read, or after it on the finished frame.  `repeats` (n,) tells how often an epoch shows each image
-    (see `sampling`); None: once.
+    (see `sampling`), first in a frame or as one of the others in a mosaic; None: once.
     """
 
     split: Split
@@ -97,6 +97,10 @@ class TrainSet:
     custom: CustomAugment | None = None
     custom_at: CustomAt = "instead"
     repeats: NDArray[np.float64] | None = None
+    _ends: NDArray[np.float64] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ends", None if self.repeats is None else np.cumsum(self.repeats))
 
     def __len__(self) -> int:
         """Batches an epoch; the last may be smaller."""
@@ -147,4 +151,5 @@ class TrainSet:
     def drawn(self, epoch: int, number: int, augmentation: Augmentation) -> Drawn:
         """What is drawn by lot for that sample, before any pixel is touched."""
         n = len(self.split.records)
-        return draw(number % n, n, augmentation, np.random.default_rng((self.seed, SAMPLES, epoch, number)))
+        rng = np.random.default_rng((self.seed, SAMPLES, epoch, number))
+        return draw(number % n, n, augmentation, rng, self._ends)
