@@ -33,7 +33,8 @@ BELOW: dict[str, set[str]] = {
     "data": {"ops", "machine", "messages"},
     "weights": {"messages"},
     "viz": {"ops", "data.records"},
-    "results": {"ops", "viz"},
+    "boxes": set(),
+    "results": {"ops", "viz", "boxes"},
     "metrics": {"ops", "data.records"},
     "store": {"nn"},
 }
@@ -60,6 +61,7 @@ TORCH_FREE = {
     "config",
     "metrics",
     "viz",
+    "boxes",
     "results",
     "report",
     "weights",
