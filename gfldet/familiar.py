@@ -29,8 +29,8 @@ _Self = TypeVar("_Self", bound="Familiar")
 
 _ELSEWHERE = {
     "track": (
-        "gfldet does not track; predict(source, stream=True) gives the boxes of each frame, which a tracker takes, "
-        "such as supervision.ByteTrack"
+        "gfldet does not track; predict(source, stream=True) gives the boxes of each frame, and trackers take "
+        "supervision.Detections.from_ultralytics(result)"
     ),
     "trainer": "take .save_dir for the folder of the run; train(observers=[...]) and add_callback tell how it goes",
     "predictor": "predict(source, stream=True) gives one result at a time",

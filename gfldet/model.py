@@ -214,7 +214,8 @@ class Model(Familiar):
     @overload
     def predict(self, source: Source, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
     def predict(self, source: Source, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
-        """Find objects in a file, folder, glob, video, array (BGR, as opencv has it), PIL image, or a list of these.
+        """Find objects in a file, folder, glob, video, array (BGR, as opencv has it), tensor (RGB, channels first, as
+        torchvision has it), PIL image, or a list of these (see `data.sources`).
 
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.

@@ -80,8 +80,8 @@ INSTEAD: dict[str, str] = {
     "visualize": "nothing shows the maps inside the network; leave it out",
     "embed": "model.model is the torch module",
     "stream_buffer": "every frame is taken, or every vid_stride-th",
-    "tracker": "gfldet does not track; trackers take its boxes, as supervision's do",
-    "persist": "gfldet does not track; trackers take its boxes, as supervision's do",
+    "tracker": "gfldet does not track; trackers take supervision.Detections.from_ultralytics(result)",
+    "persist": "gfldet does not track; trackers take supervision.Detections.from_ultralytics(result)",
     "tta": "an image is looked at once; leave it out",
     "dnn": "an exported .onnx runs in onnxruntime; leave it out",
     # of an export
