@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfldet.data.formats.keypoints import LongRows
+
 # Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
 POLYGON = "polygon row(s) were read as the bounding boxes of their polygons"
 CLIPPED = "box(es) reached out of the image and were clipped"
@@ -19,6 +21,21 @@ REPEATED_ROW = "row(s) that repeat a row of the same file were dropped"
 REPEATED_BOX = "box(es) repeat another box of the same class in the same image; kept as they are"
 SWAPPED = "box(es) had opposite sides in the wrong order; the sides were swapped"
 NO_LABELS = "image(s) have no label file and count as background"
+OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
+TURNED_SIZE = (
+    "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
+    "the boxes are read as boxes of the upright image, check that they fit"
+)
+CODES = {  # kind of repair -> code of its finding
+    POLYGON: "polygons",
+    CLIPPED: "clipped-boxes",
+    EMPTY: "boxes-without-area",
+    REPEATED_ROW: "repeated-rows",
+    REPEATED_BOX: "repeated-boxes",
+    SWAPPED: "swapped-sides",
+    OTHER_SIZE: "other-size",
+    TURNED_SIZE: "turned-size",
+}
 
 
 @dataclass(slots=True)
@@ -30,6 +47,7 @@ class Labels:
     declared  the (width, height) of the image that the file gives; None if it gives none
     problems  one message, with file and line, for each thing that cannot be read
     notes     one (kind of repair, place) for each repair
+    long_rows the YOLO rows that are polygons or keypoints
     """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -40,6 +58,7 @@ class Labels:
     declared: tuple[int, int] | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    long_rows: LongRows = field(default_factory=LongRows)
 
     def add(self, box: tuple[float, float, float, float], cls: int, place: str, crowd: bool = False) -> None:
         """Appends one box."""
