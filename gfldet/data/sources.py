@@ -13,6 +13,7 @@ with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, i
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -102,7 +103,7 @@ def iter_source(
 
 
 def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn) -> Iterator[Frame]:
-    unique = _UniqueNames()
+    unique = _UniqueNames(entries)
     bad: dict[int, str] = {}
     for number, entry in enumerate(entries):
         name = unique(entry)
@@ -135,17 +136,27 @@ def _open(entry: _Entry, tell: Warn) -> NDArray[np.uint8]:
 
 
 class _UniqueNames:
-    """Makes file stems unique: 'a', then 'a-2' for an 'a' of another folder or kind."""
+    """Makes file stems unique: 'a', then 'a-2' for an 'a' of another folder or kind.
 
-    def __init__(self) -> None:
+    A video's name is none whose frames (`name_000000`, ...) could be called like one of the pictures in `entries`.
+    """
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
         self._used: set[str] = set()
+        self._tried: dict[str, int] = {}  # the last number behind each stem: thousands of files may share one
+        numbered = (re.fullmatch(r"(.*)_\d{6,}", Path(entry.path).stem.casefold()) for entry in entries)
+        self._like_frames = {match[1] for match in numbered if match}
 
     def __call__(self, entry: _Entry) -> str:
-        stem = name = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
-        again = 1
-        while name.casefold() in self._used:  # for some file systems 'A' and 'a' are the same name
+        stem = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
+        avoided = self._like_frames if entry.what in ("video", "camera") else frozenset()
+        again = self._tried.get(stem, 1)
+        name = stem if again == 1 else f"{stem}-{again}"
+        # For some file systems 'A' and 'a' are the same name.
+        while name.casefold() in self._used or name.casefold() in avoided:
             again += 1
             name = f"{stem}-{again}"
+        self._tried[stem] = again
         self._used.add(name.casefold())
         return name
 

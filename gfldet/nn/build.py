@@ -26,6 +26,7 @@ from gfldet.errors import ConfigError
 from gfldet.nn import blocks
 from gfldet.nn.backbones import Normalise, ResNetFPN
 from gfldet.nn.blocks import Block, Row
+from gfldet.nn.ghost_blocks import C3Ghost, GhostBottleneck, GhostConv
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
 from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, SeparableLeaky, ShuffleStage
 from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
@@ -35,8 +36,12 @@ BLOCKS: dict[str, type[Block]] = {
     "Conv": blocks.Conv,
     "DWConv": blocks.DWConv,
     "Bottleneck": blocks.Bottleneck,
+    "C2": blocks.C2,
     "C2f": blocks.C2f,
     "C3": blocks.C3,
+    "GhostConv": GhostConv,
+    "GhostBottleneck": GhostBottleneck,
+    "C3Ghost": C3Ghost,
     "SPPF": blocks.SPPF,
     "Concat": blocks.Concat,
     "Upsample": blocks.Upsample,
