@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from gfldet.errors import OutputError
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_picture
+from gfldet.writing import write_whole
 
 # Suffixes of the formats in which OpenCV writes a colour picture.
 WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm"})
@@ -208,7 +209,7 @@ class Results:
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text("".join(rows), encoding="utf-8")
+            write_whole(target, lambda file: file.write("".join(rows).encode()), lasting=False)
         except OSError as error:
             raise OutputError(f"{target}: the labels cannot be written: {error.strerror or error}.") from error
         return str(target)

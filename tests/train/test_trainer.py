@@ -367,7 +367,9 @@ NAN = float("nan")
     ("patience", "aps", "epochs", "best"),
     [
         (2, [0.5, 0.4, 0.3, 0.9], 3, 0),
-        (2, [0.1, 0.0, 0.2, 0.2, 0.2, 0.9], 5, 2),  # as good is not better
+        (2, [0.1, 0.0, 0.2, 0.2, 0.2, 0.9], 5, 4),  # of equals the last is the best, but patience wants better
+        (3, [0.0, 0.0, 0.0, 0.0, 0.5, 0.5], 4, 3),
+        (4, [0.0, 0.0, 0.0, 0.0, 0.5, 0.5], 6, 5),
         (1, [0.1, 0.2, 0.1, 0.9, 0.9, 0.9], 3, 1),
         (0, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 6, 0),
         (2, [NAN, NAN, NAN, NAN, NAN, NAN], 6, 5),  # no truths, no AP: the last is the best
