@@ -84,19 +84,23 @@ def trained_here(folder: Path) -> Iterator[None]:
 
     Raises OutputError with the process that trains there now.  One that is gone, however it ended, is in nobody's way.
     """
-    path = folder / LOCK
-    with _locked(path):
+    with _alone(folder / LOCK, folder, "trains this run now; let it end, or end it, or choose another name="):
         remove_unfinished(folder)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
+        yield
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is made; OutputError if another process does."""
+def written_here(target: Path) -> Iterator[None]:
+    """Keep other processes from making the file or folder `target` meanwhile; OutputError if one does."""
+    file = target.with_name(f".{target.name[:40]}{LOCK}")
+    with _alone(file, target, "writes it now; let it end, or choose another out="):
+        yield
+
+
+@contextmanager
+def _alone(path: Path, guarded: Path, does: str) -> Iterator[None]:
+    """Hold the lock file `path`, which lasts as long; OutputError with the process and what it `does` if another has
+    it."""
     for _ in range(TRIES):
         try:
             file = path.open("a+", encoding="utf-8")
@@ -105,16 +109,17 @@ def _locked(path: Path) -> Iterator[None]:
         with file:
             if lock(file) is False:
                 file.seek(0)
-                holder = file.read(200).strip() or "another process"
-                raise OutputError(
-                    f"{path.parent}: {holder} trains this run now; let it end or end it, or choose another name="
-                )
+                raise OutputError(f"{guarded}: {file.read(200).strip() or 'another process'} {does}")
             if not _is_at(file.fileno(), path):
                 continue  # who held it has removed it since
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    path.unlink()
             return
     raise OutputError(f"{path}: cannot be locked; choose another project=")
 
