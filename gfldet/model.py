@@ -7,7 +7,8 @@ is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -25,10 +26,11 @@ from gfldet.detect.saver import Saver
 from gfldet.detect.validate import Validation, validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import loader_threads, memory_budget
+from gfldet.machine import check_one_process, freed_memory_kept, loader_threads, memory_budget, threads_of
 from gfldet.messages import teller, warn
-from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
+from gfldet.ops.letterbox import check_frame
 from gfldet.report.validation import write_validation
 from gfldet.results import Results
 from gfldet.store import runs
@@ -129,20 +131,24 @@ class Model(Familiar):
         from gfldet.train import resume as resuming
         from gfldet.train.run import run_training
 
+        check_one_process()
         given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
         resolved = resolve("train", given)
         resume = resuming.find_resume(resolved)
         description, start = self.description, self._start
-        if resume is None:
-            resolved = resolve("train", given, preferred=description.preferred)
-        else:
-            start = read_start(resume)
-            resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
-            description = start.checkpoint.description
-        _warn_of_notices(resolved)
-        trainer = prepare.prepare_training(resolved, description, start, resume, self._observed(observers))
-        self.save_dir = trainer.folder
-        result = run_training(trainer)
+        with prepare.run_folder(resolved, resume) as folder:
+            if resume is None:
+                resolved = resolve("train", given, preferred=description.preferred)
+            else:
+                start = read_start(resume)
+                resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
+                description = start.checkpoint.description
+            _warn_of_notices(resolved)
+            with threads_of(resolved.threads), freed_memory_kept():
+                watching = self._observed(observers)
+                trainer = prepare.prepare_training(resolved, description, start, folder, resume, watching)
+                self.save_dir = folder
+                result = run_training(trainer)
         self._take(result.best)
         return result.metrics
 
@@ -152,19 +158,24 @@ class Model(Familiar):
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
+        check_one_process()
         given = {**settings, **self._named(settings)}
         resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
-        found = self._validate(resolved)
+        where = (resolved.project, resolved.name, "val", resolved.exist_ok)
+        with runs.claimed(*where) as folder, self._threads(resolved):
+            found = self._validate(resolved, folder)
         teller(resolved.verbose)(format_table(found.metrics))
         return found.metrics
 
-    def _validate(self, settings: ValSettings) -> Validation:
+    def _validate(self, settings: ValSettings, folder: Path) -> Validation:
         tell = teller(settings.verbose)
-        where = (settings.project, settings.name, "val", settings.exist_ok)
-        runs.free_folder(*where)  # its mistakes now, not after minutes
         detector = self._detector(settings)
+        rect = settings.rect and detector.frame is None
+        if not rect:
+            check_frame(settings.height_width, detector.multiple)
+        check_evaluator(settings.evaluator)
         spec = load_spec(settings.data)
         if tuple(self.names.values()) != spec.names:
             raise DataError(
@@ -176,7 +187,6 @@ class Model(Familiar):
             spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
         )
         tell_findings(loaded.split.findings)
-        rect = settings.rect and detector.frame is None
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         found = validate(
             detector,
@@ -185,21 +195,22 @@ class Model(Familiar):
             loader_threads(settings.workers, detector.device == "cpu"),
             settings.evaluator,
         )
-        folder = runs.claim_folder(*where)
         self.save_dir = folder
         write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
         return found
+
+    def _threads(self, settings: ValSettings | PredictSettings) -> AbstractContextManager[None]:
+        """The threads of this model while it finds; the caller's come back after it."""
+        return threads_of(None if self._exported else settings.threads)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
             from gfldet.detect.torch_detector import for_inference
-            from gfldet.machine import pick_device, set_threads
+            from gfldet.machine import pick_device
 
             self._need_head()
-            device = pick_device(settings.device)
-            set_threads(settings.threads)
-            return for_inference(self.model, device)
+            return for_inference(self.model, pick_device(settings.device))
         if {"device", "threads"} & settings.origins.keys():
             self._exported = exported.load(self.source, settings.device, settings.threads)
         frame = self._exported.frame
@@ -221,16 +232,30 @@ class Model(Familiar):
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
+        check_one_process()
         given = {**settings, **self._named(settings), "source": source}
         resolved = resolve("predict", given, restored=self._trained_with(("imgsz",)))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
-        found = self._predict(resolved)
+        found = self._in_own_threads(resolved)
         return found if stream else list(found)
 
     __call__ = predict
 
-    def _predict(self, settings: PredictSettings) -> Iterator[Results]:
+    def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
+        """`_predict`; between one result and the next the caller has threads as before."""
+        found = self._predict(settings)
+        try:
+            while True:
+                with self._threads(settings):
+                    one = next(found, None)
+                if one is None:
+                    return
+                yield one
+        finally:
+            found.close()
+
+    def _predict(self, settings: PredictSettings) -> Generator[Results, None, None]:
         tell = teller(settings.verbose)
         detector = self._detector(settings)
         predictor = Predictor(
@@ -276,7 +301,8 @@ class Model(Familiar):
             (saved.licence if saved else "") or WEIGHTS_LICENCE,
             saved.settings.get("data") if saved else None,
         )
-        return job.export(subject, resolved)
+        with threads_of(None):  # what is exported runs in the engine's threads, and is compared there
+            return job.export(subject, resolved)
 
     def _saver(self, settings: PredictSettings) -> Saver | None:
         """Who writes the predictions; None if nothing is to be written."""

@@ -25,7 +25,7 @@ from gfldet.export.parity import compare
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
-from gfldet.store.runs import check_writable
+from gfldet.store.runs import check_writable, written_here
 
 COMPARED_IMAGES = 6
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "web": "-web"}
@@ -50,9 +50,19 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
     Raises WorkError if the file differs from the torch model or, with int8, loses more AP than `max_drop`.  In both
     cases no file is left behind.
     """
-    tell = teller(settings.verbose)
     card = make_card(subject, settings)
+    onnx.import_onnx()
+    if settings.format == "openvino":
+        openvino.import_openvino()
     target = target_path(subject.source, settings)
+    with written_here(target):
+        target_path(subject.source, settings)  # again, now that no other export can come between
+        return _write(subject, card, settings, target)
+
+
+def _write(subject: Subject, card: Card, settings: ExportSettings, target: Path) -> Path:
+    """Make the file beside `target`, move it there and tell what it is."""
+    tell = teller(settings.verbose)
     if settings.int8:
         int8_data(subject, settings)  # finds mistakes in the data now, not after minutes
     images = compared_images(subject, settings, tell)

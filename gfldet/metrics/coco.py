@@ -16,6 +16,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,6 +132,18 @@ def _json_number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def check_evaluator(evaluator: str) -> None:
+    """ConfigError for an evaluator that is unknown or not installed, before there is anything to measure."""
+    if evaluator not in EVALUATORS:
+        raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
+    try:
+        import_module(evaluator)
+    except ImportError as error:
+        raise ConfigError(
+            f"evaluator={evaluator} needs the package {evaluator} (pip install {evaluator}): {error}"
+        ) from error
+
+
 def evaluate(
     split: Split,
     detections: DetectionTable | Sequence[Mapping[str, Any]],
@@ -147,8 +160,7 @@ def evaluate(
 
     Raises DataError for ids that the split does not have, ConfigError for an unknown or missing evaluator.
     """
-    if evaluator not in EVALUATORS:
-        raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
+    check_evaluator(evaluator)
     columns = detections if isinstance(detections, DetectionTable) else read_results(split, detections)
     truths = truth_columns(split)
     precision = np.full((10, 101, len(split.names), len(AREAS)), -1.0)  # -1: undefined
@@ -271,10 +283,8 @@ def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
 
 def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
-    try:
-        import hotcoco
-    except ImportError as error:
-        raise ConfigError(f"evaluator=hotcoco needs the package hotcoco (pip install hotcoco): {error}") from error
+    import hotcoco
+
     truth, numbers = _numbered(split)
     table = np.column_stack([numbers[detections.image], detections.boxes, detections.scores, detections.classes + 1])
     coco = hotcoco.COCO(truth)
@@ -286,11 +296,9 @@ def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
 
 def _pycocotools(split: Split, detections: DetectionTable) -> Floats:
     """The same array as `_hotcoco`, from the reference implementation."""
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ConfigError(f"evaluator=pycocotools needs the package pycocotools: {error}") from error
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     truth, numbers = _numbered(split)
     columns = (numbers[detections.image], detections.classes + 1, detections.boxes, detections.scores)
     rows = [

@@ -17,7 +17,8 @@ import gfldet
 from gfldet.errors import CheckpointError, ConfigError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
-from gfldet.store import migrations, runs
+from gfldet.store import migrations
+from gfldet.writing import write_aside
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 2  # older ones are read by `migrations`
@@ -93,7 +94,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "licence": checkpoint.licence,
     }
     try:
-        runs.write_aside(path, lambda file: torch.save(payload, file))
+        write_aside(path, lambda file: torch.save(payload, file))
     except RuntimeError as error:  # what torch makes of a disk that is full
         raise OutputError(f"{path}: cannot be written ({first_line(error)}); free space or choose project=") from error
 

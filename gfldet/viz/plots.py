@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gfldet.errors import DataError, OutputError
 from gfldet.viz.draw import class_colour
+from gfldet.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -264,6 +265,7 @@ def _save(figure: Figure, path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font lacks some scripts
-            figure.savefig(path)
+            format = path.suffix.removeprefix(".") or None
+            write_whole(path, lambda file: figure.savefig(file, format=format), lasting=False)
     except (OSError, ValueError) as error:  # ValueError: the suffix is not a picture format
         raise OutputError(f"{path}: the plot cannot be written: {error}.") from error

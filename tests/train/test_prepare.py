@@ -104,7 +104,7 @@ def test_validation_without_truths_is_told(
     for label in (drawn.yaml.parent / "labels" / "val").iterdir():
         label.write_text("")
     settings = resolve("train", {**quick, "epochs": 3, "data": drawn.yaml})
-    trainer = prepare.prepare_training(settings, tiny, None, None)
+    trainer = prepare.prepare_training(settings, tiny, None, drawn.yaml.parent)
     assert capsys.readouterr().err == (
         "warning: val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best\n"
     )
