@@ -6,15 +6,18 @@ one gives a warning but is not dropped, so that AP equals that of pycocotools on
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
+from gfldet.files import read_json
+
+MAX_ID = 1 << 63  # where the evaluators' numbers end
 
 
 def read_categories(file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -52,11 +55,11 @@ def read_labels(
     """Boxes of one image; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(declared=_declared(image))
     for row in annotations:
-        place = f"{file}: annotation {row.get('id', '?')} of image {image['id']}"
+        place = f"{file}: annotation {_id(row)} of image {_id(image)}"
         category = row.get("category_id")
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))
-            labels.problems.append(f"{place}: unknown category_id {category!r}; 'categories' holds {known}")
+            labels.problems.append(f"{place}: unknown category_id {shown(category)}; 'categories' holds {known}")
             continue
         try:
             x, y, w, h = _bbox(row)
@@ -76,7 +79,7 @@ def read_labels(
 def _bbox(row: Mapping[str, Any]) -> tuple[float, float, float, float]:
     bbox = row.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
-        raise ValueError(f"bbox is {str(bbox)[:80]}; expected 4 finite numbers [x, y, width, height] in pixels")
+        raise ValueError(f"bbox is {shown(bbox)}; expected 4 finite numbers [x, y, width, height] in pixels")
     x, y, w, h = map(float, bbox)
     return x, y, w, h
 
@@ -85,20 +88,26 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_image_id(value: object) -> bool:
+    return isinstance(value, str) or (type(value) is int and abs(value) < MAX_ID)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value is text that a file can hold; JSON may have half a pair of surrogates in it."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    return shown(row.get("id", "?"), quoted=False)
+
+
 def _declared(image: Mapping[str, Any]) -> tuple[int, int] | None:
     width, height = image.get("width"), image.get("height")
     return (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}:{error.lineno}: is not valid JSON: {error.msg} (column {error.colno})") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: is not valid JSON ({type(error).__name__})") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    document = read_json(file, DataError)
     if not isinstance(document, dict) or not all(
         isinstance(document.get(key), list) and all(isinstance(row, dict) for row in document[key])
         for key in ("images", "annotations", "categories")
@@ -110,10 +119,10 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _categories(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     rows: list[tuple[Any, Any]] = [(row.get("id"), row.get("name")) for row in document["categories"]]
-    bad = [str(row) for row in rows if type(row[0]) is not int or not isinstance(row[1], str) or not row[1]]
-    ids, names = [row[0] for row in rows], [row[1] for row in rows]
-    bad += [f"id {i} is used {ids.count(i)} times" for i in dict.fromkeys(ids) if ids.count(i) > 1]
-    bad += [f"name {n!r} is used {names.count(n)} times" for n in dict.fromkeys(names) if names.count(n) > 1]
+    good = [(i, name) for i, name in rows if type(i) is int and abs(i) < MAX_ID and _is_name(name)]
+    bad = [shown(row) for row in rows if type(row[0]) is not int or abs(row[0]) >= MAX_ID or not _is_name(row[1])]
+    bad += [f"id {i} is used {n} times" for i, n in Counter(i for i, _ in good).items() if n > 1]
+    bad += [f"name {shown(name)} is used {n} times" for name, n in Counter(name for _, name in good).items() if n > 1]
     if bad or not rows:
         tail = "Each category needs a unique 'id' (a whole number) and a unique 'name'."
         raise DataError(listed(f"{file}: 'categories' cannot be used:", bad or ["it is empty"], tail))
@@ -124,7 +133,7 @@ def _categories(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, ...
 def _check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
     if found == expected:
         return
-    wrong = [f"id {i}: {found.get(i, '(missing)')!r} here, {expected.get(i, '(missing)')!r} expected"
+    wrong = [f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected"
              for i in sorted({*found, *expected}) if found.get(i) != expected.get(i)]  # fmt: skip
     tail = "Every split must hold the same categories.  If the data YAML has names, they must be the same too."
     raise DataError(listed(f"{file}: its categories are not those of the data set:", wrong, tail))
@@ -134,10 +143,11 @@ def _image_rows(file: Path, document: Mapping[str, Any], problems: list[str]) ->
     rows: dict[int | str, dict[str, Any]] = {}
     for position, row in enumerate(document["images"]):
         image_id, name = row.get("id"), row.get("file_name")
-        if type(image_id) not in (int, str) or not isinstance(name, str) or not name:
-            problems.append(f"{file}: images[{position}]: expected an 'id' and a 'file_name', got {str(row)[:80]}")
+        if not _is_image_id(image_id) or not isinstance(name, str) or not name:
+            problems.append(f"{file}: images[{position}]: expected an 'id' and a 'file_name', got {shown(row)}")
         elif image_id in rows:
-            problems.append(f"{file}: images[{position}]: id {image_id!r} is used twice ({name})")
+            again = f"id {shown(image_id)} is used twice ({shown(name, quoted=False)})"
+            problems.append(f"{file}: images[{position}]: {again}")
         else:
             rows[image_id] = row
     return rows
@@ -150,7 +160,7 @@ def _annotations_by_image(
     for row in document["annotations"]:
         image_id = row.get("image_id")
         if type(image_id) not in (int, str) or image_id not in rows:
-            problems.append(f"{file}: annotation {row.get('id', '?')}: unknown image_id {image_id!r}")
+            problems.append(f"{file}: annotation {_id(row)}: unknown image_id {shown(image_id)}")
         else:
             of_image.setdefault(image_id, []).append(row)
     return of_image
