@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.load import eval_set, load_images
+from gfldet.data.load import eval_set, load_images, tell_findings
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
 from gfldet.detect import exported
@@ -170,6 +170,7 @@ class Model:
         loaded = load_images(
             spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
         )
+        tell_findings(loaded.split.findings)
         rect = settings.rect and detector.frame is None
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         found = validate(

@@ -8,6 +8,7 @@ when that split is loaded, so `val` runs without the training images.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 from gfldet.data import shapes
 from gfldet.data.formats import coco, nearest
+from gfldet.data.formats.coco_file import CocoFiles
 from gfldet.data.formats.yolo import label_folder
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import read_lines
@@ -39,6 +41,7 @@ class DataSpec:
     names         class names, C of them
     category_ids  class position -> id in the user's files (COCO); 0..C-1 for other formats
     images        COCO: split -> folder of its images, as written
+    coco          COCO: the JSON files, each read once for all splits
     """
 
     source: Path
@@ -48,6 +51,7 @@ class DataSpec:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     images: Mapping[str, str] = field(default_factory=dict)
+    coco: CocoFiles = field(default_factory=CocoFiles, repr=False, compare=False)
 
     @property
     def train(self) -> tuple[str, ...] | None:
@@ -113,7 +117,7 @@ def load_spec(data: str | Path) -> DataSpec:
         return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images)
     draft = DataSpec(source, root, kind, splits, (), (), images)
     ids, found = _coco_classes(draft, names, isinstance(document.get("names"), Mapping))
-    return DataSpec(source, root, kind, splits, found, ids, images)
+    return dataclasses.replace(draft, names=found, category_ids=ids)
 
 
 def _built_in(name: str) -> DataSpec:
@@ -287,7 +291,7 @@ def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tupl
             listed(f"{spec.source}: not found:", [str(file) for file in files], "Expected COCO JSON files.")
         )
     file = min(there, key=size)
-    ids, found = coco.read_categories(file)
+    ids, found = coco.read_categories(spec.coco[file])
     given = tuple(names.values())
     if not names or (by_id and names == dict(zip(ids, found, strict=True))):
         return ids, found

@@ -24,6 +24,21 @@ REPEATED_ROW = "row(s) that repeat a row of the same file were dropped"
 REPEATED_BOX = "box(es) repeat another box of the same class in the same image; kept as they are"
 SWAPPED = "box(es) had opposite sides in the wrong order; the sides were swapped"
 NO_LABELS = "image(s) have no label file and count as background"
+OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
+TURNED_SIZE = (
+    "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
+    "the boxes are read as boxes of the upright image, check that they fit"
+)
+CODES = {  # kind of repair -> code of its finding
+    POLYGON: "polygons",
+    CLIPPED: "clipped-boxes",
+    EMPTY: "boxes-without-area",
+    REPEATED_ROW: "repeated-rows",
+    REPEATED_BOX: "repeated-boxes",
+    SWAPPED: "swapped-sides",
+    OTHER_SIZE: "other-size",
+    TURNED_SIZE: "turned-size",
+}
 
 
 @dataclass(slots=True)
