@@ -45,7 +45,8 @@ from gfldet.data.depth import Depth, wide_to_uint8
 from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before_fill
 from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
 from gfldet.data.orientation import orientation, turn, turn_back
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import Unreadable, contents, exists, opened
 
 Warn = Callable[[str], None]
 
@@ -183,16 +184,14 @@ class _Unusable(Exception):
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return shown(f"{type(error).__name__}: {error}".splitlines()[0], 200, quoted=False)
 
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+        data = contents(path)
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     if not data:
         raise ImageError(path, _EMPTY)
     return data
@@ -260,14 +259,14 @@ def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[
 def _header(path: str | Path) -> Iterator[Image.Image]:
     """The image in `path`, opened but not decoded; every failure becomes an ImageError."""
     try:
-        with Path(path).open("rb") as file:
+        with opened(path) as file:
             if not file.read(1):
                 raise ImageError(path, _EMPTY)
             yield _open_pillow(file)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     except _Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # as in `read_image`
