@@ -105,6 +105,7 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
         max_det=selection.max_det,
         agnostic=selection.agnostic,
         precision="int8" if settings.int8 else "float16" if settings.half else "float32",
+        sample_bits=settings.sample_bits,
         model=model.description.name,
         licence=subject.licence,
     )
@@ -143,7 +144,7 @@ def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> l
             items = index_split(spec, "train" if spec.val is None else "val").items
             step = max(1, len(items) // COMPARED_IMAGES)
             tell(f"compared on images of {spec.source}")
-            return [open_image(item.path) for item in items[::step][:COMPARED_IMAGES]]
+            return [open_image(item.path, bits=settings.sample_bits) for item in items[::step][:COMPARED_IMAGES]]
         except DataError as error:
             if "data" in settings.explicit:
                 raise
@@ -180,7 +181,7 @@ def build(
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)
-        calibration = quantise.calibration_images(spec, settings.calibration)
+        calibration = quantise.calibration_images(spec, settings.calibration, settings.sample_bits)
         quantise.quantised(float_file, card, predicting_weights(subject.model), calibration, final_file)
         quantise.check_drop(float_file, final_file, spec, settings)
     if settings.format == "openvino":

@@ -1,7 +1,7 @@
 """Pascal VOC: one XML file per image, boxes xmin ymin xmax ymax in pixels, read as edges (width = xmax - xmin).
 
 A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), or a folder that holds images and
-XML together.  An image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they
+XML together.  A list of a class, such as cat_train.txt, has -1, 0 or 1 after each id: all its images are used.  An image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they
 often come from another machine.  `difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so
 that no entity can be expanded.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -27,6 +27,7 @@ _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*
 _PARSER_KNOWS = frozenset({"utf-8", "utf-16", "iso-8859-1", "us-ascii"})
 _CHINESE = frozenset({"gb2312", "gb_2312-80", "gbk", "cp936"})  # files that declare these hold letters of GB 18030 too
 _NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
+_FLAGS = ("-1", "0", "1", "+1")  # not in the image, hard to see in it, in it
 _LINE = "line of the file"  # no XML file can hold this attribute, because its name has blanks
 
 
@@ -48,11 +49,13 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
 def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> None:
     folder = _voc_root(file, root)
     images = _by_stem(folder / "JPEGImages")
-    rows = [(number, line.split()) for number, line in enumerate(read_lines(file, MAX_LIST), 1) if line.strip()]
+    rows = [(number, line) for number, line in enumerate(read_lines(file, MAX_LIST), 1) if line.strip()]
     if not rows:
         raise DataError(f"{file}: lists no image; expected one image id per line, such as '000012'")
-    for number, words in rows:
-        stem = _stem(words[0])
+    flagged = 0
+    for number, line in rows:
+        stem, flag = _stem_and_flag(line.strip(), images)
+        flagged += flag is not None
         found = images.get(stem, [])
         xml = folder / "Annotations" / f"{stem}.xml"
         if len(found) != 1:
@@ -63,6 +66,19 @@ def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> 
             result.problems.append(f"{file}:{number}: {shown(stem)} has no XML; expected {xml}")
         else:
             _add(result, found[0], relative(found[0], folder / "JPEGImages"), xml, names)
+    if flagged:
+        result.warnings.append(
+            f"{file}: a list of one class, with -1, 0 or 1 after {flagged} ids; all its images are used, with the boxes "
+            "of all classes"
+        )
+
+
+def _stem_and_flag(line: str, images: Mapping[str, Sequence[Path]]) -> tuple[str, str | None]:
+    """The id in a line of a list, which may have blanks in it, and the -1, 0 or 1 of a class list after it."""
+    stem, (*rest, last) = _stem(line), line.rsplit(maxsplit=1)
+    if rest and stem not in images and last in _FLAGS:
+        return _stem(rest[0]), last
+    return stem, None
 
 
 def _index_folder(folder: Path, base: Path, names: Sequence[str], result: Index) -> None:
