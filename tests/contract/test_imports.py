@@ -39,7 +39,7 @@ BELOW: dict[str, set[str]] = {
     "store": {"nn"},
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
-BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
+BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}

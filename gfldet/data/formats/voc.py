@@ -1,9 +1,10 @@
 """Pascal VOC: one XML file per image, boxes xmin ymin xmax ymax in pixels, read as edges (width = xmax - xmin).
 
 A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), or a folder that holds images and
-XML together.  A list of a class, such as cat_train.txt, has -1, 0 or 1 after each id: all its images are used.  An image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they
-often come from another machine.  `difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so
-that no entity can be expanded.
+XML together.  A list of a class, such as cat_train.txt, has -1, 0 or 1 after each id: all its images are used.  An
+image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they often come from
+another machine.  `difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so that no entity can
+be expanded.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> 
             _add(result, found[0], relative(found[0], folder / "JPEGImages"), xml, names)
     if flagged:
         result.warnings.append(
-            f"{file}: a list of one class, with -1, 0 or 1 after {flagged} ids; all its images are used, with the boxes "
-            "of all classes"
+            f"{file}: a list of one class, with -1, 0 or 1 after {flagged} ids; all its images are used, "
+            "with the boxes of all classes"
         )
 
 
