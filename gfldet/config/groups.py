@@ -66,7 +66,9 @@ class GeneralGroup:
     batch: int = _setting(16, Whole(1), "images that pass through the model together", "images")
     device: str = _setting("auto", Device(), "where to compute; auto takes the first GPU if there is one")
     threads: int = _setting(0, Whole(0), "processor threads of the model; 0 takes every core", "threads")
-    workers: int = _setting(-1, Whole(-1), "threads that prepare images; -1 chooses by the machine", "threads")
+    workers: int = _setting(
+        -1, Whole(-1), "threads, beside a GPU processes, that prepare images; -1 chooses by the machine"
+    )
     on_bad: str = _setting(
         "error",
         Choice("error", "skip"),
@@ -198,7 +200,7 @@ class OptimiserGroup:
         Choice("auto", "scratch"),
         "whose defaults hold: auto takes those of fine-tuning where the run starts from weights",
     )
-    optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd"), "who turns gradients into steps")
+    optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd", auto="muon"), "who turns gradients into steps")
     lr0: float | None = _setting(
         None,
         OrNone(Real(0, 1, above=True)),
