@@ -74,6 +74,13 @@ class GeneralGroup:
         Choice("error", "skip"),
         "what to do with unreadable images and labels: stop and list them, or skip them",
     )
+    sample_bits: int | None = _setting(
+        None,
+        OrNone(Whole(8, 16)),
+        "bits that the samples of 16-bit image files use; none is what the model was trained with, or what training "
+        "finds in its images",
+        "bits",
+    )
 
     @property
     def height_width(self) -> tuple[int, int]:

@@ -43,10 +43,11 @@ from PIL import (
 
 from gfldet.data.depth import Depth, wide_to_uint8
 from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before_fill
-from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
+from gfldet.data.kinds import declares_depth, is_avif, is_jpeg2000, tiff_bands, unknown_kind
 from gfldet.data.orientation import orientation, turn, turn_back
 from gfldet.data.samples import float_scale, to_uint8
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import Unreadable, contents, exists, opened
 
 Warn = Callable[[str], None]
 
@@ -190,16 +191,14 @@ class _Unusable(Exception):
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return shown(f"{type(error).__name__}: {error}".splitlines()[0], 200, quoted=False)
 
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+        data = contents(path)
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     if not data:
         raise ImageError(path, _EMPTY)
     return data
@@ -267,14 +266,14 @@ def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[
 def _header(path: str | Path) -> Iterator[Image.Image]:
     """The image in `path`, opened but not decoded; every failure becomes an ImageError."""
     try:
-        with Path(path).open("rb") as file:
+        with opened(path) as file:
             if not file.read(1):
                 raise ImageError(path, _EMPTY)
             yield _open_pillow(file)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     except _Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # as in `read_image`
@@ -334,7 +333,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _pillow_to_rgb(image: Image.Image, depth: Depth | None = None) -> NDArray[np.uint8]:
-    depth = Depth(16) if depth is None or _declares_depth(image) else depth
+    depth = Depth(16) if depth is None or declares_depth(image) else depth
     image.load()
     # When Pillow loads a TIFF, it applies the orientation (some versions keep the tag).  It does so only for TIFFs.
     turned = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else orientation(image)
@@ -367,16 +366,6 @@ def _large_tiff(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uin
     if pixels is None:
         raise _Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
     return to_rgb_uint8(pixels, depth=depth)  # OpenCV always applies the orientation of a TIFF, whatever the flags say
-
-
-def _declares_depth(image: Image.Image) -> bool:
-    """Whether the file says how many bits its samples have, so that Pillow has scaled them to 16 already."""
-    return image.format == "JPEG2000" or (image.format == "PPM" and _decoder(image) != "raw")
-
-
-def _decoder(image: Image.Image) -> str:
-    """Pillow's name of what decodes an image that is opened and not yet loaded."""
-    return next((str(tile[0]) for tile in getattr(image, "tile", ())), "raw")
 
 
 def _shallow_colour(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uint8] | None:

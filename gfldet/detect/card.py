@@ -86,6 +86,7 @@ class Card:
     pad_colour   the grey, 0 to 255, around an image in its frame
     channels     their order in the input
     normalisation   how grey levels x become the input's values, as `Values.of` reads it
+    sample_bits  that 16-bit images were trained with: the upper 8 of them are the grey levels; None: there were none
     licence      of the weights
     """
 
@@ -107,6 +108,7 @@ class Card:
     pad_colour: int = PAD_COLOUR
     channels: Literal["RGB", "BGR"] = "RGB"
     normalisation: str = "x / 255"
+    sample_bits: int | None = None
     model: str = ""
     licence: str = WEIGHTS_LICENCE
     gfldet: str = gfldet.__version__
@@ -118,8 +120,10 @@ class Card:
         return Values.of(self.normalisation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain data, for JSON; what is None is left out."""
+        values = {
+            field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None
+        }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_text(self) -> dict[str, str]:
@@ -169,6 +173,8 @@ class Card:
             return f"channels {self.channels!r}, expected one of {', '.join(CHANNELS)}"
         if type(self.pad_colour) is not int or not 0 <= self.pad_colour <= 255:
             return f"pad_colour {self.pad_colour!r}, expected a grey from 0 to 255"
+        if self.sample_bits is not None and (type(self.sample_bits) is not int or not 8 <= self.sample_bits <= 16):
+            return f"sample_bits {self.sample_bits!r}, expected 8 to 16"
         try:
             Values.of(self.normalisation)
         except ValueError as error:

@@ -83,6 +83,8 @@ def prepare_training(
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
     train, val = load_training_images(settings, spec, tell)
+    if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
+        settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
     model.head.init_biases(settings.prior, half_side)
     taken = take_weights(model, start, tell)
@@ -123,8 +125,9 @@ def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) ->
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
-    val = load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None
+    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments, settings.sample_bits)
+    bits = train.split.bits or settings.sample_bits
+    val = load_images(spec, "val", size, train.store.left, *arguments, bits) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val

@@ -101,15 +101,37 @@ def test_entities_are_refused(tmp_path: Path, doctype: str, encoding: str) -> No
 
 
 def test_an_imagesets_list(image, text, tmp_path: Path) -> None:
-    """Ids with a second column, as in VOC's own lists; suffixes in any case; <filename> is not trusted."""
+    """Suffixes in any case; <filename> is not trusted."""
     for name in ("a.jpg", "b.JPG", "c.png"):
         image(f"JPEGImages/{name}", format="PNG" if name == "c.png" else "JPEG")
         text(f"Annotations/{name[0]}.xml", annotation(thing("WBC", 1, 2, 11, 12)))
-    found = index([text("ImageSets/Main/train.txt", "b -1\na  1\nc.png\n")], tmp_path, NAMES)
+    found = index([text("ImageSets/Main/train.txt", "b\na\nc.png\n")], tmp_path, NAMES)
     assert [item.file_name for item in found.items] == ["b.JPG", "a.jpg", "c.png"]
     assert [item.image_id for item in found.items] == [0, 1, 2]
     assert found.items[0].labels().classes == [1]
     assert (found.problems, found.warnings) == ([], [])
+
+
+def test_a_list_of_one_class_and_names_with_blanks(image, text, tmp_path: Path) -> None:
+    """The id is the whole line where an image has that name, else the line without the flag of a class list."""
+    for name in ("a", "my cat 2", "b 1", "dir/d e"):
+        image(f"JPEGImages/{name}.jpg")
+        text(f"Annotations/{name}.xml", annotation(thing("WBC", 1, 2, 11, 12)))
+    plain = text("ImageSets/Main/train.txt", "my cat 2\n b 1\ndir/d e.jpg \na\n")
+    found = index([plain], tmp_path, NAMES)
+    assert [item.file_name for item in found.items] == ["my cat 2.jpg", "b 1.jpg", "dir/d e.jpg", "a.jpg"]
+    assert (found.problems, found.warnings) == ([], [])
+    flags = text("ImageSets/Main/WBC_train.txt", "my cat 2  1\nb 1 -1\na +1\ndir/d e\t0\n")
+    found = index([flags], tmp_path, NAMES)
+    assert [item.file_name for item in found.items] == ["my cat 2.jpg", "b 1.jpg", "a.jpg", "dir/d e.jpg"]
+    assert found.problems == []
+    assert found.warnings == [
+        f"{flags}: a list of one class, with -1, 0 or 1 after 4 ids; all its images are used, "
+        "with the boxes of all classes"
+    ]
+    missing = index([text("ImageSets/Main/x.txt", "no cat 1\nno cat")], tmp_path, NAMES).problems
+    assert "x.txt:1: 'no cat' has no image" in missing[0]
+    assert "x.txt:2: 'no cat' has no image" in missing[1]
 
 
 def test_ids_without_image_or_xml_are_problems_with_their_line(image, text, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ one gives a warning but is not dropped, so that AP equals that of pycocotools on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
-from gfldet.data.formats.coco_file import CocoFile
+from gfldet.data.formats.coco_file import MAX_ID, CocoFile
 from gfldet.errors import DataError, listed, shown
 
 
@@ -64,10 +65,10 @@ def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Lab
 def read_categories(file: CocoFile) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """(category ids, names) of a COCO JSON, by ascending id; raises DataError if they cannot be used."""
     rows: list[tuple[Any, Any]] = [(row.get("id"), row.get("name")) for row in file.categories]
-    bad = [str(row) for row in rows if type(row[0]) is not int or not isinstance(row[1], str) or not row[1]]
-    ids, names = [row[0] for row in rows], [row[1] for row in rows]
-    bad += [f"id {i} is used {ids.count(i)} times" for i in dict.fromkeys(ids) if ids.count(i) > 1]
-    bad += [f"name {n!r} is used {names.count(n)} times" for n in dict.fromkeys(names) if names.count(n) > 1]
+    good = [row for row in rows if _is_category(*row)]
+    bad = [shown(row) for row in rows if not _is_category(*row)]
+    bad += [f"id {i} is used {n} times" for i, n in Counter(i for i, _ in good).items() if n > 1]
+    bad += [f"name {shown(name)} is used {n} times" for name, n in Counter(name for _, name in good).items() if n > 1]
     if bad or not rows:
         tail = "Each category needs a unique 'id' (a whole number) and a unique 'name'."
         raise DataError(listed(f"{file.path}: 'categories' cannot be used:", bad or ["it is empty"], tail))
@@ -75,10 +76,17 @@ def read_categories(file: CocoFile) -> tuple[tuple[int, ...], tuple[str, ...]]:
     return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
 
+def _is_category(number: object, name: object) -> bool:
+    """Whether there is a whole number and a text that a file can hold: JSON may have half a pair of surrogates."""
+    if type(number) is not int or abs(number) >= MAX_ID or not isinstance(name, str) or not name:
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def _check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
     if found == expected:
         return
-    wrong = [f"id {i}: {found.get(i, '(missing)')!r} here, {expected.get(i, '(missing)')!r} expected"
+    wrong = [f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected"
              for i in sorted({*found, *expected}) if found.get(i) != expected.get(i)]  # fmt: skip
     tail = "Every split must hold the same categories.  If the data YAML has names, they must be the same too."
     raise DataError(listed(f"{file}: its categories are not those of the data set:", wrong, tail))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gfldet.data.json_stream import NotAnObject, read_lists
 from gfldet.errors import DataError, shown
+from gfldet.files import told_as, version
 
 Id = int | str
 MAX_ID = 2**63  # where the evaluators' numbers end
@@ -70,11 +71,8 @@ class CocoFiles:
 
     def __getitem__(self, file: Path) -> CocoFile:
         """The file's content; raises DataError if it is not a COCO JSON."""
-        try:
-            stat = file.stat()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-        stamp = (stat.st_mtime_ns, stat.st_size)
+        with told_as(DataError, file):
+            stamp = version(file)
         if file not in self._read or self._read[file][0] != stamp:
             self._read[file] = (stamp, read_coco(file))
         return self._read[file][1]
