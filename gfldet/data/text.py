@@ -17,13 +17,16 @@ def read_lines(file: Path) -> list[str]:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
 
 
+def list_lines(file: Path) -> list[str]:
+    """The paths in a .txt list as they are written, one per line."""
+    return [line.strip() for line in read_lines(file) if line.strip()]
+
+
 def read_list(file: Path, root: Path) -> list[Path]:
     """Image paths in a .txt list, one per line, relative to the list's folder or else to `root`."""
     paths = []
-    for line in read_lines(file):
-        if not line.strip():
-            continue
-        path = Path(line.strip().replace("\\", "/"))
+    for line in list_lines(file):
+        path = Path(line.replace("\\", "/"))
         beside = file.parent / path
         paths.append(beside if beside.exists() or not (root / path).exists() else root / path)
     return paths
