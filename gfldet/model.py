@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.load import eval_set, load_images
+from gfldet.data.load import eval_set, load_images, open_data
 from gfldet.data.sources import Source, iter_source
-from gfldet.data.spec import load_spec
 from gfldet.detect import exported
 from gfldet.detect.card import FORMAT, WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
-VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
+VALIDATED_WITH = ("data", "val_share", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
 
 
 class Model:
@@ -159,7 +158,7 @@ class Model:
         where = (settings.project, settings.name, "val", settings.exist_ok)
         runs.free_folder(*where)  # its mistakes now, not after minutes
         detector = self._detector(settings)
-        spec = load_spec(settings.data)
+        spec = open_data(settings.data, settings.val_share)
         if tuple(self.names.values()) != spec.names:
             raise DataError(
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
@@ -258,7 +257,7 @@ class Model:
 
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
-        resolved = resolve("export", given, restored=self._trained_with(("imgsz",)))
+        resolved = resolve("export", given, restored=self._trained_with(("imgsz", "val_share")))
         _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(

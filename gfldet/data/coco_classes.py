@@ -49,7 +49,7 @@ def coco_classes(
     if names:
         return _chosen(source, found, names, by_id, lambda: _used(files, read))
     parents = {row.get("supercategory") for of_file in rows.values() for row in of_file if row.get("id") not in (0, "0")}
-    if len(found) > 1 and found.get(0) in parents and 0 not in _used(files, read):
+    if len(found) > 1 and 0 in found and found[0] in parents and 0 not in _used(files, read):
         told = f"category 0, {shown(found.pop(0))}, is the supercategory of the others, has no boxes, and is no class"
         return Classes(tuple(found), tuple(found.values()), (told,))
     return Classes(tuple(found), tuple(found.values()))

@@ -104,7 +104,9 @@ def _mapping(source: Path) -> dict[Any, Any]:
         document = read_yaml(source, DataError).value
     except DataError as error:
         place = _NO_BLANK.search(read_text(source, DataError)) if "is not valid YAML" in str(error) else None
-        raise DataError(f"{error}; {NO_BLANK} ({shown(place[0].strip())})") from None if place else error
+        if place is None:
+            raise
+        raise DataError(f"{error}; {NO_BLANK} ({shown(place[0].strip())})") from None
     if isinstance(document, dict) and len(document) <= MAX_KEYS:
         return document
     hint = f"; {NO_BLANK}" if isinstance(document, str) and _NO_BLANK.search(document) else ""

@@ -24,12 +24,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gfldet.data.split_words import split_in, split_word
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
 
 MOST_FILES = 1_000_000  # below a root; a search stops there, so that no folder takes for ever
 MOST_FOLDERS = 64  # of a written path; the search looks at the last of them only
 SHOWN = 200  # characters of a path in a message
 CHOICES_TOLD = 5  # of each source; the others are only counted
+
+
+_Kind = tuple[str, str, bool]  # the folders that differ, as written and as found; whether it is a label
 
 
 class SeveralError(DataError):
@@ -56,7 +59,14 @@ class Found:
 class _Choice:
     written: str
     found: str
+    label: bool
     count: int = 0
+
+    def __str__(self) -> str:
+        example = f"{shown(self.written, SHOWN)} as {shown(self.found, SHOWN)}"
+        if self.label:
+            return f"{self.count} label(s) are not where YOLO or VOC have them and were found elsewhere, {example}"
+        return f"{self.count} path(s) do not exist as written and were found elsewhere, {example}"
 
 
 @dataclass(slots=True)
@@ -73,7 +83,8 @@ class Finder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._below: dict[Path, _Below] = {}
-        self._choices: dict[str, dict[tuple[str, str], _Choice]] = {}
+        self._choices: dict[str, dict[_Kind, _Choice]] = {}
+        self._were_told: set[tuple[str, _Kind]] = set()
 
     def entry(self, written: str, source: str) -> Path | None:
         """The file or folder of a split that `written` in `source` means; None if there is none.
@@ -92,6 +103,7 @@ class Finder:
             below = self._read(self.root)
             known = [Path(p) for where in (below.folders, below.files) for p in where.get(_fold(parts[-1]), ())]
             named = [path for path in known if split_word(self._inside(path)) == word]
+            named = self._alike(named, parts) or named
             if named:
                 return self._told(written, _only(written, named, self.root), source)
         return None
@@ -119,7 +131,7 @@ class Finder:
                 if tell:
                     self._told(text, one.path, source)
             else:
-                problem = f"{source}: {text[:SHOWN]!r} does not exist; {one.path} is named so but belongs to {owner[:SHOWN]!r}"
+                problem = f"{source}: {shown(text, SHOWN)} does not exist; {one.path} is named so but belongs to {shown(owner, SHOWN)}"
                 found[number] = Found(one.path, there=False, problem=problem)
         return found
 
@@ -141,7 +153,8 @@ class Finder:
             near = same or near
             if near:
                 found[image] = _only(f"{image.with_suffix(suffix)}", near, self.root)
-                self._told(str(image.parent / found[image].name), found[image], f"labels of {image.parent}")
+                written = image.with_suffix(suffix)
+                self._told("/".join(self._inside(written)), found[image], str(image.parent), label=True)
         return found
 
     def has_labels(self, images: Sequence[Path], suffix: str) -> bool:
@@ -157,11 +170,10 @@ class Finder:
         """One sentence for each choice since the last call, with how many paths it covered."""
         notices = []
         for source, choices in self._choices.items():
-            for choice in list(choices.values())[:CHOICES_TOLD]:
-                what = "1 path does" if choice.count == 1 else f"{choice.count} paths do"
-                example = f"{choice.written[:SHOWN]!r} was taken to be {choice.found!r}"
-                notices.append(f"{source}: {what} not exist as written: {example}")
-            more = list(choices.values())[CHOICES_TOLD:]
+            new = [choice for kind, choice in choices.items() if (source, kind) not in self._were_told]
+            self._were_told |= {(source, kind) for kind in choices}
+            notices += [f"{source}: {choice}" for choice in new[:CHOICES_TOLD]]
+            more = new[CHOICES_TOLD:]
             if more:
                 count = sum(choice.count for choice in more)
                 notices.append(f"{source}: {count} more paths were found in {len(more)} other ways")
@@ -183,6 +195,7 @@ class Finder:
                 known = [Path(path) for path in self._read(top).files.get(_fold(parts[-1]), ())]
                 known = [path for path in known if path.name == parts[-1]] or known
                 known = [path for path in known if _fits(word, self._inside(path))]
+                known = self._alike(known, parts) or known
                 known = [path for path in known if path.is_relative_to(bases[0])] or known
                 if known:
                     try:
@@ -196,11 +209,18 @@ class Finder:
             self._below[folder] = _read_folder(folder)
         return self._below[folder]
 
+    def _alike(self, known: Sequence[Path], parts: Sequence[str]) -> list[Path]:
+        """Of `known`, what differs from the end of a written path in capitals alone, from the longest end that has any."""
+        folded = [(tuple(map(_fold, self._inside(path))), path) for path in known]
+        ends = (tuple(map(_fold, tail)) for tail in _tails(parts[:-1]))
+        last = _fold(parts[-1])
+        return next((same for end in ends if (same := [path for own, path in folded if own == (*end, last)])), [])
+
     def _inside(self, path: Path) -> tuple[str, ...]:
         """The parts of a path, below the root if it lies there."""
         return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).parts
 
-    def _told(self, written: str, path: Path, source: str) -> Path:
+    def _told(self, written: str, path: Path, source: str, label: bool = False) -> Path:
         """`path`; the choice is kept for `take_notices`, together with those that differ in the same folders."""
         found = path.relative_to(self.root) if path.is_relative_to(self.root) else path
         before, after = list(_plain(written)), list(found.parts)
@@ -208,8 +228,8 @@ class Finder:
             before.pop()
             after.pop()
         choices = self._choices.setdefault(source, {})
-        kind = ("/".join(before), "/".join(after))
-        choices.setdefault(kind, _Choice(written, found.as_posix())).count += 1
+        kind = ("/".join(before), "/".join(after), label)
+        choices.setdefault(kind, _Choice(written, found.as_posix(), label)).count += 1
         return path
 
 
@@ -268,7 +288,7 @@ def _only(written: str, paths: Sequence[Path], root: Path) -> Path:
     if len(paths) == 1:
         return paths[0]
     several = " and ".join(map(str, paths[:2])) + (f" ({len(paths)} in all)" if len(paths) > 2 else "")
-    raise SeveralError(f"{written[:SHOWN]!r} does not exist, and several files below {root} may be meant: {several}")
+    raise SeveralError(f"{shown(written, SHOWN)} does not exist, and several files below {root} may be meant: {several}")
 
 
 def _fold(name: str) -> str:

@@ -49,7 +49,7 @@ def _of_json(file: Path) -> Document:
     if not is_coco(file):
         refuse_other_formats(file)
         raise DataError(f"{file}: is not a COCO file; expected the lists images, annotations and categories")
-    return Document(file, file.parent, splits={"train": (file.name,)}, format="coco", notices=(_told(file, "as train"),))
+    return Document(file, file.parent, splits={"train": (file.name,)}, format="coco", notices=(_told(f"train: {file.name}"),))
 
 
 def _of_darknet(file: Path) -> Document:
@@ -72,7 +72,7 @@ def _of_folder(folder: Path) -> Document:
     for find in (_coco_splits, _voc_splits, _list_splits, _image_splits):
         splits = find(folder)
         if splits:
-            return Document(folder, folder, splits=splits, notices=(_told(folder, _lines(splits)),))
+            return Document(folder, folder, splits=splits, notices=(_told(_lines(splits)),))
     refuse_other_formats(folder)
     raise DataError(f"{folder}: holds neither a data YAML nor images; expected one of them")
 
@@ -176,5 +176,5 @@ def _lines(splits: Mapping[str, tuple[str, ...]], joint: str = "; ") -> str:
     )
 
 
-def _told(data: Path, what: str) -> str:
-    return f"{data}: is no data YAML; it is read as if one said: {what}" if ":" in what else f"{data}: is read {what}"
+def _told(what: str) -> str:
+    return f"no data YAML here; read as if one said: {what}"

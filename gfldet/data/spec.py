@@ -76,7 +76,7 @@ class DataSpec:
         found, missing = [], []
         for entry in written:
             try:
-                path = self.finder.entry(entry, self.source.name)
+                path = self.finder.entry(entry, str(self.source))
             except SeveralError as error:
                 missing.append(str(error))
                 continue
@@ -93,7 +93,7 @@ class DataSpec:
         """COCO: file names are relative to this folder; None: to the JSON's folder.  DataError if it is missing."""
         if split not in self.images:
             return None
-        folder = self.finder.entry(self.images[split], self.source.name)
+        folder = self.finder.entry(self.images[split], str(self.source))
         if folder is None or not folder.is_dir():
             raise DataError(f"{self.source}: images: not found: {self.root / self.images[split]}")
         return folder
@@ -119,11 +119,11 @@ def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
     else:
         names, told = _names(spec, document)
         ids = tuple(range(len(names)))
-    notices = (*document.notices, *told)
+    notices = tuple(f"{source}: {notice}" for notice in (*document.notices, *told))
     spec = dataclasses.replace(spec, names=names, category_ids=ids, notices=notices)
     if val_share and spec.val is None and spec.train is not None:
         spec = _with_val(spec, val_share)
-    return dataclasses.replace(spec, notices=(*spec.notices, *finder.take_notices()))
+    return dataclasses.replace(spec, notices=(*finder.take_notices(), *spec.notices))
 
 
 def _built_in(name: str) -> DataSpec:
@@ -150,7 +150,7 @@ def _root(document: Document) -> Path:
 
 def _detect_format(document: Document, finder: Finder) -> str:
     written = [entry for entries in document.splits.values() for entry in entries]
-    paths = [finder.entry(entry, document.source.name) or finder.root / entry for entry in written]
+    paths = [finder.entry(entry, str(document.source)) or finder.root / entry for entry in written]
     kind = format_of(paths, finder)
     if kind:
         return kind
@@ -180,7 +180,7 @@ def _json_of(path: Path) -> Path:
 def _jsons(spec: DataSpec) -> list[Path]:
     """COCO: the JSONs of all splits that are there; raises DataError if none is."""
     written = dict.fromkeys(entry for entries in spec.splits.values() for entry in entries)
-    there = {entry: path for entry in written if (path := spec.finder.entry(entry, spec.source.name))}
+    there = {entry: path for entry in written if (path := spec.finder.entry(entry, str(spec.source)))}
     files = [file for path in there.values() if (file := _json_of(path)).is_file()]
     if files:
         return files
@@ -193,13 +193,13 @@ def _names(spec: DataSpec, document: Document) -> tuple[tuple[str, ...], tuple[s
     problems: list[str] = []
     names, told = document.names, ()
     if document.names_file:
-        file = spec.finder.entry(document.names_file, document.source.name)
+        file = spec.finder.entry(document.names_file, str(document.source))
         if file is None:
             raise_problems(document.source, [f"names: file {spec.root / document.names_file} not found"])
         names = checked_names(list(read_names(file)), problems)
     elif not names:
         written = [entry for entries in spec.splits.values() for entry in entries]
-        paths = [path for entry in written if (path := spec.finder.entry(entry, document.source.name))]
+        paths = [path for entry in written if (path := spec.finder.entry(entry, str(document.source)))]
         found, where = names_beside(spec.finder, paths, spec.format)
         names = checked_names(list(found) or None, problems)
         told = (f"names: [{', '.join(found)}], from {where}",) if found else ()
@@ -212,7 +212,7 @@ def _names(spec: DataSpec, document: Document) -> tuple[tuple[str, ...], tuple[s
 
 def _with_val(spec: DataSpec, share: float) -> DataSpec:
     told = (
-        f"no val split: {share:.0%} of the training images, chosen by their names, are held out as val; "
+        f"{spec.source}: no val split: {share:.0%} of the training images, chosen by their names, are held out as val; "
         "name a val split, or set val_share to another share"
     )
     splits, images = {**spec.splits, "val": spec.splits["train"]}, dict(spec.images)

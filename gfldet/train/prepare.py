@@ -12,9 +12,9 @@ import torch
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
-from gfldet.data.load import LoadedSplit, eval_set, load_images
+from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data
 from gfldet.data.sampling import repeat_factors
-from gfldet.data.spec import DataSpec, load_spec
+from gfldet.data.spec import DataSpec
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError, OutputError
 from gfldet.imports.start import Start, read_start
@@ -58,7 +58,9 @@ def prepare_training(
     set_threads(settings.threads)
     keep_freed_memory()
     description = described_head(description, settings)
-    spec = load_spec(settings.data)
+    if not settings.val:  # all images are for training; `val` of this run must not take some of them for unseen
+        settings = dataclasses.replace(settings, val_share=0.0)
+    spec = open_data(settings.data, settings.val_share)
     last = source.checkpoint if resume and source else None
     if last and last.names != spec.names:
         raise DataError(f"resume: the run has the classes {list(last.names)}, {spec.source} has {list(spec.names)}")

@@ -33,7 +33,7 @@ def index(
         expected = dict(zip(category_ids, names, strict=True))
         check_categories(file.path, categories_of(file.path, file.categories), expected)
         result.problems += file.problems
-        places = finder.find_all(file.file_names, [file.path.parent if images is None else images], file.path.name)
+        places = finder.find_all(file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root))
         for number, (image_id, name, found) in enumerate(zip(file.image_ids, file.file_names, places, strict=True)):
             if found.problem:
                 result.problems.append(found.problem)

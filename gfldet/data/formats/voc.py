@@ -77,7 +77,7 @@ def _index_list(file: Path, finder: Finder, names: Sequence[str], result: Index)
 
 def _index_images(file: Path, finder: Finder, names: Sequence[str], result: Index) -> None:
     """A list of the images' own paths; their XML files are found by their stems."""
-    found = finder.find_all(list_lines(file), [file.parent, finder.root], file.name)
+    found = finder.find_all(list_lines(file), [file.parent, finder.root], relative(file, finder.root))
     result.problems += [one.problem for one in found if one.problem]
     images = [one.path for one in found if not one.problem]
     xmls = finder.labels_of(images, ".xml")

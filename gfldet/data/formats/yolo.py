@@ -71,7 +71,7 @@ def _images(entries: Sequence[Path], finder: Finder, result: Index) -> list[tupl
         if entry.is_dir():
             paths = find_images(entry)
         else:
-            found = finder.find_all(list_lines(entry), [entry.parent, finder.root], entry.name)
+            found = finder.find_all(list_lines(entry), [entry.parent, finder.root], relative(entry, finder.root))
             result.problems += [one.problem for one in found if one.problem]
             paths = [one.path for one in found if not one.problem]
             if found and not any(one.there for one in found):
