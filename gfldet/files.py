@@ -8,6 +8,7 @@ error of the class that the caller gives, with the file's name and, where there 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -34,7 +35,6 @@ MAX_LIST = 512 << 20  # bytes of a list of paths
 MAX_YAML = 4 << 20  # bytes; PyYAML takes some ten seconds for more
 MAX_NODES = 250_000  # values of a YAML, counted as often as aliases repeat them; nobody has so many classes
 MAX_DIGITS = 200  # of a number; what has more does not fit a float
-_TOO_LARGE = "cannot be read (it is larger than the free memory)"
 
 
 class Unreadable(Exception):
@@ -74,6 +74,17 @@ def exists(path: str | Path) -> bool:
     return os.path.exists(path)
 
 
+def name_problem(path: str | Path) -> str:
+    """Why there can be no file or folder of this name; empty if there can."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return f"{error.strerror}" if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else ""
+    except ValueError:
+        return "no file can have this name"
+    return ""
+
+
 def listing(folder: str | Path) -> list[Path]:
     """What is in a folder, by name; nothing for a folder that is missing or that nobody may list."""
     try:
@@ -110,6 +121,13 @@ def opened(path: str | Path, limit: int | None = None) -> BinaryIO:
         raise Unreadable("cannot be read (no file can have this name)") from error
 
 
+def version(path: str | Path) -> tuple[int, int]:
+    """When a regular file was last changed, in ns, and its bytes; raises Unreadable."""
+    with opened(path) as file:
+        found = os.fstat(file.fileno())
+        return found.st_mtime_ns, found.st_size
+
+
 def contents(path: str | Path, limit: int | None = None) -> bytes:
     """The bytes of a regular file, at most `limit` of them; raises Unreadable."""
     with opened(path, limit) as file:
@@ -118,7 +136,7 @@ def contents(path: str | Path, limit: int | None = None) -> bytes:
         except OSError as error:
             raise Unreadable(f"cannot be read ({error.strerror or error})") from error
         except MemoryError as error:
-            raise Unreadable(_TOO_LARGE) from error
+            raise Unreadable("cannot be read (it is larger than the free memory)") from error
 
 
 def read_text(path: str | Path, error: type[UserError], limit: int = MAX_TEXT) -> str:
@@ -138,9 +156,9 @@ def _text(data: bytes) -> str:
 
 
 def read_json(path: str | Path, error: type[UserError]) -> Any:
-    """The value in a JSON file.  A whole number that no float can hold is inf, as 1e400 is."""
+    """The value in a small JSON file.  A whole number that no float can hold is inf, as 1e400 is."""
     with told_as(error, path):
-        return _json(contents(path))
+        return _json(contents(path, MAX_TEXT))
 
 
 def _json(data: bytes) -> Any:
@@ -150,10 +168,8 @@ def _json(data: bytes) -> Any:
         raise Unreadable(f"is not valid JSON: {error.msg} (column {error.colno})", error.lineno) from error
     except RecursionError as error:
         raise Unreadable("is not valid JSON: its brackets are nested too deep") from error
-    except ValueError as error:  # UnicodeDecodeError is one
+    except UnicodeDecodeError as error:
         raise Unreadable("is not valid JSON: it is not UTF-8 text") from error
-    except MemoryError as error:
-        raise Unreadable(_TOO_LARGE) from error
 
 
 def _whole(digits: str) -> int | float:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import gfldet
-from gfldet.errors import CheckpointError, ConfigError, OutputError
+from gfldet.errors import CheckpointError, ConfigError, OutputError, shown
+from gfldet.files import is_file
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import migrations, runs
@@ -116,7 +117,7 @@ def load(path: str | Path) -> Checkpoint:
     is refused unread).
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
     payload = _read(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
@@ -124,8 +125,8 @@ def load(path: str | Path) -> Checkpoint:
     version = payload.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path}: checkpoint version {version!r}; this gfldet {gfldet.__version__} reads versions 1 to {VERSION}; "
-            f"install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
+            f"{path}: checkpoint version {shown(version)}; this gfldet {gfldet.__version__} reads versions 1 to "
+            f"{VERSION}; install the gfldet that wrote it ({shown(payload.get('gfldet'))}) or a newer one"
         )
     try:
         payload = migrations.migrated(payload, VERSION, migrations.STEPS)
@@ -144,7 +145,8 @@ def load(path: str | Path) -> Checkpoint:
             licence=payload.get("licence", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({error!r}); use another file") from error
+        missed = shown(repr(error), 200, quoted=False)
+        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({missed}); use another file") from error
 
 
 def _read(path: Path) -> Any:

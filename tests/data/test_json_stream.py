@@ -13,7 +13,7 @@ from gfldet.data.json_stream import NotAnObject, read_lists
 from gfldet.errors import DataError
 
 DOCUMENT = {
-    "info": {"year": 2017, "note": "a \"word\" and ünïcode 图"},
+    "info": {"year": 2017, "note": 'a "word" and ünïcode 图'},
     "number": -12345.678e-3,
     "rows": [{"id": 12345, "box": [1.5, -2, 3e3, 0.25]}, "text, [with] {signs}", 1234567, True, None, [], {}, -0.5],
     "passed over": [[1, [2]], {"rows": [9]}],

@@ -6,6 +6,7 @@ one gives a warning but is not dropped, so that AP equals that of pycocotools on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,8 +16,8 @@ from typing import Any
 
 from gfldet.data.finder import Finder
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, relative, repeats
-from gfldet.data.formats.coco_file import CocoFile, whole
-from gfldet.errors import DataError, listed
+from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
+from gfldet.errors import DataError, listed, shown
 
 
 def index(
@@ -39,8 +40,8 @@ def index(
                 result.problems.append(found.problem)
                 continue
             labels = partial(read_labels, file, number, class_of)
-            shown = relative(found.path, finder.root) if found.elsewhere else name
-            result.items.append(Item(found.path, shown, image_id, labels))
+            file_name = relative(found.path, finder.root) if found.elsewhere else name
+            result.items.append(Item(found.path, file_name, image_id, labels))
         if not file.image_ids and not file.problems:
             raise DataError(f"{file.path}: holds no images; expected at least one under 'images'")
     if len(files) > 1:
@@ -67,13 +68,14 @@ def _make_ids_unique(result: Index) -> None:
 def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Labels:
     """Boxes of image `number` of the file; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(declared=file.declared[number])
+    image = f"image {shown(file.image_ids[number], quoted=False)}"
     first, end = file.starts[number : number + 2].tolist()
     for row, (x, y, w, h) in enumerate(file.boxes[first:end].tolist(), first):
-        place = f"{file.path}: annotation {str(file.annotation_id(row))[:80]} of image {file.image_ids[number]}"
+        place = f"{file.path}: annotation {shown(file.annotation_id(row), quoted=False)} of {image}"
         category, fault = file.category_id(row), file.fault(row)
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))
-            labels.problems.append(f"{place}: unknown category_id {repr(category)[:80]}; 'categories' holds {known}")
+            labels.problems.append(f"{place}: unknown category_id {shown(category)}; 'categories' holds {known}")
             continue
         if fault:
             labels.problems.append(f"{place}: {fault}")
@@ -91,14 +93,21 @@ def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Lab
 def categories_of(file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """id -> name of the rows of `categories`, by ascending id; raises DataError if they cannot be used."""
     pairs: list[tuple[Any, Any]] = [(whole(row.get("id")), row.get("name")) for row in rows]
-    bad = [str(pair) for pair in pairs if type(pair[0]) is not int or not isinstance(pair[1], str) or not pair[1]]
-    ids, names = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    bad += [f"id {i} is used {ids.count(i)} times" for i in dict.fromkeys(ids) if ids.count(i) > 1]
-    bad += [f"name {n!r} is used {names.count(n)} times" for n in dict.fromkeys(names) if names.count(n) > 1]
+    good = [pair for pair in pairs if _is_category(*pair)]
+    bad = [shown(pair) for pair in pairs if not _is_category(*pair)]
+    bad += [f"id {i} is used {n} times" for i, n in Counter(i for i, _ in good).items() if n > 1]
+    bad += [f"name {shown(name)} is used {n} times" for name, n in Counter(name for _, name in good).items() if n > 1]
     if bad or not pairs:
         tail = "Each category needs a unique 'id' (a whole number) and a unique 'name'."
         raise DataError(listed(f"{file}: 'categories' cannot be used:", bad or ["it is empty"], tail))
     return dict(sorted(pairs))
+
+
+def _is_category(number: object, name: object) -> bool:
+    """Whether there is a whole number and a text that a file can hold: JSON may have half a pair of surrogates."""
+    if type(number) is not int or abs(number) >= MAX_ID or not isinstance(name, str) or not name:
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
@@ -110,6 +119,6 @@ def check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int
             wrong |= {category, id_of[name]}
     if not wrong:
         return
-    told = [f"id {i}: {found.get(i, '(missing)')!r} here, {expected.get(i, '(missing)')!r} expected" for i in sorted(wrong)]
+    told = [f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected" for i in sorted(wrong)]
     tail = "A category must have the same id and name in every split.  Names in the data YAML must be the same too."
     raise DataError(listed(f"{file}: its categories are not those of the data set:", told, tail))

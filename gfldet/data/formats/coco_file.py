@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data.json_stream import NotAnObject, read_lists
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import told_as, version
 
-MAX_ID = 20  # digits of an id that is written as text
 Id = int | str
+MAX_DIGITS = 20  # of an id that is written as text
+MAX_ID = 2**63  # where the evaluators' numbers end
 _LISTS = ("images", "annotations", "categories")
 _CROWD = {"0": False, "1": True}  # some programs write all values as text
 
@@ -74,11 +76,8 @@ class CocoFiles:
 
     def __getitem__(self, file: Path) -> CocoFile:
         """The file's content; raises DataError if it is not a COCO JSON."""
-        try:
-            stat = file.stat()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-        stamp = (stat.st_mtime_ns, stat.st_size)
+        with told_as(DataError, file):
+            stamp = version(file)
         if file not in self._read or self._read[file][0] != stamp:
             self._read[file] = (stamp, read_coco(file))
         return self._read[file][1]
@@ -126,7 +125,7 @@ class _Values:
         return [*set(self._numbers), *self._others.values()]
 
     def append(self, value: Any) -> None:
-        if type(value) is int and -(2**63) <= value < 2**63:
+        if type(value) is int and -MAX_ID <= value < MAX_ID:
             self._numbers.append(value)
         else:
             self._others[len(self._numbers)] = value
@@ -148,10 +147,10 @@ class _Images:
         image_id, name = row.get("id"), row.get("file_name")
         place = f"{self.file}: images[{self.rows}]"
         self.rows += 1
-        if type(image_id) not in (int, str) or not isinstance(name, str) or not name:
-            self.problems.append(f"{place}: expected an 'id' and a 'file_name', got {str(row)[:80]}")
+        if not _is_image_id(image_id) or not isinstance(name, str) or not name:
+            self.problems.append(f"{place}: expected an 'id' and a 'file_name', got {shown(row)}")
         elif image_id in self.position:
-            self.problems.append(f"{place}: id {image_id!r} is used twice ({name})")
+            self.problems.append(f"{place}: id {shown(image_id)} is used twice ({shown(name, quoted=False)})")
         else:
             self.position[image_id] = len(self.names)  # type: ignore[index]
             self.names.append(name)
@@ -173,11 +172,10 @@ class _Annotations:
     def add(self, row: dict[str, Any]) -> None:
         box, crowd = _bbox(row.get("bbox")), _is_crowd(row.get("iscrowd"))
         if box is None:
-            shown = str(row.get("bbox"))[:80]
-            fault = f"bbox is {shown}; expected 4 finite numbers [x, y, width, height] in pixels"
+            fault = f"bbox is {shown(row.get('bbox'))}; expected 4 finite numbers [x, y, width, height] in pixels"
             self.faults[len(self.ids)] = fault
         elif crowd is None:
-            self.faults[len(self.ids)] = f"iscrowd is {str(row['iscrowd'])[:80]!r}; expected 0 or 1"
+            self.faults[len(self.ids)] = f"iscrowd is {shown(row['iscrowd'])}; expected 0 or 1"
         self.ids.append(row.get("id", "?"))
         self.image_ids.append(row.get("image_id"))
         self.category_ids.append(whole(row.get("category_id")))
@@ -187,7 +185,7 @@ class _Annotations:
 
 def whole(value: object) -> object:
     """An id as a number, where it is written as text of digits or as 1.0; every other value as it is."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_ID:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
@@ -204,8 +202,8 @@ def _joined(images: _Images, annotations: _Annotations, categories: list[dict[st
             known = type(image_id) in (int, str) and image_id in images.position
         image_of[row] = images.position[image_id] if known else -1
         if not known:
-            place = f"{images.file}: annotation {str(annotations.ids[row])[:80]}"
-            problems.append(f"{place}: unknown image_id {_shown(annotations.image_ids[row])}")
+            place = f"{images.file}: annotation {shown(annotations.ids[row], quoted=False)}"
+            problems.append(f"{place}: unknown image_id {shown(annotations.image_ids[row])}")
     order = np.argsort(image_of, kind="stable")
     order = order[int((image_of < 0).sum()) :]
     return CocoFile(
@@ -223,6 +221,10 @@ def _joined(images: _Images, annotations: _Annotations, categories: list[dict[st
         annotations.faults,
         order,
     )
+
+
+def _is_image_id(value: object) -> bool:
+    return isinstance(value, str) or (type(value) is int and abs(value) < MAX_ID)
 
 
 def _bbox(bbox: object) -> tuple[float, float, float, float] | None:
@@ -248,7 +250,3 @@ def _is_crowd(value: object) -> bool | None:
 def _declared(image: Mapping[str, Any]) -> tuple[int, int] | None:
     width, height = image.get("width"), image.get("height")
     return (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:80]

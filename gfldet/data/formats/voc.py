@@ -8,7 +8,9 @@ that no entity can be expanded.
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,12 @@ from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, 
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
+from gfldet.files import MAX_LIST, MAX_TEXT, Unreadable, contents, is_file, is_folder, told_as
 
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", re.ASCII)
+_PARSER_KNOWS = frozenset({"utf-8", "utf-16", "iso-8859-1", "us-ascii"})
+_CHINESE = frozenset({"gb2312", "gb_2312-80", "gbk", "cp936"})  # files that declare these hold letters of GB 18030 too
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
 _LINE = "line of the file"  # no XML file can hold this attribute, because its name has blanks
 
 
@@ -31,7 +38,7 @@ def index(entries: Sequence[Path], finder: Finder, names: Sequence[str]) -> Inde
     """
     result = Index()
     for entry in entries:
-        if entry.is_dir():
+        if is_folder(entry):
             _index_folder(entry, entry if len(entries) == 1 else finder.root, finder, names, result)
         elif _lists_images(entry):
             _index_images(entry, finder, names, result)
@@ -48,7 +55,7 @@ def _lists_images(file: Path) -> bool:
 
 
 def _index_list(file: Path, finder: Finder, names: Sequence[str], result: Index) -> None:
-    rows = [(number, line.split()) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+    rows = [(number, line.split()) for number, line in enumerate(read_lines(file, MAX_LIST), 1) if line.strip()]
     if not rows:
         raise DataError(f"{file}: lists no image; expected one image id per line, such as '000012'")
     folder = voc_root(file, finder.root)
@@ -62,7 +69,7 @@ def _index_list(file: Path, finder: Finder, names: Sequence[str], result: Index)
             result.problems.append(f"{file}:{number}: {shown(stem)} has {some} in {place}; expected one")
             continue
         xml = folder / "Annotations" / f"{stem}.xml" if folder else finder.labels_of(found, ".xml").get(found[0])
-        if xml is None or not xml.is_file():
+        if xml is None or not is_file(xml):
             expected = xml or f"{stem}.xml below {place}"
             result.problems.append(f"{file}:{number}: {shown(stem)} has no XML; expected {expected}")
         else:
@@ -116,7 +123,7 @@ def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Se
 def voc_root(file: Path, root: Path) -> Path | None:
     """The folder with JPEGImages/ and Annotations/: three levels above ImageSets/Main/x.txt, or `path` of the YAML."""
     for folder in _voc_roots(file, root):
-        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
+        if is_folder(folder / "JPEGImages") and is_folder(folder / "Annotations"):
             return folder
     return None
 
@@ -177,23 +184,22 @@ def read_xml(file: Path) -> Element:
         builder.start(tag, {_LINE: str(parser.CurrentLineNumber)})
 
     def refuse(*declaration: object) -> None:
-        line = parser.CurrentLineNumber
-        raise DataError(f"{file}:{line}: has a DOCTYPE, and label files must not have one; remove that line")
+        raise Unreadable("has a DOCTYPE, and label files must not have one; remove that line", parser.CurrentLineNumber)
 
     parser.StartElementHandler = start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(file.read_bytes(), True)
-    except expat.ExpatError as error:
-        reason = expat.errors.messages[error.code]
-        raise DataError(f"{file}:{error.lineno}: is not valid XML: {reason}") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    root = builder.close()
-    if root.tag != "annotation":
-        raise DataError(f"{file}:1: begins with <{root.tag}>; expected <annotation>, as in Pascal VOC")
+    with told_as(DataError, file):
+        data = _decoded(contents(file, MAX_TEXT))
+        try:
+            parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise Unreadable(f"is not valid XML: {expat.errors.messages[error.code]}", error.lineno) from error
+        root = builder.close()
+        if root.tag != "annotation":
+            tag = shown(root.tag, quoted=False)
+            raise Unreadable(f"begins with <{tag}>; expected <annotation>, as in Pascal VOC", 1)
     return root
 
 
@@ -208,10 +214,32 @@ def class_names_in(files: Iterable[Path]) -> set[str]:
     return names - {""}
 
 
+def _decoded(data: bytes) -> bytes | str:
+    """The text of an XML file in the encoding that it declares; the bytes where the parser knows that one itself.
+
+    What the parser is given as text it reads as such, whatever the declaration says.
+    """
+    found = _ENCODING.match(data)
+    name = found[1].decode("ascii").lower() if found else "utf-8"
+    if name in _PARSER_KNOWS or data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return data
+    if data.isascii():  # the same in every encoding that begins with readable letters
+        return data.decode("ascii")
+    try:
+        if codecs.lookup(name).name in _NO_CHARSETS:
+            raise LookupError
+        return data.decode("gb18030" if name in _CHINESE else name)
+    except LookupError:
+        reason = f"declares the encoding {shown(name)}, which is not known"
+    except ValueError:
+        reason = f"is not text of the encoding {shown(name)}, which it declares"
+    raise Unreadable(f"{reason}; save it as UTF-8", 1)
+
+
 def _class(found: Element, names: Sequence[str]) -> int:
     name = (found.findtext("name") or "").strip()
     if name not in names:
-        raise ValueError(f"class {name!r} is not among the names in the data YAML.{nearest(name, names)}")
+        raise ValueError(f"class {shown(name)} is not among the names in the data YAML.{nearest(name, names)}")
     return names.index(name)
 
 
@@ -225,11 +253,11 @@ def _bndbox(found: Element) -> tuple[float, float, float, float]:
             return x1, y1, x2, y2
     except ValueError:
         pass
-    raise ValueError(f"bndbox holds {texts}; expected finite numbers in xmin, ymin, xmax, ymax")
+    raise ValueError(f"bndbox holds {shown(texts)}; expected finite numbers in xmin, ymin, xmax, ymax")
 
 
 def _declared(tree: Element) -> tuple[int, int] | None:
     texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
-    if not all(text.isdecimal() and int(text) for text in texts):
+    if not all(text.isdecimal() and len(text) < 10 and int(text) for text in texts):
         return None
     return int(texts[0]), int(texts[1])

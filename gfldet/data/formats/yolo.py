@@ -31,7 +31,9 @@ from gfldet.data.formats import (
 from gfldet.data.images import find_files, find_images
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
+from gfldet.files import is_file, is_folder, listing
 
+MAX_PROBLEMS = 1000  # of a label file; it is not read on beyond them
 FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this cannot be normalised
 NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 
@@ -45,7 +47,7 @@ def index(entries: Sequence[Path], finder: Finder, names: Sequence[str]) -> Inde
     images = _images(entries, finder, result)
     folders = {path.parent: label_folder(path.parent) for path, _ in images}
     labels = [folders[path.parent] / f"{path.stem}.txt" for path, _ in images]
-    without = [number for number, file in enumerate(labels) if not file.is_file()]
+    without = [number for number, file in enumerate(labels) if not is_file(file)]
     if len(without) == len(images):  # none where they usually are
         found = finder.labels_of([path for path, _ in images if f"{path.stem}.txt" not in NOT_LABELS], ".txt")
         if not found:
@@ -65,10 +67,10 @@ def _images(entries: Sequence[Path], finder: Finder, result: Index) -> list[tupl
     """(path, file name) of all images; the lines of lists that lead nowhere stay in, so that their image is missed."""
     images: list[tuple[Path, str]] = []
     for entry in entries:
-        if not entry.is_dir() and entry.suffix.lower() != ".txt":
+        if not is_folder(entry) and entry.suffix.lower() != ".txt":
             raise DataError(f"{entry}: expected a folder of images, or a .txt list of image paths")
-        base = entry if entry.is_dir() and len(entries) == 1 else finder.root
-        if entry.is_dir():
+        base = entry if is_folder(entry) and len(entries) == 1 else finder.root
+        if is_folder(entry):
             paths = find_images(entry)
         else:
             found = finder.find_all(list_lines(entry), [entry.parent, finder.root], relative(entry, finder.root))
@@ -104,7 +106,7 @@ def label_candidates(images: Path) -> list[Path]:
 
 
 def _holds_labels(folder: Path) -> bool:
-    return folder.is_dir() and any(f.suffix == ".txt" and f.name.lower() not in NOT_LABELS for f in folder.iterdir())
+    return any(f.suffix == ".txt" and f.name.lower() not in NOT_LABELS for f in listing(folder))
 
 
 def _no_labels_at_all(first: Path, count: int) -> str:
@@ -117,7 +119,7 @@ def _no_labels_at_all(first: Path, count: int) -> str:
 
 def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequence[Path]) -> list[str]:
     """A warning about label files without an image; none for .txt lists, which may leave out images on purpose."""
-    if not all(entry.is_dir() for entry in entries):
+    if not all(is_folder(entry) for entry in entries):
         return []
     used = {folders[path.parent] / path.stem for path in images}
     # A folder `labels` beside an image folder may also hold the labels of other image folders, even of other splits.
@@ -125,7 +127,7 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
     labels = [
         f
         for folder in sorted(owned)
-        if folder.is_dir()
+        if is_folder(folder)
         for f in find_files(folder, frozenset({".txt"}), recursive=False)
     ]
     alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in NOT_LABELS]
@@ -136,7 +138,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
     """Boxes of one label file; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(normalised=True)
     try:
-        lines = read_lines(file) if file.exists() else []
+        lines = read_lines(file) if exists(file) else []
     except DataError as error:
         labels.problems.append(str(error))
         return labels
@@ -154,6 +156,9 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
             box = _polygon_box(values) if len(values) > 4 else _centre_box(values)
         except ValueError as error:
             labels.problems.append(f"{place}: {error}")
+            if len(labels.problems) == MAX_PROBLEMS:
+                labels.problems.append(f"{file}: has more problems than these {MAX_PROBLEMS}; is it a label file?")
+                return labels
             continue
         if len(values) > 4:
             labels.notes.append((POLYGON, place))
@@ -174,9 +179,9 @@ def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[flo
     try:
         values = tuple(float(word) for word in words[1:])
     except ValueError:
-        raise ValueError(f"{' '.join(words)[:80]!r} is not all numbers; expected 'class cx cy w h'") from None
+        raise ValueError(f"{shown(' '.join(words))} is not all numbers; expected 'class cx cy w h'") from None
     if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"{' '.join(words)[:80]!r} holds a value that is not finite; expected values from 0 to 1")
+        raise ValueError(f"{shown(' '.join(words))} holds a value that is not finite; expected values from 0 to 1")
     far = max(values, key=abs)
     if abs(far) > FAR_OUT:
         raise ValueError(
@@ -192,9 +197,10 @@ def _class_id(word: str, names: Sequence[str]) -> int:
         hint = f" {word!r} has the id {names.index(word)}." if word in names else nearest(word, names)
         raise ValueError(f"class {shown(word)} is not a number; expected a class id.{hint}") from None
     if not cls.is_integer():
-        raise ValueError(f"class {word} is not a whole number; expected a class id from 0 to {len(names) - 1}")
+        told = shown(word, quoted=False)
+        raise ValueError(f"class {told} is not a whole number; expected a class id from 0 to {len(names) - 1}")
     if not 0 <= cls < len(names):
-        raise ValueError(f"class {int(cls)} is out of range; the data YAML names {len(names)}: 0 to {len(names) - 1}")
+        raise ValueError(f"class {cls:.15g} is out of range; the data YAML names {len(names)}: 0 to {len(names) - 1}")
     return int(cls)
 
 
