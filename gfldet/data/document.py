@@ -1,7 +1,8 @@
 """The data YAML as it is written: its keys, and what each may hold.  No file but the YAML is read here.
 
 Keys: `path` (relative to the YAML; the YAML's own folder if absent), `train`, `val`, `test`, `names`, `format`,
-`images` (COCO only: one folder, or one per split).  `nc` must match the names.  Capitals do not matter, and `valid` and
+`images` (COCO only: one folder, or one per split), `kpt_shape` (YOLO: the label rows hold keypoints after the box).
+`nc` must match the names.  Capitals do not matter, and `valid` and
 `validation` are `val`.  Other programs write other keys.  These have no effect and are told, unless one is so like a
 key of ours that it must be a slip.
 """
@@ -14,16 +15,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gfldet.data.formats import nearest
+from gfldet.data.formats.keypoints import KptShape
 from gfldet.data.recognise import FORMATS
 from gfldet.data.split_words import SPLIT_WORDS, SPLITS
 from gfldet.errors import DataError, listed, shown
 from gfldet.files import read_text, read_yaml
 
-KEYS = ("path", *SPLITS, "names", "format", "images", "nc")
-SILENT = ("download", "roboflow")  # of other programs, in nearly every file of theirs
+KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "kpt_shape")
+SILENT = ("download", "roboflow", "flip_idx")  # of other programs, in nearly every file of theirs
 SLIP = 0.78  # likeness to a key, from which another key must be a slip of it
 MEANT = {"classes": "names", "class_names": "names", "root": "path", "num_classes": "nc", "trainval": "train"}
 LONGEST_SLIP = 20  # letters
@@ -46,6 +48,8 @@ class Document:
     by_id       whether the names came with ids
     format      "yolo", "coco" or "voc"; None: to be found out
     images      COCO: a folder, or split -> folder, as written
+    long_rows   YOLO: what rows of more than five values are: (K, 2 or 3) a box with keypoints, "polygons"; None: the
+                rows show it
     notices     what was passed over
     """
 
@@ -58,6 +62,7 @@ class Document:
     by_id: bool = False
     format: str | None = None
     images: str | Mapping[str, str] | None = None
+    long_rows: KptShape | Literal["polygons"] | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -85,9 +90,10 @@ def read_document(source: Path) -> Document:
     per_split = isinstance(images, dict) and all(k in SPLITS and isinstance(v, str) for k, v in images.items())
     if images is not None and not isinstance(images, str) and not per_split:
         problems.append(f"images: expected a folder, or a folder for each of train and val, got {shown(images)}")
+    long_rows = _long_rows(keys, problems)
     raise_problems(source, problems)
     return Document(
-        source, source.parent, path, splits, found, names_file, isinstance(names, dict), kind, images, tuple(notices)
+        source, source.parent, path, splits, found, names_file, isinstance(names, dict), kind, images, long_rows, tuple(notices)
     )
 
 
@@ -145,6 +151,21 @@ def _slip(word: object) -> str | None:
     same = next((key for key in KEYS if len(key) > 2 and sorted(key) == sorted(word)), None)
     close = difflib.get_close_matches(word, KEYS, 1, SLIP) if len(word) <= LONGEST_SLIP else []
     return MEANT.get(word) or same or (close[0] if close else None)
+
+
+def _long_rows(keys: Mapping[str, Any], problems: list[str]) -> KptShape | Literal["polygons"] | None:
+    """What `kpt_shape` says of label rows that are longer than a box."""
+    shape = keys.get("kpt_shape")
+    if shape is None:
+        return "polygons" if "kpt_shape" in keys else None
+    numbers = isinstance(shape, list) and [type(value) for value in shape] == [int, int]
+    if numbers and shape[0] > 0 and shape[1] in (2, 3):
+        return shape[0], shape[1]
+    problems.append(
+        "kpt_shape: expected [number of keypoints, 2 or 3 values each], or null for rows that are polygons, "
+        f"got {shown(shape)}"
+    )
+    return None
 
 
 def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from gfldet.data import shapes
 from gfldet.data.class_names import names_beside, read_names
@@ -19,6 +20,7 @@ from gfldet.data.document import Document, check_positions, raise_problems
 from gfldet.data.document import read_names as checked_names
 from gfldet.data.finder import Finder, SeveralError
 from gfldet.data.formats.coco_file import CocoFiles
+from gfldet.data.formats.keypoints import KptShape
 from gfldet.data.layouts import document_of
 from gfldet.data.recognise import coco_in, contents, format_of, refuse_other_formats
 from gfldet.errors import DataError, listed
@@ -35,6 +37,8 @@ class DataSpec:
     names         class names, C of them
     category_ids  class position -> id in the user's files (COCO); 0..C-1 for other formats
     images        COCO: split -> folder of its images, as written
+    long_rows     YOLO: what rows of more than five values are: (K, 2 or 3) a box with keypoints, "polygons"; None: the
+                  rows show it
     val_share     share of the training images that are the val split; 0: val has entries of its own, or there is none
     notices       what was chosen or passed over while reading, for the user to read
     finder        where the paths of the data set lead
@@ -48,6 +52,7 @@ class DataSpec:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     images: Mapping[str, str] = field(default_factory=dict)
+    long_rows: KptShape | Literal["polygons"] | None = None
     val_share: float = 0.0
     notices: tuple[str, ...] = ()
     finder: Finder = field(default_factory=lambda: Finder(Path()), repr=False, compare=False)
@@ -112,7 +117,7 @@ def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
     finder = Finder(_root(document))
     kind = document.format or _detect_format(document, finder)
     images = _images(document, kind)
-    spec = DataSpec(source, finder.root, kind, document.splits, (), (), images, finder=finder)
+    spec = DataSpec(source, finder.root, kind, document.splits, (), (), images, document.long_rows, finder=finder)
     if kind == "coco":
         found = coco_classes(source, _jsons(spec), spec.coco, document.names, document.by_id)
         ids, names, told = found.ids, found.names, found.notices

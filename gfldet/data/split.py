@@ -6,7 +6,6 @@ wants the pixels passes `visit` and gets each image while it is in memory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -34,11 +33,13 @@ from gfldet.data.formats import (
     voc,
     yolo,
 )
+from gfldet.data.formats.keypoints import LongRows
 from gfldet.data.hold_out import held_out
 from gfldet.data.images import ImageError, Warn, read_image
 from gfldet.data.records import Finding, Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
+from gfldet.files import exists
 from gfldet.machine import cores
 
 ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
@@ -63,12 +64,14 @@ def load_split(
     line.  With `on_bad="skip"` these images are left out instead, and `Split.findings` name them.
     """
     index = index_split(spec, name)
-    problems, loaded = list(index.problems), []
+    problems, loaded, long_rows = list(index.problems), [], LongRows()
     for done, one in enumerate(_load_all(index.items, visit, workers or cores()), 1):
         loaded.append(one)
         problems += one.problems
+        long_rows.update(one.long_rows)
         if progress:
             progress(done, len(index.items))
+    _refuse_keypoints(spec, name, long_rows)
     if problems and on_bad == "error":
         tail = "Correct or remove them, or set on_bad=skip to go on without these images."
         raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
@@ -86,6 +89,20 @@ def load_split(
     return Split(name, records, spec.names, spec.category_ids, tuple(findings))
 
 
+def _refuse_keypoints(spec: DataSpec, name: str, long_rows: LongRows) -> None:
+    """Raises DataError if rows look like keypoints and the YAML does not say what they are."""
+    seen = long_rows.keypoints() if spec.long_rows is None else None
+    if seen is None:
+        return
+    place, (points, size) = seen
+    values = "x y" if size == 2 else "x y visibility"
+    raise DataError(
+        f"{place}: the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
+        f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read and the "
+        "keypoints are left out. If the rows are polygons, add 'kpt_shape: null'"
+    )
+
+
 def index_split(spec: DataSpec, name: str) -> Index:
     """The images of a split and their label readers; opens no image.  Raises DataError if there are no images."""
     if spec.format == "shapes":
@@ -97,8 +114,10 @@ def index_split(spec: DataSpec, name: str) -> Index:
         files = [spec.coco[entry] for entry in entries]
         found = coco.index(files, spec.finder, spec.image_folder(name), spec.names, spec.category_ids)
         _check_there(found, files[0].path)
+    elif spec.format == "yolo":
+        found = yolo.index(entries, spec.finder, spec.names, spec.long_rows)
     else:
-        found = {"yolo": yolo.index, "voc": voc.index}[spec.format](entries, spec.finder, spec.names)
+        found = voc.index(entries, spec.finder, spec.names)
     if spec.val_share and name in ("train", "val"):
         found = _held_out(found, spec, name == "val")
     found.warnings[:0] = spec.finder.take_notices()
@@ -107,7 +126,7 @@ def index_split(spec: DataSpec, name: str) -> Index:
 
 def _check_there(found: Index, file: Path) -> None:
     """DataError if none of many images is there: then their folder is wrong, and a line for each would hide that."""
-    if len(found.items) > 1 and not found.problems and not any(os.path.exists(item.path) for item in found.items):
+    if len(found.items) > 1 and not found.problems and not any(exists(item.path) for item in found.items):
         raise DataError(
             f"{file}: none of its {len(found.items)} images is there, beginning with {found.items[0].path}; "
             "name their folder in the data YAML, such as images: images/train"
@@ -137,6 +156,7 @@ class _Loaded:
     notes: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     counts: BoxCounts = BoxCounts()
+    long_rows: LongRows = field(default_factory=LongRows)
 
 
 def _load_all(items: Sequence[Item], visit: Visit | None, workers: int) -> Iterator[_Loaded]:
@@ -153,6 +173,7 @@ def _load(item: Item, visit: Visit | None) -> _Loaded:
     labels = item.labels()
     one.problems += labels.problems
     one.notes += labels.notes
+    one.long_rows = labels.long_rows
     try:
         image = open_image(item.path, one.warnings.append)
     except ImageError as error:

@@ -1,10 +1,13 @@
 """YOLO txt labels: one row `class cx cy w h` per box, normalised to the image's width and height.
 
+A row may be a polygon instead, `class x1 y1 x2 y2 x3 y3 ...`, or, with `kpt_shape` in the data YAML, a box with
+keypoints after it (see `keypoints.py`).
+
 Images come from folders or from .txt lists.  The labels of the images in a folder may lie in these folders:
-1. the same path with `labels` in place of its last `images`, or `Labels` in place of `Images`; 2. a folder `labels` inside the image folder;
-3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The first of these that holds
-.txt files is used.  If no image has a label there, labels are looked for by the images' stems below the root.  An
-image without a label file, or with an empty one, is background.
+1. the same path with `labels` in place of its last `images`, or `Labels` in place of `Images`; 2. a folder `labels`
+inside the image folder; 3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The first
+of these that holds .txt files is used.  If no image has a label there, labels are looked for by the images' stems below
+the root.  An image without a label file, or with an empty one, is background.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from gfldet.data.finder import Finder
 from gfldet.data.formats import (
@@ -28,22 +32,30 @@ from gfldet.data.formats import (
     relative,
     repeats,
 )
+from gfldet.data.formats.keypoints import KptShape, shape_of
 from gfldet.data.images import find_files, find_images
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
-from gfldet.files import is_file, is_folder, listing
+from gfldet.files import exists, is_file, is_folder, listing
 
 MAX_PROBLEMS = 1000  # of a label file; it is not read on beyond them
 FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this cannot be normalised
 NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 
 
-def index(entries: Sequence[Path], finder: Finder, names: Sequence[str]) -> Index:
+def index(
+    entries: Sequence[Path],
+    finder: Finder,
+    names: Sequence[str],
+    long_rows: KptShape | Literal["polygons"] | None = None,
+) -> Index:
     """The images of `entries` (folders, or .txt lists of image paths), with ids from 0.
 
+    `long_rows` tells what rows of more than five values are; None: polygons, unless they look like keypoints.
     Raises DataError if an entry holds no image, if no image is there, or if no image has a label file.
     """
     result = Index()
+    kpt_shape = None if long_rows == "polygons" else long_rows
     images = _images(entries, finder, result)
     folders = {path.parent: label_folder(path.parent) for path, _ in images}
     labels = [folders[path.parent] / f"{path.stem}.txt" for path, _ in images]
@@ -55,7 +67,7 @@ def index(entries: Sequence[Path], finder: Finder, names: Sequence[str]) -> Inde
         labels = [found.get(path, file) for (path, _), file in zip(images, labels, strict=True)]
         without = [number for number, (path, _) in enumerate(images) if path not in found]
     for number, ((path, file_name), file) in enumerate(zip(images, labels, strict=True)):
-        result.items.append(Item(path, file_name, number, partial(read_labels, file, names)))
+        result.items.append(Item(path, file_name, number, partial(read_labels, file, names, kpt_shape)))
     if without:
         result.warnings.append(counted(NO_LABELS, [images[number][1] for number in without]))
     result.warnings += repeats([path for path, _ in images])
@@ -134,8 +146,11 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
     return [counted("label file(s) have no image and were skipped", alone)] if alone else []
 
 
-def read_labels(file: Path, names: Sequence[str]) -> Labels:
-    """Boxes of one label file; the result also holds problems and repairs.  Raises nothing."""
+def read_labels(file: Path, names: Sequence[str], kpt_shape: KptShape | None = None) -> Labels:
+    """Boxes of one label file; the result also holds problems and repairs.  Raises nothing.
+
+    With `kpt_shape` (K points of 2 or 3 values) the box of a row is in its first five columns.
+    """
     labels = Labels(normalised=True)
     try:
         lines = read_lines(file) if exists(file) else []
@@ -148,7 +163,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
         if not line.strip():
             continue
         try:
-            cls, values = _numbers(line.split(), names)
+            cls, values = _numbers(_of_box(line.split(), kpt_shape), names)
             if (cls, *values) in seen:
                 labels.notes.append((REPEATED_ROW, place))
                 continue
@@ -162,6 +177,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
             continue
         if len(values) > 4:
             labels.notes.append((POLYGON, place))
+            labels.long_rows.add(values, place)
         if box[2] <= box[0] or box[3] <= box[1]:
             labels.notes.append((EMPTY, place))
             continue
@@ -169,11 +185,26 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
     return labels
 
 
+def _of_box(words: list[str], kpt_shape: KptShape | None) -> list[str]:
+    """Class and box of a row with keypoints; a row without them stays whole."""
+    if kpt_shape is None or len(words) == 5:
+        return words
+    points, size = kpt_shape
+    if len(words) != 5 + points * size:
+        raise ValueError(
+            f"{len(words)} values; with kpt_shape: [{points}, {size}] expected 'class cx cy w h' and {points} x {size} "
+            f"values of keypoints ({5 + points * size} in all), or none of them"
+        )
+    return words[:5]
+
+
 def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[float, ...]]:
     """Class and values of a row; raises ValueError that says what was expected."""
     count = len(words)
     if count != 5 and (count < 7 or count % 2 == 0):
-        hint = " (a sixth value, such as a confidence, is not allowed in labels)" if count == 6 else ""
+        hint = (
+            " (a sixth value, such as a confidence, is not allowed in labels)" if count == 6 else _keypoint_hint(words)
+        )
         raise ValueError(f"{count} values{hint}; expected 'class cx cy w h', or 'class x1 y1 x2 y2 x3 y3 ...'")
     cls = _class_id(words[0], names)
     try:
@@ -188,6 +219,15 @@ def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[flo
             f"value {far:g} looks like pixels; expected shares of the image's width and height, from 0 to 1"
         )
     return cls, values
+
+
+def _keypoint_hint(words: Sequence[str]) -> str:
+    """What to do if a row of a length that no polygon has looks like keypoints."""
+    try:
+        shape = shape_of([float(word) for word in words[1:]])
+    except ValueError:
+        return ""
+    return f" (keypoints? then add 'kpt_shape: [{shape[0]}, {shape[1]}]' to the data YAML)" if shape else ""
 
 
 def _class_id(word: str, names: Sequence[str]) -> int:
