@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gfldet.data.finder import Finder
 from gfldet.data.formats.voc import class_names_in
 from gfldet.data.images import find_files
-from gfldet.data.text import read_lines
+from gfldet.data.text import list_lines
 from gfldet.errors import DataError
+from gfldet.files import is_file, is_folder, read_json
 
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "class_names.txt", "labels.txt")
 
@@ -41,26 +41,26 @@ def names_beside(finder: Finder, entries: Sequence[Path], kind: str) -> tuple[tu
 def read_names(file: Path) -> tuple[str, ...]:
     """The names in a file: one a line, or the `categories` of Label Studio's notes.json; raises DataError."""
     if file.suffix.lower() != ".json":
-        return tuple(line.strip() for line in read_lines(file) if line.strip())
+        return tuple(list_lines(file))
+    content = read_json(file, DataError)
     try:
-        rows = json.loads("\n".join(read_lines(file)))["categories"]
-        return tuple(str(row["name"]) for row in sorted(rows, key=lambda row: int(row["id"])))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return tuple(str(row["name"]) for row in sorted(content["categories"], key=lambda row: int(row["id"])))
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise DataError(f"{file}: expected 'categories', each with an id and a name, as Label Studio writes") from None
 
 
 def _names_files(root: Path, entries: Sequence[Path]) -> Iterable[Path]:
     folders = [root, root / "labels", root / "Labels"]
     for entry in entries:
-        folder = entry if entry.is_dir() else entry.parent
+        folder = entry if is_folder(entry) else entry.parent
         folders += [folder, folder.parent / "labels"] + ([folder.parent] if folder == root else [])
     for folder in dict.fromkeys(folders):
-        there = [folder / name for name in NAMES_FILES if (folder / name).is_file()]
-        others = [] if there or not folder.is_dir() else find_files(folder, frozenset({".names"}), recursive=False)
+        there = [folder / name for name in NAMES_FILES if is_file(folder / name)]
+        others = [] if there or not is_folder(folder) else find_files(folder, frozenset({".names"}), recursive=False)
         notes = folder / "notes.json"
-        yield from [*there, *others, *([notes] if notes.is_file() else [])]
+        yield from [*there, *others, *([notes] if is_file(notes) else [])]
 
 
 def _xml_files(finder: Finder, entries: Sequence[Path]) -> list[Path]:
-    inside = [file for entry in entries if entry.is_dir() for file in find_files(entry, frozenset({".xml"}))]
+    inside = [file for entry in entries if is_folder(entry) for file in find_files(entry, frozenset({".xml"}))]
     return inside or finder.files(".xml")

@@ -75,10 +75,9 @@ def read_document(source: Path) -> Document:
     splits = {split: _entries(split, keys[split], problems) for split in SPLITS if keys.get(split) is not None}
     if not splits:
         problems.append("no split; expected 'train' and 'val', each with a folder or a file")
-    names, names_file = keys.get("names"), None
-    if isinstance(names, str) and _NAMES_FILE.fullmatch(names.strip()):
-        names, names_file = None, names.strip()
-    found = read_names(names, problems)
+    names = keys.get("names")
+    names_file = names.strip() if isinstance(names, str) and _NAMES_FILE.fullmatch(names.strip()) else None
+    found = {} if names_file else read_names(names, problems)
     kind = keys.get("format")
     if kind is not None and kind not in FORMATS:
         problems.append(f"format: {shown(kind)} is not one of {', '.join(FORMATS)}.{nearest(kind, FORMATS)}")
@@ -93,7 +92,17 @@ def read_document(source: Path) -> Document:
     long_rows = _long_rows(keys, problems)
     raise_problems(source, problems)
     return Document(
-        source, source.parent, path, splits, found, names_file, isinstance(names, dict), kind, images, long_rows, tuple(notices)
+        source,
+        source.parent,
+        path,
+        splits,
+        found,
+        names_file,
+        isinstance(names, dict),
+        kind,
+        images,
+        long_rows,
+        tuple(notices),
     )
 
 
@@ -195,7 +204,7 @@ def read_names(value: object, problems: list[str]) -> dict[int, str]:
     if any(isinstance(text, str) and re.match(r"['\"]?\d+['\"]?:\S", text) for text in (value, *texts)):
         wrong = [f"names: {NO_BLANK}, got {shown(value)}"]
     problems += wrong
-    return {} if wrong else {key: str(name) for key, name in sorted(pairs)}
+    return {} if wrong else {int(key): str(name) for key, name in sorted(pairs)}
 
 
 def _pairs(value: object) -> list[tuple[Any, Any]]:
@@ -209,7 +218,7 @@ def _pairs(value: object) -> list[tuple[Any, Any]]:
     return list(enumerate(value))
 
 
-def _id(key: object) -> object:
+def _id(key: Any) -> Any:
     """An id; text of digits, as in '0': cat, is a number."""
     return int(key) if isinstance(key, str) and key.strip().isdecimal() and len(key) < 20 else key
 

@@ -25,6 +25,7 @@ from urllib.parse import unquote
 
 from gfldet.data.split_words import split_in, split_word
 from gfldet.errors import DataError, shown
+from gfldet.files import exists, is_file
 
 MOST_FILES = 1_000_000  # below a root; a search stops there, so that no folder takes for ever
 MOST_FOLDERS = 64  # of a written path; the search looks at the last of them only
@@ -98,7 +99,7 @@ class Finder:
             word = split_word(parts)
             for tail in _tails(parts):
                 path = self.root.joinpath(*tail)
-                if split_word(tail) == word and os.path.exists(path):
+                if split_word(tail) == word and exists(path):
                     return self._told(written, path, source)
             below = self._read(self.root)
             known = [Path(p) for where in (below.folders, below.files) for p in where.get(_fold(parts[-1]), ())]
@@ -189,7 +190,7 @@ class Finder:
             for tail in _tails(parts):
                 for place in places:
                     path = place.joinpath(*tail)
-                    if _fits(word, self._inside(path)) and os.path.isfile(path):
+                    if _fits(word, self._inside(path)) and is_file(path):
                         return Found(path, elsewhere=True)
             for top in tops:
                 known = [Path(path) for path in self._read(top).files.get(_fold(parts[-1]), ())]
@@ -255,7 +256,7 @@ def _read_folder(folder: Path) -> _Below:
 
 def _existing(text: str, bases: Sequence[Path]) -> Path | None:
     """The path as it is written, in the first of `bases` that has it."""
-    return next((path for base in bases if os.path.exists(path := base / text)), None)
+    return next((path for base in bases if exists(path := base / text)), None)
 
 
 def _readings(text: str) -> Iterator[tuple[str, ...]]:
@@ -288,7 +289,9 @@ def _only(written: str, paths: Sequence[Path], root: Path) -> Path:
     if len(paths) == 1:
         return paths[0]
     several = " and ".join(map(str, paths[:2])) + (f" ({len(paths)} in all)" if len(paths) > 2 else "")
-    raise SeveralError(f"{shown(written, SHOWN)} does not exist, and several files below {root} may be meant: {several}")
+    raise SeveralError(
+        f"{shown(written, SHOWN)} does not exist, and several files below {root} may be meant: {several}"
+    )
 
 
 def _fold(name: str) -> str:

@@ -21,8 +21,10 @@ def held_out(file_names: Sequence[str], share: float) -> list[bool]:
     """
     pictures = [PurePosixPath(name).name.split(".rf.")[0] for name in file_names]
     pictures = [PurePosixPath(picture).stem for picture in pictures]
-    order = sorted(set(pictures), key=lambda picture: (hashlib.sha256(picture.encode("utf-8", "replace")).digest(), picture))
-    sizes = {picture: 0 for picture in order}
+    order = sorted(
+        set(pictures), key=lambda picture: (hashlib.sha256(picture.encode("utf-8", "replace")).digest(), picture)
+    )
+    sizes = dict.fromkeys(order, 0)
     for picture in pictures:
         sizes[picture] += 1
     wanted, taken, chosen = max(1, round(share * len(pictures))), 0, set()

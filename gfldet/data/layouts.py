@@ -17,7 +17,8 @@ from gfldet.data.images import find_files, find_images
 from gfldet.data.recognise import is_coco, refuse_other_formats
 from gfldet.data.split_words import SPLIT_WORDS, SPLITS, split_in, split_word
 from gfldet.data.text import read_lines
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import exists, is_file, is_folder, listing
 
 YAML = frozenset({".yaml", ".yml"})
 USUAL = ("data", "dataset")  # stems of a data YAML that is taken although there are others
@@ -29,11 +30,12 @@ Splits = dict[str, tuple[str, ...]]
 def document_of(data: Path) -> Document:
     """The document of a data YAML, or of what stands for one; raises DataError if it is none of these."""
     suffix = data.suffix.lower()
-    if data.is_dir():
+    if is_folder(data):
         return _of_folder(data)
-    if not data.exists():
+    if not exists(data):
         built_in = ", ".join(shapes.VARIANTS)
-        raise DataError(f"{data}: no such data YAML; expected a file, a folder, or a built-in set: {built_in}")
+        name = shown(str(data), 300, quoted=False)
+        raise DataError(f"{name}: no such data YAML; expected a file, a folder, or a built-in set: {built_in}")
     if suffix == ".json":
         return _of_json(data)
     if suffix == ".data":
@@ -49,7 +51,8 @@ def _of_json(file: Path) -> Document:
     if not is_coco(file):
         refuse_other_formats(file)
         raise DataError(f"{file}: is not a COCO file; expected the lists images, annotations and categories")
-    return Document(file, file.parent, splits={"train": (file.name,)}, format="coco", notices=(_told(f"train: {file.name}"),))
+    told = _told(f"train: {file.name}")
+    return Document(file, file.parent, splits={"train": (file.name,)}, format="coco", notices=(told,))
 
 
 def _of_darknet(file: Path) -> Document:
@@ -80,12 +83,13 @@ def _of_folder(folder: Path) -> Document:
 def _yaml_in(folder: Path) -> Path | None:
     """The data YAML of a folder, or of the one subfolder that has any."""
     own = find_files(folder, YAML, recursive=False)
-    below = [] if own else [file for sub in sorted(folder.iterdir()) if sub.is_dir() for file in find_files(sub, YAML, False)]
+    subfolders = [] if own else [path for path in listing(folder) if is_folder(path) and path.name[0] != "."]
+    below = [file for sub in subfolders for file in find_files(sub, YAML, recursive=False)]
     found = [file for file in own or below if _has_splits(file)]
     usual = [file for file in found if file.stem in USUAL]
     if len(found) > 1 and len(usual) != 1:
         raise DataError(f"{folder}: holds several data YAMLs; give one of them: {', '.join(map(str, found[:10]))}")
-    return (usual or found or [None])[0]
+    return next(iter([*usual, *found]), None)
 
 
 def _has_splits(file: Path) -> bool:
@@ -107,9 +111,9 @@ def _coco_splits(folder: Path) -> Splits:
 def _voc_splits(folder: Path) -> Splits:
     """The lists of ImageSets/Main: train.txt and val.txt, else trainval.txt; of all years that lie there."""
     splits: Splits = {}
-    for main in sorted(path for path in folder.glob("**/ImageSets/Main") if path.is_dir()):
+    for main in sorted(path for path in folder.glob("**/ImageSets/Main") if is_folder(path)):
         lists = {stem: main / f"{stem}.txt" for stem in ("train", "val", "test", "trainval")}
-        there = {stem: file.relative_to(folder).as_posix() for stem, file in lists.items() if file.is_file()}
+        there = {stem: file.relative_to(folder).as_posix() for stem, file in lists.items() if is_file(file)}
         if "train" not in there and "trainval" in there:
             there["train"] = there["trainval"]
         for split in SPLITS:
@@ -122,7 +126,8 @@ def _list_splits(folder: Path) -> Splits:
     """Lists of images: train.txt, val.txt and test.txt."""
     texts = find_files(folder, frozenset({".txt"}), recursive=False)
     files = [file for file in texts if file.stem.casefold() in SPLIT_WORDS]
-    return _by_split(folder, files, "list") if any(SPLIT_WORDS[file.stem.casefold()] == "train" for file in files) else {}
+    train = any(SPLIT_WORDS[file.stem.casefold()] == "train" for file in files)
+    return _by_split(folder, files, "list") if train else {}
 
 
 def _image_splits(folder: Path) -> Splits:
@@ -138,7 +143,8 @@ def _image_splits(folder: Path) -> Splits:
         of_split.setdefault(split_word(parts) or split_in("/".join(parts)), []).append(path)
     entries = {split: (_common(folder, paths),) for split, paths in of_split.items() if split}
     for split, (entry,) in entries.items():
-        if any((folder / entry) in (path, *path.parents) for other, paths in of_split.items() if other != split for path in paths):
+        others = [path for other, paths in of_split.items() if other != split for path in paths]
+        if any((folder / entry) in (path, *path.parents) for path in others):
             raise _unclear(folder, "the folders with images do not tell the splits apart", entries)
     if None in of_split or "train" not in entries:
         raise _unclear(folder, "not every folder with images names its split", entries)
@@ -171,9 +177,8 @@ def _unclear(folder: Path, reason: str, splits: Mapping[str, tuple[str, ...]]) -
 
 
 def _lines(splits: Mapping[str, tuple[str, ...]], joint: str = "; ") -> str:
-    return joint.join(
-        f"{split}: {entries[0] if len(entries) == 1 else '[' + ', '.join(entries) + ']'}" for split, entries in splits.items()
-    )
+    texts = {split: entries[0] if len(entries) == 1 else f"[{', '.join(entries)}]" for split, entries in splits.items()}
+    return joint.join(f"{split}: {text}" for split, text in texts.items())
 
 
 def _told(what: str) -> str:

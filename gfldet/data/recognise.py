@@ -10,8 +10,9 @@ from gfldet.data.finder import Finder
 from gfldet.data.formats.voc import voc_root
 from gfldet.data.formats.yolo import NOT_LABELS, label_folder
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
-from gfldet.data.text import read_lines
+from gfldet.data.text import list_lines
 from gfldet.errors import DataError
+from gfldet.files import Unreadable, exists, is_file, is_folder, opened
 
 FORMATS = ("yolo", "coco", "voc")
 CONVERTERS = {
@@ -26,16 +27,17 @@ def format_of(paths: Iterable[Path], finder: Finder) -> str | None:
 
 
 def _format_of(path: Path, finder: Finder) -> str | None:
-    if path.is_dir():
+    if is_folder(path):
         return _of_folder(path, finder)
     if path.suffix.lower() == ".json":
-        return "coco" if path.is_file() else None
-    if not path.is_file():
+        return "coco" if is_file(path) else None
+    if not is_file(path):
         return None
-    rows = [line.strip() for line in read_lines(path) if line.strip()]
+    rows = list_lines(path)
     if rows and Path(rows[0].split()[-1]).suffix.lower() in IMAGE_SUFFIXES:
-        found = [one.path for one in finder.find_all(rows, [path.parent, finder.root], path.name, tell=False) if one.there]
-        return "voc" if _labels_of(found, finder) == "voc" else "yolo"
+        found = finder.find_all(rows, [path.parent, finder.root], path.name, tell=False)
+        kind = _labels_of([one.path for one in found if one.there], finder)
+        return "voc" if kind == "voc" else "yolo"
     stems = [Path(row.split()[0]) for row in rows]
     return "voc" if voc_root(path, finder.root) or finder.has_labels(stems, ".xml") else None
 
@@ -74,17 +76,17 @@ def is_coco(file: Path) -> bool:
 
 def _holds(file: Path, *words: bytes) -> bool:
     try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with opened(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return all(content.find(word) >= 0 for word in words)
-    except (OSError, ValueError):  # an empty file cannot be mapped
+    except (OSError, ValueError, Unreadable):  # an empty file cannot be mapped
         return False
 
 
 def contents(path: Path) -> str:
     """What was found at a path, for a message: how many files of which kind."""
-    if not path.exists():
+    if not exists(path):
         return f"{path}: not found"
-    if path.is_file():
+    if is_file(path):
         return f"{path}: a file that is neither a .json, nor a list of images, nor a list of ids beside Annotations/"
     counts = {suffix: len(find_files(path, frozenset({suffix}))) for suffix in (".txt", ".xml", ".json")}
     return f"{path}: {len(find_images(path))} images, " + ", ".join(f"{n} {suffix}" for suffix, n in counts.items())
@@ -92,10 +94,10 @@ def contents(path: Path) -> str:
 
 def refuse_other_formats(path: Path) -> None:
     """DataError if a file, or a folder's files, are of a known format that is not read, with what converts it."""
-    if path.suffix.lower() == ".csv" or (path.is_dir() and not find_files(path, frozenset({".json", ".xml"}))):
-        tables = [path] if path.is_file() else find_files(path, frozenset({".csv"}), recursive=False)
+    if path.suffix.lower() == ".csv" or (is_folder(path) and not find_files(path, frozenset({".json", ".xml"}))):
+        tables = [path] if is_file(path) else find_files(path, frozenset({".csv"}), recursive=False)
         if tables:
             raise DataError(f"{tables[0]}: labels in a table are not read; convert them, with {CONVERTERS['csv']}")
-    for file in [path] if path.is_file() else find_files(path, frozenset({".json"}))[:20]:
+    for file in [path] if is_file(path) else find_files(path, frozenset({".json"}))[:20]:
         if _holds(file, b'"shapes"', b'"imagePath"'):
             raise DataError(f"{file}: labels of labelme are not read; convert them, with {CONVERTERS['labelme']}")

@@ -24,6 +24,7 @@ from gfldet.data.formats.keypoints import KptShape
 from gfldet.data.layouts import document_of
 from gfldet.data.recognise import coco_in, contents, format_of, refuse_other_formats
 from gfldet.errors import DataError, listed
+from gfldet.files import is_file, is_folder
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class DataSpec:
         if split not in self.images:
             return None
         folder = self.finder.entry(self.images[split], str(self.source))
-        if folder is None or not folder.is_dir():
+        if folder is None or not is_folder(folder):
             raise DataError(f"{self.source}: images: not found: {self.root / self.images[split]}")
         return folder
 
@@ -119,7 +120,8 @@ def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
     images = _images(document, kind)
     spec = DataSpec(source, finder.root, kind, document.splits, (), (), images, document.long_rows, finder=finder)
     if kind == "coco":
-        found = coco_classes(source, _jsons(spec), spec.coco, document.names, document.by_id)
+        given = _given_names(spec, document)
+        found = coco_classes(source, _jsons(spec), spec.coco, given, document.by_id)
         ids, names, told = found.ids, found.names, found.notices
     else:
         names, told = _names(spec, document)
@@ -134,21 +136,25 @@ def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
 def _built_in(name: str) -> DataSpec:
     names = shapes.VARIANTS[name].names
     splits = {split: (split,) for split in ("train", "val")}
-    return DataSpec(Path(name), Path(name), "shapes", splits, names, tuple(range(len(names))), finder=Finder(Path(name)))
+    return DataSpec(
+        Path(name), Path(name), "shapes", splits, names, tuple(range(len(names))), finder=Finder(Path(name))
+    )
 
 
 def _root(document: Document) -> Path:
     """The folder `path` of the YAML; where it is missing, the YAML's own folder, if the data are found there."""
     folder = document.folder
     root = folder / (document.path or "")
-    if root.is_dir():
+    if is_folder(root):
         return root
     finder = Finder(folder)
     own = Path((document.path or "").replace("\\", "/")).name
     below = finder.entry(document.path or "", "path")
-    if below is not None and below.is_dir():
+    if below is not None and is_folder(below):
         return below
-    if own == folder.resolve().name or any(finder.entry(e, "") for entries in document.splits.values() for e in entries):
+    if own == folder.resolve().name or any(
+        finder.entry(e, "") for entries in document.splits.values() for e in entries
+    ):
         return folder
     raise DataError(f"{document.source}: path: folder {root} not found; it is relative to the YAML's folder")
 
@@ -179,40 +185,48 @@ def _images(document: Document, kind: str) -> Mapping[str, str]:
 
 def _json_of(path: Path) -> Path:
     """COCO: a folder stands for the JSON that lies in it."""
-    return coco_in(path) or path if path.is_dir() else path
+    return coco_in(path) or path if is_folder(path) else path
 
 
 def _jsons(spec: DataSpec) -> list[Path]:
     """COCO: the JSONs of all splits that are there; raises DataError if none is."""
     written = dict.fromkeys(entry for entries in spec.splits.values() for entry in entries)
     there = {entry: path for entry in written if (path := spec.finder.entry(entry, str(spec.source)))}
-    files = [file for path in there.values() if (file := _json_of(path)).is_file()]
+    files = [file for path in there.values() if is_file(file := _json_of(path))]
     if files:
         return files
     missing = [f"{spec.root / entry}" + (": no COCO JSON in it" if entry in there else "") for entry in written]
     raise DataError(listed(f"{spec.source}: not found:", missing, "Expected COCO JSON files."))
 
 
+def _given_names(spec: DataSpec, document: Document) -> Mapping[int, str]:
+    """id -> name as the YAML has them, itself or in a file that it names; empty if it has none."""
+    if not document.names_file:
+        return document.names
+    file = spec.finder.entry(document.names_file, str(document.source))
+    if file is None:
+        raise DataError(f"{document.source}: names: file {spec.root / document.names_file} not found")
+    problems: list[str] = []
+    names = checked_names(list(read_names(file)), problems)
+    raise_problems(document.source, problems)
+    return names
+
+
 def _names(spec: DataSpec, document: Document) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(class names, notices) of YOLO and VOC; from beside the images if the YAML has none."""
     problems: list[str] = []
-    names, told = document.names, ()
-    if document.names_file:
-        file = spec.finder.entry(document.names_file, str(document.source))
-        if file is None:
-            raise_problems(document.source, [f"names: file {spec.root / document.names_file} not found"])
-        names = checked_names(list(read_names(file)), problems)
-    elif not names:
+    names, told = _given_names(spec, document), ""
+    if not names:
         written = [entry for entries in spec.splits.values() for entry in entries]
         paths = [path for entry in written if (path := spec.finder.entry(entry, str(document.source)))]
-        found, where = names_beside(spec.finder, paths, spec.format)
-        names = checked_names(list(found) or None, problems)
-        told = (f"names: [{', '.join(found)}], from {where}",) if found else ()
+        beside, where = names_beside(spec.finder, paths, spec.format)
+        names = checked_names(list(beside) or None, problems)
+        told = f"names: [{', '.join(beside)}], from {where}" if beside else ""
     if not names and not problems:
         problems.append("names: missing; expected a list of names, such as names: [cat, dog]")
     check_positions(names, problems)
     raise_problems(document.source, problems)
-    return tuple(names.values()), told
+    return tuple(names.values()), (told,) if told else ()
 
 
 def _with_val(spec: DataSpec, share: float) -> DataSpec:

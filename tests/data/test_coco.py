@@ -52,7 +52,9 @@ def test_boxes_classes_and_ids(text, tmp_path: Path) -> None:
 
 
 def test_the_folder_of_the_images(text, tmp_path: Path) -> None:
-    found = index([read_coco(text("t.json", json.dumps(document())))], Finder(tmp_path), tmp_path / "photos", NAMES, IDS)
+    found = index(
+        [read_coco(text("t.json", json.dumps(document())))], Finder(tmp_path), tmp_path / "photos", NAMES, IDS
+    )
     assert found.items[1].path == tmp_path / "photos" / "sub" / "b.jpg"
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
-from gfldet.errors import DataError
 
 _BYTES = io.BytesIO()
 Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(_BYTES, "JPEG")
@@ -58,7 +57,9 @@ class Folder:
     def coco(self, name: str, file_names: Iterable[str], categories: Any = ((1, "cell"),), used: int = 1) -> None:
         """A COCO JSON with one box of the category `used` on each image."""
         images = [{"id": k, "file_name": file, "width": 64, "height": 48} for k, file in enumerate(file_names, 1)]
-        boxes = [{"id": row["id"], "image_id": row["id"], "category_id": used, "bbox": [8, 8, 16, 16]} for row in images]
+        boxes = [
+            {"id": row["id"], "image_id": row["id"], "category_id": used, "bbox": [8, 8, 16, 16]} for row in images
+        ]
         rows = [{"id": i, "name": n, "supercategory": s[0] if s else "none"} for i, n, *s in categories]
         self.text(name, json.dumps({"images": images, "annotations": boxes, "categories": rows}))
 
@@ -142,7 +143,9 @@ def label_studio_coco(*names: str) -> Callable[[Folder], None]:
 def fiftyone_yolo(f: Folder) -> None:
     for split in ("train", "val"):
         f.yolo(f"images/{split}", f"labels/{split}", "a", "b")
-    f.text("dataset.yaml", "names:\n  0: cell\npath: c:\\Dev\\export\ntrain: .\\images\\train\\\nval: .\\images\\val\\\n")
+    f.text(
+        "dataset.yaml", "names:\n  0: cell\npath: c:\\Dev\\export\ntrain: .\\images\\train\\\nval: .\\images\\val\\\n"
+    )
 
 
 def fiftyone_coco(f: Folder) -> None:
@@ -240,53 +243,84 @@ TABLE = {
         roboflow_api, "data.yaml", (2, 2), told=(f"2 {ELSEWHERE}, 'NAME-3/train/images' as 'train/images'",)
     ),
     "Roboflow COCO": Row(
-        roboflow_coco, "", (2, 2), ("cell", "dust"),
+        roboflow_coco,
+        "",
+        (2, 2),
+        ("cell", "dust"),
         (SKIPPED, f"{AS_IF} train: train/_annotations.coco.json; val: valid/_annotations.coco.json"),
     ),
     "Roboflow COCO by YAML": Row(roboflow_coco_by_yaml, "data.yaml", (2, 2), ("cell", "dust"), (SKIPPED,)),
     "Roboflow VOC": Row(
-        roboflow_voc, "", (2, 2), ("RBC", "WBC"), (f"{AS_IF} train: train; val: valid", "names: [RBC, WBC], from the XML"), 2
+        roboflow_voc,
+        "",
+        (2, 2),
+        ("RBC", "WBC"),
+        (f"{AS_IF} train: train; val: valid", "names: [RBC, WBC], from the XML"),
+        2,
     ),
     "Roboflow Darknet": Row(roboflow_darknet, "", (2, 2), told=(AS_IF, "names: [cell], from ")),
     "CVAT YOLO 1.1": Row(
-        cvat_yolo11, "obj.data", (2, 2),
+        cvat_yolo11,
+        "obj.data",
+        (2, 2),
         told=(f"3 {ELSEWHERE}, 'data/train.txt' as 'train.txt'", f"2 {ELSEWHERE}, 'data/obj_train_data/a.jpg' as"),
     ),
     "CVAT YOLO 1.1, its folder": Row(cvat_yolo11, "", (2, 2), told=(f"2 {ELSEWHERE}, 'data/obj_train_data/a.jpg' as",)),
     "CVAT Ultralytics YOLO": Row(
-        cvat_ultralytics, "data.yaml", (2, 2), told=(f"2 {ELSEWHERE}, 'data/images/train/a.jpg' as 'images/train/a.jpg'",)
+        cvat_ultralytics,
+        "data.yaml",
+        (2, 2),
+        told=(f"2 {ELSEWHERE}, 'data/images/train/a.jpg' as 'images/train/a.jpg'",),
     ),
     "CVAT COCO": Row(cvat_coco, "", (2, 2), told=(AS_IF, f"2 {ELSEWHERE}, 'a.jpg' as 'images/Train/a.jpg'")),
     "Label Studio YOLO": Row(
-        label_studio_yolo, "", (8, 2), ("cell", "dust"), (f"{AS_IF} train: images", HELD_OUT, "names: [cell, dust], from")
+        label_studio_yolo,
+        "",
+        (8, 2),
+        ("cell", "dust"),
+        (f"{AS_IF} train: images", HELD_OUT, "names: [cell, dust], from"),
     ),
     "Label Studio COCO, prefixes": Row(
-        label_studio_coco("images/1/a b.jpg", "images/1/c.jpg"), "data.yaml", (2, 2),
+        label_studio_coco("images/1/a b.jpg", "images/1/c.jpg"),
+        "data.yaml",
+        (2, 2),
         told=(f"2 {ELSEWHERE}, 'images/1/a b.jpg' as 'images/a b.jpg'",),
     ),
     "Label Studio COCO, %20": Row(
         label_studio_coco("images/a%20b.jpg", "images/c.jpg"), "data.yaml", (2, 2), told=(f"1 {ELSEWHERE}",)
     ),
     "Label Studio COCO, local files": Row(
-        label_studio_coco("/data/local-files/?d=my/images/a%20b.jpg", "/data/local-files/?d=my/images/c.jpg"), "", (2, 2),
+        label_studio_coco("/data/local-files/?d=my/images/a%20b.jpg", "/data/local-files/?d=my/images/c.jpg"),
+        "",
+        (2, 2),
         told=(ELSEWHERE,),
     ),
     "Label Studio COCO, Windows": Row(
-        label_studio_coco(*(rf"..\..\label-studio\media\upload\4\{name}" for name in ("a b.jpg", "c.jpg"))), "", (2, 2),
+        label_studio_coco(*(rf"..\..\label-studio\media\upload\4\{name}" for name in ("a b.jpg", "c.jpg"))),
+        "",
+        (2, 2),
         told=(f"2 {ELSEWHERE}",),
     ),
-    "COCO, backslashes": Row(label_studio_coco("images\\a b.jpg", "images\\c.jpg"), "", (2, 2), told=(f"2 {ELSEWHERE}",)),
+    "COCO, backslashes": Row(
+        label_studio_coco("images\\a b.jpg", "images\\c.jpg"), "", (2, 2), told=(f"2 {ELSEWHERE}",)
+    ),
     "COCO, URLs": Row(
         label_studio_coco("https://host/u/a%20b.jpg?sig=1", "s3://bucket/images/c.jpg"), "", (2, 2), told=(ELSEWHERE,)
     ),
     "FiftyOne YOLO on Windows": Row(fiftyone_yolo, "dataset.yaml", (2, 2), told=(f"2 {ELSEWHERE}",)),
-    "FiftyOne COCO": Row(fiftyone_coco, "labels.json", (8, 2), told=(HELD_OUT, f"10 {ELSEWHERE}, '0.jpg' as 'data/0.jpg'")),
+    "FiftyOne COCO": Row(
+        fiftyone_coco, "labels.json", (8, 2), told=(HELD_OUT, f"10 {ELSEWHERE}, '0.jpg' as 'data/0.jpg'")
+    ),
     "Darknet": Row(
         darknet, "data/obj.data", (2, 2), told=(f"1 {ELSEWHERE}, 'https://host/x/d.jpg?token=1' as 'obj/d.jpg'",)
     ),
     "Kaggle VOC": Row(
-        kaggle_voc, "", (8, 2), ("crosswalk", "stop"),
-        (f"10 {LABELS}, 'images/road0.xml' as 'annotations/road0.xml'", HELD_OUT), 2,
+        kaggle_voc,
+        "",
+        (8, 2),
+        ("crosswalk", "stop"),
+        (f"10 {LABELS}, 'images/road0.xml' as 'annotations/road0.xml'", HELD_OUT),
+        2,
     ),
     "VOCdevkit": Row(vocdevkit, "VOCdevkit", (2, 2), told=(f"{AS_IF} train: VOC2007/ImageSets/Main/train.txt",)),
     "VOC, a folder of images": Row(voc_folder, "d.yaml", (2, 2), told=(f"2 {LABELS}",)),
@@ -302,7 +336,7 @@ TABLE = {
         several_jsons, "data.yaml", (2, 2), ("cell", "dust"), ("1 image(s) have an id that an earlier JSON uses too",)
     ),
     "folders without a YAML": Row(folders_of_images, "", (2, 2), told=(f"{AS_IF} train: training/images",)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", TABLE)

@@ -34,7 +34,9 @@ def index(
         expected = dict(zip(category_ids, names, strict=True))
         check_categories(file.path, categories_of(file.path, file.categories), expected)
         result.problems += file.problems
-        places = finder.find_all(file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root))
+        places = finder.find_all(
+            file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root)
+        )
         for number, (image_id, name, found) in enumerate(zip(file.image_ids, file.file_names, places, strict=True)):
             if found.problem:
                 result.problems.append(found.problem)
@@ -119,6 +121,9 @@ def check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int
             wrong |= {category, id_of[name]}
     if not wrong:
         return
-    told = [f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected" for i in sorted(wrong)]
+    told = [
+        f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected"
+        for i in sorted(wrong)
+    ]
     tail = "A category must have the same id and name in every split.  Names in the data YAML must be the same too."
     raise DataError(listed(f"{file}: its categories are not those of the data set:", told, tail))
