@@ -47,7 +47,8 @@ class Found:
     path       where the file is; if it is nowhere, where it was expected
     there      whether it is there
     elsewhere  whether it is there, but not where it was written
-    problem    why it was not taken although something is there: several files may be meant, or it belongs to another path
+    problem    why nothing was taken although something is there: several files may be meant, or it belongs to another
+               path
     """
 
     path: Path
@@ -132,7 +133,8 @@ class Finder:
                 if tell:
                     self._told(text, one.path, source)
             else:
-                problem = f"{source}: {shown(text, SHOWN)} does not exist; {one.path} is named so but belongs to {shown(owner, SHOWN)}"
+                told = f"{one.path} is named so but belongs to {shown(owner, SHOWN)}"
+                problem = f"{source}: {shown(text, SHOWN)} does not exist; {told}"
                 found[number] = Found(one.path, there=False, problem=problem)
         return found
 
@@ -211,7 +213,7 @@ class Finder:
         return self._below[folder]
 
     def _alike(self, known: Sequence[Path], parts: Sequence[str]) -> list[Path]:
-        """Of `known`, what differs from the end of a written path in capitals alone, from the longest end that has any."""
+        """Of `known`, what differs from the end of a written path in capitals alone; the longest such end counts."""
         folded = [(tuple(map(_fold, self._inside(path))), path) for path in known]
         ends = (tuple(map(_fold, tail)) for tail in _tails(parts[:-1]))
         last = _fold(parts[-1])

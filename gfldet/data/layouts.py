@@ -56,7 +56,7 @@ def _of_json(file: Path) -> Document:
 
 
 def _of_darknet(file: Path) -> Document:
-    """Darknet's obj.data: `train = data/train.txt`, `valid = ...`, `names = data/obj.names`; `classes` has no effect."""
+    """Darknet's obj.data: `train = data/train.txt`, `valid = ...`, `names = data/obj.names`."""
     rows = [line.partition("=") for line in read_lines(file) if "=" in line]
     values = {key.strip().casefold(): value.strip() for key, _, value in rows}
     splits = {SPLIT_WORDS[key]: (value,) for key, value in values.items() if key in SPLIT_WORDS and value}

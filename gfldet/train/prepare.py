@@ -98,7 +98,7 @@ def prepare_training(
 def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
     if settings.val and spec.val is None:
-        raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
+        raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
     train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
     val = load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None

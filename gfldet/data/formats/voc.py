@@ -1,9 +1,9 @@
 """Pascal VOC: one XML file per image, boxes xmin ymin xmax ymax in pixels, read as edges (width = xmax - xmin).
 
 A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), a list of images, or a folder with
-images.  The XML files lie in that folder too, or anywhere below the root, found by their stems.  An image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they
-often come from another machine.  `difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so
-that no entity can be expanded.
+images.  The XML files lie in that folder too, or anywhere below the root, found by their stems: an image belongs to the
+XML with the same stem.  `<filename>` and `<path>` are not used, because they often come from another machine.
+`difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so that no entity can be expanded.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def _index_folder(folder: Path, base: Path, finder: Finder, names: Sequence[str]
     xmls = inside or {_key(image): xml for image, xml in finder.labels_of(images, ".xml").items()}
     if not images or not xmls:
         raise DataError(
-            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, each XML beside its image, "
-            f"or one of its name below {finder.root}"
+            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, each XML beside its image "
+            f"or below {finder.root}"
         )
     stems = {_key(image) for image in images}
     for image in images:

@@ -5,9 +5,9 @@ keypoints after it (see `keypoints.py`).
 
 Images come from folders or from .txt lists.  The labels of the images in a folder may lie in these folders:
 1. the same path with `labels` in place of its last `images`, or `Labels` in place of `Images`; 2. a folder `labels`
-inside the image folder; 3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The first
-of these that holds .txt files is used.  If no image has a label there, labels are looked for by the images' stems below
-the root.  An image without a label file, or with an empty one, is background.
+inside the image folder; 3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The
+first of these that holds .txt files is used.  If no image has a label there, labels are looked for by the images'
+stems below the root.  An image without a label file, or with an empty one, is background.
 """
 
 from __future__ import annotations
