@@ -9,7 +9,7 @@ from gfldet.data.finder import Finder
 from gfldet.data.formats.voc import class_names_in
 from gfldet.data.images import find_files
 from gfldet.data.text import list_lines
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
 from gfldet.files import is_file, is_folder, read_json
 
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "class_names.txt", "labels.txt")
@@ -19,21 +19,23 @@ def names_beside(finder: Finder, entries: Sequence[Path], kind: str) -> tuple[tu
     """(names, where they were found) for data whose YAML names no classes; two empty ones if there are none.
 
     YOLO: a text file with a name in each line, or Label Studio's notes.json, in the root, beside the images or with
-    the labels.  VOC: the names in the XML files of all splits, in alphabetical order.  Raises DataError if several
-    files hold different names.
+    the labels, else up to two folders above the root.  VOC: the names in the XML files of all splits, in alphabetical
+    order.  Raises DataError if several files hold different names.
     """
     if kind == "voc":
         found = class_names_in(_xml_files(finder, entries))
         return tuple(sorted(found)), f"the XML files ({len(found)} names, in alphabetical order)"
     files = list(_names_files(finder.root, entries))
+    for folder in finder.root.absolute().parents[:2] if not files else ():
+        files = files or [folder / name for name in NAMES_FILES if is_file(folder / name)]
     if not files:
         return (), ""
     names = [read_names(file) for file in files]
     for file, other in zip(files, names, strict=True):
         if other != names[0]:
+            one, two = (f"names: {shown(list(found), 300)}" for found in (names[0], other))
             raise DataError(
-                f"{files[0]} and {file} hold different names; write the right ones into the data YAML: "
-                f"names: [{', '.join(names[0])}]"
+                f"{files[0]} and {file} hold different names; write the right ones into the data YAML: {one} or {two}"
             )
     return names[0], str(files[0])
 
@@ -53,7 +55,7 @@ def _names_files(root: Path, entries: Sequence[Path]) -> Iterable[Path]:
     folders = [root, root / "labels", root / "Labels"]
     for entry in entries:
         folder = entry if is_folder(entry) else entry.parent
-        folders += [folder, folder.parent / "labels"] + ([folder.parent] if folder == root else [])
+        folders += [folder, folder.parent / "labels"]
     for folder in dict.fromkeys(folders):
         there = [folder / name for name in NAMES_FILES if is_file(folder / name)]
         others = [] if there or not is_folder(folder) else find_files(folder, frozenset({".names"}), recursive=False)

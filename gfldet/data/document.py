@@ -31,7 +31,7 @@ MEANT = {"classes": "names", "class_names": "names", "root": "path", "num_classe
 LONGEST_SLIP = 20  # letters
 MAX_KEYS = 1000
 _NAMES_FILE = re.compile(r"\S.*\.(names|txt|json|labels)", re.IGNORECASE)
-_NO_BLANK = re.compile(r"^\s*[\w'\"-]+:(?![\s/\\]|$)\S", re.MULTILINE)
+_NO_BLANK = re.compile(r"^\s*[\w'\"-]+:(?![\s/\\]|$)\S+", re.MULTILINE)
 NO_BLANK = "a blank is missing after the colon: write '0: cat', not '0:cat'"
 
 
@@ -137,7 +137,7 @@ def _keys(written: Mapping[Any, Any], problems: list[str], notices: list[str]) -
         word = key.strip().casefold() if isinstance(key, str) else key
         known = SPLIT_WORDS.get(word, word) if isinstance(word, str) else None
         if known in KEYS:
-            if known in found and value is not None and found[known] is not None:
+            if known in found and None not in (value, found[known]) and value != found[known]:
                 problems.append(f"{shown(key, quoted=False)}: means the same as {spelling[known]}; remove one of them")
             if found.get(known) is None:
                 found[known], spelling[known] = value, key
@@ -190,7 +190,8 @@ def read_names(value: object, problems: list[str]) -> dict[int, str]:
     if value is None:
         return {}
     pairs = [(_id(key), name) for key, name in _pairs(value)]
-    wrong = [f"names: id {shown(key)} is not a whole number" for key, _ in pairs if type(key) is not int]
+    turned = "; write the id before the name, as in '0: cat'" if any(type(name) is int for _, name in pairs) else ""
+    wrong = [f"names: id {shown(key)} is not a whole number{turned}" for key, _ in pairs if type(key) is not int]
     wrong += [
         f"names: {shown(name)} (id {shown(key)}) is not text; put it in quotes"
         for key, name in pairs
@@ -200,7 +201,8 @@ def read_names(value: object, problems: list[str]) -> dict[int, str]:
     wrong += [f"names: {shown(text)} appears {n} times" for text, n in Counter(texts).items() if n > 1]
     wrong += [f"names: id {shown(key)} is given {n} times" for key, n in Counter(k for k, _ in pairs).items() if n > 1]
     if not pairs:
-        wrong.append(f"names: expected a list of names, or id: name lines, got {shown(value)}")
+        hint = f"; write names: [{shown(value, quoted=False)}]" if isinstance(value, str) and "," in value else ""
+        wrong.append(f"names: expected a list of names, or id: name lines, got {shown(value)}{hint}")
     if any(isinstance(text, str) and re.match(r"['\"]?\d+['\"]?:\S", text) for text in (value, *texts)):
         wrong = [f"names: {NO_BLANK}, got {shown(value)}"]
     problems += wrong

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from gfldet.data.split_words import split_in, split_word
+from gfldet.data.split_words import SPLIT_WORDS, split_in, split_word
 from gfldet.errors import DataError, shown
 from gfldet.files import exists, is_file
 
@@ -86,6 +86,7 @@ class Finder:
         self.root = root
         self._below: dict[Path, _Below] = {}
         self._choices: dict[str, dict[_Kind, _Choice]] = {}
+        self._entries: dict[str, Path | None] = {}
         self._were_told: set[tuple[str, _Kind]] = set()
 
     def entry(self, written: str, source: str) -> Path | None:
@@ -93,19 +94,24 @@ class Finder:
 
         A folder keeps the word of its split: `../train/images` is never `images`.  Raises SeveralError.
         """
-        found = _existing(written, [self.root])
-        if found:
-            return found
+        if written not in self._entries:
+            self._entries[written] = _existing(written, [self.root]) or self._entry(written, source)
+        return self._entries[written]
+
+    def _entry(self, written: str, source: str) -> Path | None:
+        """An entry that does not exist as written, by the rules 1 to 3."""
+        below = self._read(self.root)
         for parts in _readings(written):
             word = split_word(parts)
+            names = [_fold(parts[-1]), *(other for other in SPLIT_WORDS if SPLIT_WORDS[other] == _word(parts[-1]))]
+            where = [group.get(name, ()) for group in (below.folders, below.files) for name in dict.fromkeys(names)]
+            named = [Path(path) for paths in where for path in paths]
+            named = [path for path in named if split_word(self._inside(path)) == word]
             for tail in _tails(parts):
                 path = self.root.joinpath(*tail)
-                if split_word(tail) == word and exists(path):
-                    return self._told(written, path, source)
-            below = self._read(self.root)
-            known = [Path(p) for where in (below.folders, below.files) for p in where.get(_fold(parts[-1]), ())]
-            named = [path for path in known if split_word(self._inside(path)) == word]
-            named = self._alike(named, parts) or named
+                there = [path] if split_word(tail) == word and exists(path) else self._alike(named, tail)
+                if len(there) == 1:
+                    return self._told(written, there[0], source)
             if named:
                 return self._told(written, _only(written, named, self.root), source)
         return None
@@ -131,7 +137,8 @@ class Finder:
             owner = owners[one.path]
             if _plain(owner) == _plain(text):
                 if tell:
-                    self._told(text, one.path, source)
+                    same = text == relative(one.path, self.root)
+                    self._told(relative(bases[0] / text, self.root) if same else text, one.path, source)
             else:
                 told = f"{one.path} is named so but belongs to {shown(owner, SHOWN)}"
                 problem = f"{source}: {shown(text, SHOWN)} does not exist; {told}"
@@ -189,22 +196,21 @@ class Finder:
         tops = [place for place in places if place == self.root or not place.is_relative_to(self.root)]
         for parts in _readings(text):
             word = split_word(parts)
+            known = [Path(path) for top in tops for path in self._read(top).files.get(_fold(parts[-1]), ())]
+            known = [path for path in dict.fromkeys(known) if _fits(word, self._inside(path))]
             for tail in _tails(parts):
-                for place in places:
-                    path = place.joinpath(*tail)
-                    if _fits(word, self._inside(path)) and is_file(path):
-                        return Found(path, elsewhere=True)
-            for top in tops:
-                known = [Path(path) for path in self._read(top).files.get(_fold(parts[-1]), ())]
-                known = [path for path in known if path.name == parts[-1]] or known
-                known = [path for path in known if _fits(word, self._inside(path))]
-                known = self._alike(known, parts) or known
-                known = [path for path in known if path.is_relative_to(bases[0])] or known
+                paths = [place.joinpath(*tail) for place in places]
+                there = [path for path in paths if _fits(word, self._inside(path)) and is_file(path)]
+                there = there[:1] or self._alike(known, tail)
+                if len(there) == 1:
+                    return Found(there[0], elsewhere=True)
+            known = [path for path in known if path.name == parts[-1]] or known
+            known = [path for path in known if path.is_relative_to(bases[0])] or known
+            try:
                 if known:
-                    try:
-                        return Found(_only(text, known, top), elsewhere=True)
-                    except SeveralError as error:
-                        return Found(known[0], there=False, problem=str(error))
+                    return Found(_only(text, known, self.root), elsewhere=True)
+            except SeveralError as error:
+                return Found(known[0], there=False, problem=str(error))
         return Found(bases[0] / text.replace("\\", "/"), there=False)
 
     def _read(self, folder: Path) -> _Below:
@@ -213,11 +219,9 @@ class Finder:
         return self._below[folder]
 
     def _alike(self, known: Sequence[Path], parts: Sequence[str]) -> list[Path]:
-        """Of `known`, what differs from the end of a written path in capitals alone; the longest such end counts."""
-        folded = [(tuple(map(_fold, self._inside(path))), path) for path in known]
-        ends = (tuple(map(_fold, tail)) for tail in _tails(parts[:-1]))
-        last = _fold(parts[-1])
-        return next((same for end in ends if (same := [path for own, path in folded if own == (*end, last)])), [])
+        """Of `known`, what differs from `parts` below the root only in capitals, or in words for the same split."""
+        words = [_word(part) for part in parts]
+        return [path for path in known if [_word(part) for part in self._inside(path)] == words]
 
     def _inside(self, path: Path) -> tuple[str, ...]:
         """The parts of a path, below the root if it lies there."""
@@ -225,19 +229,26 @@ class Finder:
 
     def _told(self, written: str, path: Path, source: str, label: bool = False) -> Path:
         """`path`; the choice is kept for `take_notices`, together with those that differ in the same folders."""
-        found = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-        before, after = list(_plain(written)), list(found.parts)
+        before, after = list(_plain(written)), list(self._inside(path))
         while before and after and _fold(before[-1]) == _fold(after[-1]):
             before.pop()
             after.pop()
         choices = self._choices.setdefault(source, {})
         kind = ("/".join(before), "/".join(after), label)
-        choices.setdefault(kind, _Choice(written, found.as_posix(), label)).count += 1
+        choices.setdefault(kind, _Choice(written, relative(path, self.root), label)).count += 1
         return path
 
 
+def relative(path: Path, folder: Path) -> str:
+    """`path` relative to `folder`, with forward slashes; a path outside of `folder` stays whole."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
 def _read_folder(folder: Path) -> _Below:
+    """What lies below a folder, without what begins with a dot; nothing for the top of a disk."""
     below = _Below()
+    if os.path.dirname(os.path.realpath(folder)) == os.path.realpath(folder):
+        return below
     left, seen = MOST_FILES, set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -294,6 +305,11 @@ def _only(written: str, paths: Sequence[Path], root: Path) -> Path:
     raise SeveralError(
         f"{shown(written, SHOWN)} does not exist, and several files below {root} may be meant: {several}"
     )
+
+
+def _word(name: str) -> str:
+    """A folded name; of the words for one split the same."""
+    return SPLIT_WORDS.get(_fold(name), _fold(name))
 
 
 def _fold(name: str) -> str:

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from gfldet.data import shapes
 from gfldet.data.document import Document, read_document
-from gfldet.data.images import find_files, find_images
+from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.recognise import is_coco, refuse_other_formats
 from gfldet.data.split_words import SPLIT_WORDS, SPLITS, split_in, split_word
-from gfldet.data.text import read_lines
+from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
 from gfldet.files import exists, is_file, is_folder, listing
 
 YAML = frozenset({".yaml", ".yml"})
 USUAL = ("data", "dataset")  # stems of a data YAML that is taken although there are others
 SKIPPED = {"notes.json"}
+BESIDE_IMAGES = ("annotations", "labels")  # folders of JSONs; the images are beside such a folder, not in it
 
 Splits = dict[str, tuple[str, ...]]
 
@@ -40,10 +41,14 @@ def document_of(data: Path) -> Document:
         return _of_json(data)
     if suffix == ".data":
         return _of_darknet(data)
+    if suffix == ".txt" and Path(next(iter(list_lines(data)), "")).suffix.lower() in IMAGE_SUFFIXES:
+        return Document(data, data.parent, splits={"train": (data.name,)}, notices=(_told(f"train: {data.name}"),))
     if suffix not in YAML:
         refuse_other_formats(data)
     if suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
         raise DataError(f"{data}: is an archive; unpack it, and give the folder")
+    if suffix in IMAGE_SUFFIXES:
+        raise DataError(f"{data}: is an image; give the folder that holds the images and their labels")
     return read_document(data)
 
 
@@ -51,8 +56,10 @@ def _of_json(file: Path) -> Document:
     if not is_coco(file):
         refuse_other_formats(file)
         raise DataError(f"{file}: is not a COCO file; expected the lists images, annotations and categories")
-    told = _told(f"train: {file.name}")
-    return Document(file, file.parent, splits={"train": (file.name,)}, format="coco", notices=(told,))
+    beside = file.parent.name.casefold() in BESIDE_IMAGES
+    root = file.absolute().parent.parent if beside else file.parent
+    entry = file.absolute().relative_to(root).as_posix() if beside else file.name
+    return Document(file, root, splits={"train": (entry,)}, format="coco", notices=(_told(f"train: {entry}"),))
 
 
 def _of_darknet(file: Path) -> Document:
@@ -172,8 +179,13 @@ def _by_split(folder: Path, files: Sequence[Path], kind: str) -> Splits:
 
 def _unclear(folder: Path, reason: str, splits: Mapping[str, tuple[str, ...]]) -> DataError:
     example = {"train": ("images/train",), "val": ("images/val",), **splits}
-    text = f"{_lines(example, chr(10))}\nnames: [the, names, of, the, classes]  # not needed for COCO"
-    return DataError(f"{folder}: {reason}. Write {folder / 'data.yaml'}, such as\n{text}")
+    return DataError(f"{folder}: {reason}. {yaml_to_write(folder, example)}")
+
+
+def yaml_to_write(folder: Path, splits: Mapping[str, tuple[str, ...]]) -> str:
+    """What to do where it is not clear what a folder holds: the text of a data YAML for it."""
+    text = f"{_lines(splits, chr(10))}\nnames: [the, names, of, the, classes]  # not needed for COCO"
+    return f"Write {folder / 'data.yaml'}, such as\n{text}"
 
 
 def _lines(splits: Mapping[str, tuple[str, ...]], joint: str = "; ") -> str:

@@ -21,9 +21,9 @@ from gfldet.data.document import read_names as checked_names
 from gfldet.data.finder import Finder, SeveralError
 from gfldet.data.formats.coco_file import CocoFiles
 from gfldet.data.formats.keypoints import KptShape
-from gfldet.data.layouts import document_of
+from gfldet.data.layouts import YAML, document_of, yaml_to_write
 from gfldet.data.recognise import coco_in, contents, format_of, refuse_other_formats
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
 from gfldet.files import is_file, is_folder
 
 
@@ -115,7 +115,8 @@ def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
         return _built_in(str(data))
     document = document_of(Path(data))
     source = document.source
-    finder = Finder(_root(document))
+    root, moved = _root(document)
+    finder = Finder(root)
     kind = document.format or _detect_format(document, finder)
     images = _images(document, kind)
     spec = DataSpec(source, finder.root, kind, document.splits, (), (), images, document.long_rows, finder=finder)
@@ -126,7 +127,7 @@ def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
     else:
         names, told = _names(spec, document)
         ids = tuple(range(len(names)))
-    notices = tuple(f"{source}: {notice}" for notice in (*document.notices, *told))
+    notices = tuple(f"{source}: {notice}" for notice in (*moved, *document.notices, *told))
     spec = dataclasses.replace(spec, names=names, category_ids=ids, notices=notices)
     if val_share and spec.val is None and spec.train is not None:
         spec = _with_val(spec, val_share)
@@ -141,21 +142,22 @@ def _built_in(name: str) -> DataSpec:
     )
 
 
-def _root(document: Document) -> Path:
-    """The folder `path` of the YAML; where it is missing, the YAML's own folder, if the data are found there."""
+def _root(document: Document) -> tuple[Path, tuple[str, ...]]:
+    """(the folder `path` of the YAML, notices); where it is missing, the YAML's own, if the data are found there."""
     folder = document.folder
     root = folder / (document.path or "")
     if is_folder(root):
-        return root
+        return root, ()
+    told = f"path: {shown(document.path)} does not exist; taken instead: "
     finder = Finder(folder)
     own = Path((document.path or "").replace("\\", "/")).name
     below = finder.entry(document.path or "", "path")
     if below is not None and is_folder(below):
-        return below
+        return below, (f"{told}{below}",)
     if own == folder.resolve().name or any(
         finder.entry(e, "") for entries in document.splits.values() for e in entries
     ):
-        return folder
+        return folder, (f"{told}{folder}, the folder of the YAML",)
     raise DataError(f"{document.source}: path: folder {root} not found; it is relative to the YAML's folder")
 
 
@@ -165,7 +167,7 @@ def _detect_format(document: Document, finder: Finder) -> str:
     kind = format_of(paths, finder)
     if kind:
         return kind
-    for path in paths:
+    for path in (*paths, finder.root):
         refuse_other_formats(path)
     tail = (
         "Add 'format: yolo', 'coco' or 'voc', or correct the paths. yolo: a folder of images with labels/*.txt, or a "
@@ -222,6 +224,9 @@ def _names(spec: DataSpec, document: Document) -> tuple[tuple[str, ...], tuple[s
         beside, where = names_beside(spec.finder, paths, spec.format)
         names = checked_names(list(beside) or None, problems)
         told = f"names: [{', '.join(beside)}], from {where}" if beside else ""
+    if not names and not problems and document.source.suffix.lower() not in YAML:
+        text = yaml_to_write(document.folder, spec.splits)
+        raise DataError(f"{document.source}: holds no file with the names of the classes, such as classes.txt. {text}")
     if not names and not problems:
         problems.append("names: missing; expected a list of names, such as names: [cat, dog]")
     check_positions(names, problems)

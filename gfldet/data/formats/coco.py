@@ -14,8 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gfldet.data.finder import Finder
-from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, relative, repeats
+from gfldet.data.finder import Finder, relative
+from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
 from gfldet.errors import DataError, listed, shown
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from gfldet.data.finder import Finder
-from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, relative, repeats
+from gfldet.data.finder import Finder, relative
+from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, repeats
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown

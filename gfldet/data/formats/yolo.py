@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from gfldet.data.finder import Finder
+from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import (
     EMPTY,
     NO_LABELS,
@@ -29,7 +29,6 @@ from gfldet.data.formats import (
     Labels,
     counted,
     nearest,
-    relative,
     repeats,
 )
 from gfldet.data.formats.keypoints import KptShape, shape_of
