@@ -252,9 +252,7 @@ def test_what_cannot_be_read_says_what_to_do(layout: str, folder: Folder) -> Non
 
 
 def test_of_several_yamls_the_usual_one_is_taken(folder: Folder) -> None:
-    yolo_yaml(f"{SPLITS}names: [a]", ("my.yaml", f"{SPLITS}names: [b]"), ("model.yaml", "backbone: []"))(
-        Folder(folder.root)
-    )
+    yolo_yaml(f"{SPLITS}names: [a]", ("my.yaml", f"{SPLITS}names: [b]"), ("model.yaml", "backbone: []"))(folder)
     assert load_spec(folder.root).names == ("a",)
     (folder.root / "data.yaml").rename(folder.root / "other.yaml")
     with pytest.raises(DataError, match=r"holds several data YAMLs; give one of them: .*my.yaml, .*other.yaml"):
