@@ -17,7 +17,7 @@ them, one per line, so that the user can fix a data set in one pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class GfldetError(Exception):
@@ -62,3 +62,42 @@ def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> s
     if len(problems) > limit:
         shown.append(f"  ... and {len(problems) - limit} more")
     return "\n".join([head, *shown, tail])
+
+
+def shown(value: object, most: int = 80, quoted: bool = True) -> str:
+    """A value of the user's in a message: its repr, cut to `most` letters; text that is not `quoted` stands as it is,
+    but for what would steer a terminal.
+
+    Every value goes through here on its way into a message.  The work is bounded: lists that hold each other many times
+    over would be unfolded by repr without an end, and Python refuses to write a number of 5,000 digits.
+    """
+    if isinstance(value, str) and not quoted:
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[: most + 1])
+    else:
+        text = _repr(value, most, 3)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _repr(value: object, most: int, depth: int) -> str:
+    """`repr`, of the first items and letters alone, `depth` levels deep."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[: most + 1])
+    if isinstance(value, int):
+        return repr(value) if value.bit_length() < 1000 else f"a number of {value.bit_length()} bits"
+    if isinstance(value, Mapping):
+        pairs = (f"{_repr(k, most, depth - 1)}: {_repr(v, most, depth - 1)}" for k, v in value.items())
+        return f"{{{_joined(pairs, most) if depth else '...'}}}"
+    if isinstance(value, (list, tuple)):
+        items = _joined((_repr(item, most, depth - 1) for item in value), most) if depth else "..."
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
+    return repr(value) if value is None or isinstance(value, float) else f"a {type(value).__name__}"
+
+
+def _joined(parts: Iterable[str], most: int) -> str:
+    """The parts with commas between, up to the first that lies beyond `most` letters."""
+    text = ""
+    for part in parts:
+        text += f", {part}" if text else part
+        if len(text) > most:
+            break
+    return text

@@ -22,8 +22,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from gfldet.errors import ConfigError
-from gfldet.nn import blocks
+from gfldet.errors import ConfigError, shown
+from gfldet.nn import blocks, limits
 from gfldet.nn.backbones import Normalise, ResNetFPN
 from gfldet.nn.blocks import Block, Row
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
@@ -69,7 +69,7 @@ HEADS: dict[str, type[Head]] = {
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
 PREFERENCES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
 KEYS = ("nc", "reg_max", "dgqp", "end2end", *PREFERENCES, *SCALING, "backbone", "head")
-MAX_REG_MAX = 256
+MAX_REG_MAX = limits.MAX_REG_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,11 @@ class Description:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Description:
-        return cls(**{**data, "rows": tuple(tuple(row) for row in data["rows"])})
+        """What `to_dict` gave; ConfigError for what no model YAML could have given, TypeError or KeyError for what is
+        no description at all."""
+        description = cls(**{**data, "rows": tuple(tuple(row) for row in data["rows"])})
+        check(description)
+        return description
 
 
 def read_description(path: Path, scale: str | None = None, nc: int | None = None) -> Description:
@@ -280,6 +284,18 @@ def _value(argument: Any, values: Mapping[str, Any]) -> Any:
     return values[argument] if isinstance(argument, str) and argument in ("nc", "reg_max") else argument
 
 
+def check(description: Description) -> None:
+    """ConfigError with every value of a description that is of a wrong kind, or beyond what `limits` allows."""
+    rows = description.rows
+    problems = limits.problems(description, PREFERENCES) or [
+        f"row {number} {shown(list(row))}: {problem}"
+        for number, row in enumerate(rows)
+        for problem in _row_problems(list(row), number, number == len(rows) - 1)
+    ]
+    if problems:
+        raise ConfigError("\n".join([f"model {shown(description.name, quoted=False)}:", *(f"  {p}" for p in problems)]))
+
+
 class Graph(nn.Module):
     """Layers in order, each with the numbers of those it reads.  The last is the head."""
 
@@ -319,8 +335,18 @@ class Graph(nn.Module):
 def build(description: Description) -> Graph:
     """Description -> layers with fresh weights, strides measured, biases at their prior.
 
-    Raises ConfigError naming the row whose arguments its block refuses.
+    Raises ConfigError naming the row whose arguments its block refuses, or with which the model becomes larger than
+    `limits` allows.
     """
+    check(description)
+    with limits.AtMost():
+        graph = _graph(description)
+        _measure_strides(graph, description.name)
+    return graph
+
+
+def _graph(description: Description) -> Graph:
+    """The layers of a description; the strides of its head are not known yet."""
     layers: list[nn.Module] = []
     sources: list[tuple[int, ...]] = []
     channels: list[int | tuple[int, ...]] = []
@@ -328,7 +354,7 @@ def build(description: Description) -> Graph:
         given = origin if isinstance(origin, list) else [origin]
         absolute = tuple(s if s >= 0 else number + s for s in given)
         inputs = _flat(3 if s < 0 else channels[s] for s in absolute)
-        scaled = max(round(repeats * description.depth), 1) if repeats > 1 else repeats
+        scaled = limits.repeats(repeats, description.depth)
         row = Row(inputs, scaled, tuple(args), description.width, description.max_channels)
         try:
             if name in HEADS:
@@ -338,14 +364,14 @@ def build(description: Description) -> Graph:
                 made = BLOCKS[name].from_row(row)
                 layers.append(made.module)
                 channels.append(made.channels)
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            if sum(_flat(channels[-1:])) > limits.MAX_CHANNELS:
+                raise limits.TooLarge(f"{sum(_flat(channels[-1:]))} channels; at most {limits.MAX_CHANNELS} of a row")
+        except Exception as error:  # blocks raise nearly everything for arguments that they cannot take
             raise ConfigError(
-                f"model {description.name}, row {number} {[origin, repeats, name, args]}: {error}"
+                f"model {description.name}, row {number} {shown([origin, repeats, name, args])}: {error}"
             ) from error
         sources.append(absolute)
-    graph = Graph(layers, sources)
-    _measure_strides(graph, description.name)
-    return graph
+    return Graph(layers, sources)
 
 
 def _flat(channels: Iterable[int | tuple[int, ...]]) -> tuple[int, ...]:
@@ -367,8 +393,11 @@ def _measure_strides(graph: Graph, name: str) -> None:
     try:
         with torch.no_grad():
             maps = graph(torch.zeros(1, 3, side, side))
-    except RuntimeError as error:
+        strides = tuple(side // m.shape[-1] for m in maps)
+    except limits.TooLarge as error:
+        raise ConfigError(f"model {name}: {error}") from error
+    except Exception as error:  # as in `_graph`
         raise ConfigError(f"model {name}: the layers do not fit together: {error}") from error
     graph.train(training)
-    graph.head.strides = tuple(side // m.shape[-1] for m in maps)
+    graph.head.strides = strides
     graph.head.init_biases()
