@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import check, resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.load import eval_set, load_images
+from gfldet.data.load import eval_set, load_images, tell_findings
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
 from gfldet.detect import exported
@@ -25,6 +25,7 @@ from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
 from gfldet.detect.validate import Validation, validate
 from gfldet.errors import ConfigError, DataError, Notice, listed
+from gfldet.files import is_file, size
 from gfldet.machine import loader_threads, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, format_table
@@ -169,6 +170,7 @@ class Model:
         loaded = load_images(
             spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
         )
+        tell_findings(loaded.split.findings)
         rect = settings.rect and detector.frame is None
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         found = validate(
@@ -351,9 +353,9 @@ class Model:
 def _is_foreign(path: str) -> bool:
     """Whether an ONNX file is there and bears no mark of our exports."""
     file = Path(path)
-    if file.suffix != ".onnx" or not file.is_file():
+    if file.suffix != ".onnx" or not is_file(file):
         return False
-    if file.stat().st_size == 0:
+    if size(file) == 0:
         return True
     with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
         return content.rfind(FORMAT.encode()) < 0  # from the end, where the card is: not all of it is read

@@ -37,7 +37,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import Unreadable, contents, exists, opened
 
 Warn = Callable[[str], None]
 
@@ -172,16 +173,14 @@ def _ignore(message: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return shown(f"{type(error).__name__}: {error}".splitlines()[0], 200, quoted=False)
 
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+        data = contents(path)
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     if not data:
         raise ImageError(path, _EMPTY)
     return data
@@ -258,14 +257,14 @@ def _rows_before_fill(image: NDArray[np.uint8]) -> int:
 def _header(path: str | Path) -> Iterator[Image.Image]:
     """The image in `path`, opened but not decoded; every failure becomes an ImageError."""
     try:
-        with Path(path).open("rb") as file:
+        with opened(path) as file:
             if not file.read(1):
                 raise ImageError(path, _EMPTY)
             yield _open_pillow(file)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     except _Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # as in `read_image`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
-from gfldet.data.records import Record, Split
+from gfldet.data.records import SEVERITIES, Finding, Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import load_split, open_image
 from gfldet.messages import Tell, warn
@@ -29,7 +30,10 @@ class LoadedSplit:
 def load_images(
     spec: DataSpec, name: str, size: tuple[int, int], budget: int, on_bad: str, tell: Tell, verbose: bool
 ) -> LoadedSplit:
-    """Reads and checks a split's images, keeps up to `budget` bytes of them in memory, and shows all warnings."""
+    """Reads and checks a split's images, and keeps up to `budget` bytes of them in memory.
+
+    Its findings are for the caller to tell, with `tell_findings`.
+    """
     store = ImageStore(size, budget, read_record)
     bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
 
@@ -39,12 +43,16 @@ def load_images(
 
     with bar:
         split = load_split(spec, name, on_bad, visit=store.keep, progress=progress)  # type: ignore[arg-type]
-    for warning in split.warnings:
-        warn(warning)
     kept = "kept in memory" if store.complete else "read again each time" if not budget else "kept as far as they fit"
     boxes = sum(len(record.boxes) for record in split.records)
     tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
     return LoadedSplit(split, store)
+
+
+def tell_findings(findings: Iterable[Finding]) -> None:
+    """Prints findings as warnings, one block of lines with the gravest first."""
+    for finding in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
+        warn(finding.text)
 
 
 def read_record(record: Record) -> NDArray[np.uint8]:

@@ -1,4 +1,5 @@
-"""What the data room gives to the other rooms: a `Record` is one image, a `Split` is a list of images.
+"""What the data room gives to the other rooms: a `Record` is one image, a `Split` is a list of images, a `Finding` is
+what is noticed about them.
 
 Letters: M truths of an image, K ignore regions of an image, C classes.  All boxes are xyxy in pixels of the
 upright image (after EXIF rotation), clipped to it.  Nothing here holds pixels, and nothing is cached on disk.
@@ -8,9 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Severity = Literal["error", "warning", "notice"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,17 +43,43 @@ class Record:
     ignore_classes: NDArray[np.int64] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is noticed.
+
+    code      the kind in a few fixed words, for programs
+    severity  "error": the truths are hardly what was meant; "warning": the result may surprise; "notice": how it was
+              read
+    text      for people: begins with the split, tells what was found and what to do
+    path      the file; None: the split as a whole, or several files
+    line      in the file, from 1
+    count     how many boxes, images or classes
+    """
+
+    code: str
+    severity: Severity
+    text: str
+    path: Path | None = None
+    line: int | None = None
+    count: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """The images of "train", "val" or "test", in a stable order.
 
     names         class names, C of them
     category_ids  class position -> id in the user's file (COCO ids survive; 0..C-1 for YOLO and VOC)
-    warnings      one sentence for each kind of repair and for each image left out
+    findings      one for each kind of repair, for each image left out, and for what is odd about the boxes
     """
 
     name: str
     records: tuple[Record, ...]
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The texts of the findings."""
+        return tuple(finding.text for finding in self.findings)

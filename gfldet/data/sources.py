@@ -11,7 +11,6 @@ with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, i
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gfldet.data import shapes
+from gfldet.data import patterns, shapes
 from gfldet.data.images import (
     IMAGE_SUFFIXES,
     ImageError,
@@ -35,8 +34,10 @@ from gfldet.data.images import (
     to_rgb_uint8,
 )
 from gfldet.data.text import read_list
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
+from gfldet.files import exists, is_file, is_folder, listing, size
 
+MAX_CAMERA = 4  # digits of a camera's number
 VIDEO_SUFFIXES = frozenset(f".{s}" for s in ("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"))
 
 Source: TypeAlias = "str | Path | int | NDArray[Any] | Image.Image | Sequence[Source]"
@@ -84,7 +85,10 @@ def iter_source(
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
-    entries = list(_entries(source, count()))
+    try:
+        entries = list(_entries(source, count()))
+    except RecursionError:
+        raise DataError("source: the lists in it are nested too deep; give one list") from None
     tell = warn or (lambda message: None)
     bad = _find_bad(entries)
     if bad and (on_bad == "error" or len(bad) == len(entries)):
@@ -158,6 +162,8 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
         for one in source:
             yield from _entries(one, numbers)
     elif isinstance(source, int) and not isinstance(source, bool):
+        if not -1 <= source < 10**MAX_CAMERA:
+            raise DataError(f"source={shown(source)}: expected the number of a camera, from 0 up")
         yield _Entry(str(source), str(source), "camera")
     elif isinstance(source, (str, Path)):
         yield from _entries_of_path(str(source))
@@ -170,23 +176,24 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
 
 def _entries_of_path(source: str) -> list[_Entry]:
     path = Path(source)
-    if source in shapes.VARIANTS and not path.exists():
+    if source in shapes.VARIANTS and not exists(path):
         return [_Entry(str(i.path), i.file_name, "shape") for i in shapes.index(source, "val").items]
     if shapes.is_virtual(path):
         return [_Entry(source, path.name, "shape")]
-    if path.is_dir():
+    if is_folder(path):
         return _in_folder(path)
-    if path.is_file() and path.suffix.lower() == ".txt":
+    if is_file(path) and path.suffix.lower() == ".txt":
         return _listed_in(path)
-    if path.is_file():
+    if is_file(path):
         return [_file(path, path.name)]
-    if source.isdecimal():
+    if source.isdecimal() and len(source) <= MAX_CAMERA:
         return [_Entry(source, source, "camera")]
     if "://" in source:
         raise DataError(f"{source}: URLs are not supported; download the file first")
-    if glob.has_magic(source):
+    if patterns.is_pattern(source):
         return _matching(source)
-    raise DataError(f"{source}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
+    name = shown(source, 300, quoted=False)
+    raise DataError(f"{name}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
 
 
 def _file(path: Path, file_name: str) -> _Entry:
@@ -194,7 +201,7 @@ def _file(path: Path, file_name: str) -> _Entry:
 
 
 def _in_folder(folder: Path) -> list[_Entry]:
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
+    paths = [path for path in listing(folder) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
     paths = sorted([*paths, *find_images(folder, recursive=False)])
     if not paths:
         glob_below = folder / "**" / "*"
@@ -205,18 +212,11 @@ def _in_folder(folder: Path) -> list[_Entry]:
 
 def _matching(pattern: str) -> list[_Entry]:
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).suffix.lower() in known]
+    paths = [path for path in patterns.matching(pattern) if path.suffix.lower() in known]
     if not paths:
-        raise DataError(f"{pattern}: this glob matches no image or video")
-    fixed = Path(*_fixed_parts(Path(pattern)))
-    return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if path.is_file()]
-
-
-def _fixed_parts(pattern: Path) -> list[str]:
-    """The folders of a pattern up to the first part with a wildcard."""
-    parts = list(pattern.parts)
-    first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return parts[:first]
+        raise DataError(f"{shown(pattern, 300, quoted=False)}: this glob matches no image or video")
+    fixed = patterns.fixed_part(pattern)
+    return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if is_file(path)]
 
 
 def _listed_in(file: Path) -> list[_Entry]:
@@ -233,9 +233,9 @@ def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:
         try:
             if entry.what == "image":
                 check_header(entry.path)
-            elif entry.what == "video" and not Path(entry.path).is_file():
+            elif entry.what == "video" and not is_file(entry.path):
                 raise ImageError(entry.path, "does not exist")
-            elif entry.what == "video" and not Path(entry.path).stat().st_size:
+            elif entry.what == "video" and not size(entry.path):
                 raise ImageError(entry.path, "is empty (0 bytes); replace or remove it")
             elif isinstance(entry.picture, np.ndarray):
                 check_array(entry.picture, entry.path)

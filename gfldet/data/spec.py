@@ -8,22 +8,25 @@ when that split is loaded, so `val` runs without the training images.
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gfldet.data import shapes
 from gfldet.data.formats import coco, nearest
+from gfldet.data.formats.coco_file import CocoFiles
 from gfldet.data.formats.yolo import label_folder
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import read_lines
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
+from gfldet.files import MAX_LIST, exists, is_file, is_folder, listing, read_yaml, size
 
 FORMATS = ("yolo", "coco", "voc")
 SPLITS = ("train", "val", "test")
+MAX_KEYS = 1000  # of a data YAML; a file with more is of another kind
 _KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "download", "roboflow")
 
 
@@ -38,6 +41,7 @@ class DataSpec:
     names         class names, C of them
     category_ids  class position -> id in the user's files (COCO); 0..C-1 for other formats
     images        COCO: split -> folder of its images, as written
+    coco          COCO: the JSON files, each read once for all splits
     """
 
     source: Path
@@ -47,6 +51,7 @@ class DataSpec:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     images: Mapping[str, str] = field(default_factory=dict)
+    coco: CocoFiles = field(default_factory=CocoFiles, repr=False, compare=False)
 
     @property
     def train(self) -> tuple[str, ...] | None:
@@ -68,7 +73,7 @@ class DataSpec:
         written = self.splits.get(split)
         if not written:
             raise DataError(f"{self.source}: has no split {split!r}; it has: {', '.join(self.splits)}")
-        missing = [_missing(self.root, entry) for entry in written if not (self.root / entry).exists()]
+        missing = [_missing(self.root, entry) for entry in written if not exists(self.root / entry)]
         if missing:
             tail = f"Paths in {split!r} are relative to 'path', which is relative to the YAML."
             raise DataError(listed(f"{self.source}: {split}: not found:", missing, tail))
@@ -79,7 +84,7 @@ class DataSpec:
         if split not in self.images:
             return None
         folder = self.root / self.images[split]
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise DataError(f"{self.source}: images: not found: {_missing(self.root, self.images[split])}")
         return folder
 
@@ -97,7 +102,7 @@ def load_spec(data: str | Path) -> DataSpec:
         problems.append("no split; expected 'train' and 'val', each with a folder or a file")
     kind = document.get("format")
     if kind is not None and kind not in FORMATS:
-        problems.append(f"format: {kind!r} is not one of {', '.join(FORMATS)}.{nearest(str(kind), FORMATS)}")
+        problems.append(f"format: {shown(kind)} is not one of {', '.join(FORMATS)}.{nearest(kind, FORMATS)}")
     _check_keys(document, names, problems)
     _raise(source, problems)
     root = _root(source, document.get("path"))
@@ -112,7 +117,7 @@ def load_spec(data: str | Path) -> DataSpec:
         return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images)
     draft = DataSpec(source, root, kind, splits, (), (), images)
     ids, found = _coco_classes(draft, names, isinstance(document.get("names"), Mapping))
-    return DataSpec(source, root, kind, splits, found, ids, images)
+    return dataclasses.replace(draft, names=found, category_ids=ids)
 
 
 def _built_in(name: str) -> DataSpec:
@@ -129,29 +134,23 @@ def _raise(source: Path, problems: list[str]) -> None:
 
 
 def _read_yaml(source: Path) -> dict[str, Any]:
-    if source.is_dir():
-        inside = ", ".join(sorted(p.name for p in source.iterdir() if p.suffix in (".yaml", ".yml"))) or "none"
+    if is_folder(source):
+        inside = ", ".join(p.name for p in listing(source) if p.suffix in (".yaml", ".yml")) or "none"
         raise DataError(f"{source}: is a folder; expected a data YAML (YAML files in it: {inside})")
-    if not source.exists():
+    if not exists(source):
         built_in = ", ".join(shapes.VARIANTS)
         raise DataError(f"{source}: no such data YAML; expected a file, or a built-in set: {built_in}")
-    try:
-        document = yaml.safe_load("\n".join(read_lines(source)))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise DataError(f"{source}{line}: is not valid YAML: {reason}") from None
-    if not isinstance(document, dict):
+    document = read_yaml(source, DataError).value
+    if not isinstance(document, dict) or len(document) > MAX_KEYS:
         raise DataError(f"{source}: expected 'key: value' lines with train, val and names")
     return document
 
 
 def _root(source: Path, path: object) -> Path:
     if path is not None and not isinstance(path, str):
-        raise DataError(f"{source}: path: expected a folder, got {path!r}")
+        raise DataError(f"{source}: path: expected a folder, got {shown(path)}")
     root = source.parent / (path or "")
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{source}: path: folder {root} not found; it is relative to the YAML's folder")
     return root
 
@@ -159,16 +158,17 @@ def _root(source: Path, path: object) -> Path:
 def _check_keys(document: Mapping[str, Any], names: Mapping[int, str], problems: list[str]) -> None:
     for key in document:
         if key not in _KEYS:
-            problems.append(f"{key}: unknown key; allowed are {', '.join(_KEYS)}.{nearest(str(key), _KEYS)}")
+            allowed = f"allowed are {', '.join(_KEYS)}.{nearest(key, _KEYS)}"
+            problems.append(f"{shown(key, quoted=False)}: unknown key; {allowed}")
     if names and document.get("nc", len(names)) != len(names):
-        problems.append(f"nc: {document['nc']} does not match the {len(names)} names; remove 'nc' or correct it")
+        problems.append(f"nc: {shown(document['nc'])} does not match the {len(names)} names; remove 'nc' or correct it")
 
 
 def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:
     entries = value if isinstance(value, list) else [value]
     if entries and all(isinstance(entry, str) and entry for entry in entries):
         return tuple(entries)
-    problems.append(f"{key}: expected a path or a list of paths, got {value!r}")
+    problems.append(f"{key}: expected a path or a list of paths, got {shown(value)}")
     return ()
 
 
@@ -182,18 +182,16 @@ def _names(value: object, problems: list[str]) -> dict[int, str]:
         pairs = list(value.items())
     else:
         pairs = []
-    wrong = [f"names: id {key!r} is not a whole number" for key, _ in pairs if type(key) is not int]
+    wrong = [f"names: id {shown(key)} is not a whole number" for key, _ in pairs if type(key) is not int]
     wrong += [
-        f"names: {name!r} (id {key}) is not text; put it in quotes"
+        f"names: {shown(name)} (id {shown(key)}) is not text; put it in quotes"
         for key, name in pairs
         if type(name) not in (str, int, float) or name == ""
     ]
-    texts = [str(name) for _, name in pairs]
-    wrong += [
-        f"names: {text!r} appears {texts.count(text)} times" for text in dict.fromkeys(texts) if texts.count(text) > 1
-    ]
+    texts = [str(name) for _, name in pairs if type(name) in (str, int, float)]
+    wrong += [f"names: {shown(text)} appears {n} times" for text, n in Counter(texts).items() if n > 1]
     if not pairs:
-        wrong.append(f"names: expected a list of names, or id: name lines, got {value!r}")
+        wrong.append(f"names: expected a list of names, or id: name lines, got {shown(value)}")
     problems += wrong
     return {} if wrong else {key: str(name) for key, name in sorted(pairs)}
 
@@ -203,11 +201,11 @@ def _check_positions(names: Mapping[int, str], problems: list[str]) -> None:
     if not names:
         problems.append("names: missing; expected a list of names, or id: name lines")
         return
-    gaps = [str(i) for i in range(max(names) + 1) if i not in names]
-    if gaps or min(names) < 0:
+    gaps = [str(i) for i in range(len(names)) if i not in names]  # where one is missing, another is too large
+    if gaps:
         problems.append(
             f"names: ids must run from 0 to {len(names) - 1} without a gap; "
-            f"got {min(names)} to {max(names)}, missing {', '.join(gaps[:20]) or 'none'}"
+            f"got {shown(min(names))} to {shown(max(names))}, missing {', '.join(gaps[:20])}"
         )
 
 
@@ -221,7 +219,7 @@ def _images(value: object, kind: str, splits: Mapping[str, tuple[str, ...]], pro
     elif isinstance(value, dict) and all(k in SPLITS and isinstance(v, str) for k, v in value.items()):
         return dict(value)
     else:
-        problems.append(f"images: expected a folder, or a folder for each of train and val, got {value!r}")
+        problems.append(f"images: expected a folder, or a folder for each of train and val, got {shown(value)}")
     return {}
 
 
@@ -230,7 +228,7 @@ def _missing(root: Path, entry: str) -> str:
     stripped = entry
     while stripped.startswith("../"):
         stripped = stripped[3:]
-    hint = f"; did you mean {stripped!r}, which exists?" if stripped != entry and (root / stripped).exists() else ""
+    hint = f"; did you mean {stripped!r}, which exists?" if stripped != entry and exists(root / stripped) else ""
     return f"{root / entry}{hint}"
 
 
@@ -252,27 +250,27 @@ def _detect_format(source: Path, root: Path, splits: Mapping[str, tuple[str, ...
 
 
 def _format_of(path: Path, root: Path) -> str | None:
-    if path.is_dir():
+    if is_folder(path):
         images = find_images(path)
         if images and find_files(path, frozenset({".xml"})):
             return "voc"
         folders = dict.fromkeys(label_folder(image.parent) for image in images)
         return "yolo" if any(find_files(folder, frozenset({".txt"}), recursive=False) for folder in folders) else None
     if path.suffix.lower() == ".json":
-        return "coco" if path.is_file() else None
-    if not path.is_file():
+        return "coco" if is_file(path) else None
+    if not is_file(path):
         return None
-    first = next((line.split() for line in read_lines(path) if line.strip()), [""])
+    first = next((line.split() for line in read_lines(path, MAX_LIST) if line.strip()), [""])
     if Path(first[-1]).suffix.lower() in IMAGE_SUFFIXES:
         return "yolo"
-    return "voc" if any((folder / "Annotations").is_dir() for folder in (root, *list(path.parents)[:3])) else None
+    return "voc" if any(is_folder(folder / "Annotations") for folder in (root, *list(path.parents)[:3])) else None
 
 
 def _contents(path: Path) -> str:
     """What was found at a path, for the message: how many files of which kind."""
-    if not path.exists():
+    if not exists(path):
         return f"{path}: not found"
-    if path.is_file():
+    if not is_folder(path):
         return f"{path}: a file that is neither a .json, nor a list of images, nor a list of ids beside Annotations/"
     counts = {suffix: len(find_files(path, frozenset({suffix}))) for suffix in (".txt", ".xml", ".json")}
     return f"{path}: {len(find_images(path))} images, " + ", ".join(f"{n} {suffix}" for suffix, n in counts.items())
@@ -287,19 +285,20 @@ def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tupl
     `load_split` compares the other JSON files with these.
     """
     files = [spec.root / entries[0] for entries in spec.splits.values()]
-    there = [file for file in files if file.is_file()]
+    there = [file for file in files if is_file(file)]
     if not there:
         raise DataError(
             listed(f"{spec.source}: not found:", [str(file) for file in files], "Expected COCO JSON files.")
         )
-    file = min(there, key=lambda path: path.stat().st_size)
-    ids, found = coco.read_categories(file)
+    file = min(there, key=size)
+    ids, found = coco.read_categories(spec.coco[file])
     given = tuple(names.values())
     if not names or (by_id and names == dict(zip(ids, found, strict=True))):
         return ids, found
     if not by_id and sorted(given) == sorted(found):
-        return tuple(ids[found.index(name)] for name in given), given
+        id_of = dict(zip(found, ids, strict=True))
+        return tuple(id_of[name] for name in given), given
     tail = "Correct the names in the YAML, or remove them: then gfldet takes them from the file."
-    in_yaml = f"in the YAML: {dict(names) if by_id else list(given)}"
-    in_file = f"in {file}: {dict(zip(ids, found, strict=True)) if by_id else list(found)}"
+    in_yaml = f"in the YAML: {shown(dict(names) if by_id else list(given), 2000)}"
+    in_file = f"in {file}: {shown(dict(zip(ids, found, strict=True)) if by_id else list(found), 2000)}"
     raise DataError(listed(f"{spec.source}: names do not match the categories:", [in_yaml, in_file], tail))

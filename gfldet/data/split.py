@@ -17,20 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data import shapes
-from gfldet.data.formats import CLIPPED, EMPTY, REPEATED_BOX, Index, Item, Labels, coco, counted, voc, yolo
+from gfldet.data.findings import BoxCounts, findings_of_boxes
+from gfldet.data.formats import (
+    CLIPPED,
+    CODES,
+    EMPTY,
+    OTHER_SIZE,
+    REPEATED_BOX,
+    TURNED_SIZE,
+    Index,
+    Item,
+    Labels,
+    coco,
+    counted,
+    voc,
+    yolo,
+)
 from gfldet.data.images import ImageError, Warn, read_image
-from gfldet.data.records import Record, Split
+from gfldet.data.records import Finding, Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.machine import cores
 
 ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
 MIN_SIDE = 0.01  # px; a thinner box counts as empty: in a large image float32 gives both of its sides the same number
-OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
-TURNED_SIZE = (
-    "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
-    "the boxes are read as boxes of the upright image, check that they fit"
-)
 
 Visit = Callable[[Record, NDArray[np.uint8]], None]
 
@@ -48,7 +58,7 @@ def load_split(
     `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per
     core).  It also gets images of a split that has problems.  `progress(done, total)` is called from the calling
     thread.  Raises DataError that lists every missing or undecodable image and every label mistake, with file and
-    line.  With `on_bad="skip"` these images are left out instead, and `Split.warnings` names them.
+    line.  With `on_bad="skip"` these images are left out instead, and `Split.findings` name them.
     """
     index = index_split(spec, name)
     problems, loaded = list(index.problems), []
@@ -64,8 +74,14 @@ def load_split(
     if not records:
         tail = "At least one image is needed."
         raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
-    warnings = [*index.warnings, *_summary(loaded), *(f"left out (on_bad=skip): {problem}" for problem in problems)]
-    return Split(name, records, spec.names, spec.category_ids, tuple(f"{name}: {text}" for text in warnings))
+    used = [one for one in loaded if one.record is not None]
+    findings = [
+        *(Finding("files", "warning", f"{name}: {text}") for text in index.warnings),
+        *_repairs(name, used),
+        *(Finding("left-out", "warning", f"{name}: left out (on_bad=skip): {problem}") for problem in problems),
+        *findings_of_boxes(name, sum((one.counts for one in used), BoxCounts())),
+    ]
+    return Split(name, records, spec.names, spec.category_ids, tuple(findings))
 
 
 def index_split(spec: DataSpec, name: str) -> Index:
@@ -76,7 +92,7 @@ def index_split(spec: DataSpec, name: str) -> Index:
         return shapes.index(str(spec.source), name)
     entries = spec.entries(name)
     if spec.format == "coco":
-        return coco.index(entries[0], spec.image_folder(name), spec.names, spec.category_ids)
+        return coco.index(spec.coco[entries[0]], spec.image_folder(name), spec.names, spec.category_ids)
     read = {"yolo": yolo.index, "voc": voc.index}[spec.format]
     return read(entries, spec.root, spec.names)
 
@@ -88,12 +104,13 @@ def open_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
 
 @dataclass(slots=True)
 class _Loaded:
-    """The result for one image: its record or its problems, notes of repairs, warnings about the file."""
+    """The result for one image: its record or its problems, notes of repairs, warnings about the file, its boxes."""
 
     record: Record | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    counts: BoxCounts = BoxCounts()
 
 
 def _load_all(items: Sequence[Item], visit: Visit | None, workers: int) -> Iterator[_Loaded]:
@@ -119,6 +136,7 @@ def _load(item: Item, visit: Visit | None) -> _Loaded:
     height, width = image.shape[:2]
     _check_declared(item, labels, width, height, one.notes)
     one.record = _record(item, labels, width, height, one.notes)
+    one.counts = _counts(labels, width, height)
     if visit:
         visit(one.record, image)
     return one
@@ -126,9 +144,7 @@ def _load(item: Item, visit: Visit | None) -> _Loaded:
 
 def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> Record:
     """The record of one image: boxes in px, clipped; crowds become ignore regions; repairs are added to `notes`."""
-    boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
-    size = np.array([width, height, width, height], np.float64)
-    boxes = boxes * size if labels.normalised else boxes
+    boxes, size = _in_pixels(labels, width, height)
     inside = np.clip(boxes, 0, size)
     empty = (inside[:, 2:] - inside[:, :2] < MIN_SIDE).any(axis=1)
     clipped = (np.abs(inside - boxes) > ROUNDING).any(axis=1) & ~empty
@@ -151,6 +167,20 @@ def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tup
     )
 
 
+def _in_pixels(labels: Labels, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Boxes (M, 4) xyxy px as the label file gives them, and the image's size (4,) as its lower right corner twice."""
+    boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
+    size = np.array([width, height, width, height], np.float64)
+    return boxes * size if labels.normalised else boxes, size
+
+
+def _counts(labels: Labels, width: int, height: int) -> BoxCounts:
+    boxes, size = _in_pixels(labels, width, height)
+    sides, inside = boxes[:, 2:] - boxes[:, :2], np.clip(boxes, 0, size)
+    outside = (inside[:, 2:] - inside[:, :2]).prod(1) < 0.5 * sides.prod(1)
+    return BoxCounts(len(boxes), int((sides < 1).all(1).sum()), int(outside.sum()), sum(labels.crowd))
+
+
 def _repeated_boxes(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArray[np.object_]) -> list[str]:
     """Places of boxes that repeat an earlier box of the same class."""
     if len(boxes) < 2:
@@ -169,11 +199,19 @@ def _check_declared(item: Item, labels: Labels, width: int, height: int, notes: 
     notes.append((kind, f"{item.file_name} ({labels.declared[0]}x{labels.declared[1]}, not {width}x{height})"))
 
 
-def _summary(loaded: Sequence[_Loaded]) -> list[str]:
-    """One sentence for each kind of repair, with its count and places; images that were left out do not count."""
+def _repairs(split: str, loaded: Sequence[_Loaded]) -> list[Finding]:
+    """One finding for each kind of repair, with its count and places, and one for each damaged image."""
     places: dict[str, list[str]] = {}
     for one in loaded:
-        for kind, place in one.notes if one.record is not None else ():
+        for kind, place in one.notes:
             places.setdefault(kind, []).append(place)
-    damaged = [text for one in loaded if one.record is not None for text in one.warnings]
-    return [*(counted(kind, found) for kind, found in places.items()), *damaged]
+    found = [
+        Finding(CODES[kind], "warning", f"{split}: {counted(kind, of_kind)}", count=len(of_kind))
+        for kind, of_kind in places.items()
+    ]
+    return found + [
+        Finding("damaged-image", "warning", f"{split}: {text}", one.record.path)
+        for one in loaded
+        for text in one.warnings
+        if one.record is not None
+    ]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.detect.detector import Selection
 from gfldet.errors import CheckpointError, ConfigError
+from gfldet.files import is_file
 from gfldet.machine import cores
 from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
 from gfldet.ops.detections import Detections, survivors
@@ -47,7 +48,7 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> ExportedDe
     or a package that is not installed.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_file(file):
         raise CheckpointError(f"{file}: no such file; gfldet export model=best.pt writes one")
     cv2.setNumThreads(1)  # as beside torch: its threads would wait for those of the engine, which spin
     return ExportedDetector((_openvino if file.suffix == ".xml" else _onnxruntime)(file, device, threads))

@@ -22,6 +22,7 @@ from gfldet.detect.torch_detector import for_inference
 from gfldet.errors import ConfigError, DataError, OutputError, listed
 from gfldet.export import onnx, openvino, quantise, web
 from gfldet.export.parity import compare
+from gfldet.files import exists, is_folder
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
@@ -121,10 +122,10 @@ def target_path(source: str, settings: ExportSettings) -> Path:
     if suffix.startswith(".") and target.suffix != suffix:
         raise OutputError(f"out={target}: format={settings.format} writes a {suffix} file; end the name in {suffix}")
     for path in (target, target.with_suffix(".bin")) if suffix == ".xml" else (target,):
-        if path.exists() and not settings.exist_ok:
+        if exists(path) and not settings.exist_ok:
             raise OutputError(f"{path} exists; choose another out=, or exist_ok=true to write over it")
-    if target.exists() and target.is_dir() != (settings.format == "web"):
-        raise OutputError(f"{target}: is a {'folder' if target.is_dir() else 'file'}; choose another out=")
+    if exists(target) and is_folder(target) != (settings.format == "web"):
+        raise OutputError(f"{target}: is a {'folder' if is_folder(target) else 'file'}; choose another out=")
     check_writable(target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
-from gfldet.data.load import LoadedSplit, eval_set, load_images
+from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import index_split, open_image
 from gfldet.detect import exported
@@ -105,6 +105,7 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
     loaded = load_images(
         spec, "val", settings.height_width, memory_budget("auto"), settings.on_bad, lambda line: None, False
     )
+    tell_findings(loaded.split.findings)
     ap = [_measured(file, loaded, settings) for file in (before, after)]
     drop = ap[0] - ap[1]
     size = [file.stat().st_size / 1e6 for file in (before, after)]

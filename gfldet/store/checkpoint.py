@@ -13,6 +13,7 @@ from torch import Tensor
 
 import gfldet
 from gfldet.errors import CheckpointError, ConfigError, OutputError, shown
+from gfldet.files import is_file
 from gfldet.nn.build import Description
 from gfldet.nn.limits import MAX_CLASSES, MAX_NUMBERS, AtMost
 from gfldet.nn.tasks import DetectionModel
@@ -121,7 +122,7 @@ def load(path: str | Path) -> Checkpoint:
     is refused unread), or parts of other kinds than ours have.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
     payload = _read(path)
     if not isinstance(payload, dict) or not isinstance(payload.get("format"), str) or payload["format"] != FORMAT:
@@ -144,8 +145,8 @@ def load(path: str | Path) -> Checkpoint:
             f"{path}: the model it describes is none ({_on_a_line(error)}); use another file"
         ) from error
     except Exception as error:  # values of any kind may stand where others belong
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({reason}); use another file") from error
+        missed = shown(repr(error), 200, quoted=False)
+        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({missed}); use another file") from error
     for name, part in PARTS.items():
         if not part.fits(parts[name]):
             told = f"{name} {shown(parts[name])}; {part.expected} expected"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gfldet.errors import OutputError
+from gfldet.errors import OutputError, shown
+from gfldet.files import exists, is_folder, name_problem
 
 
 def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
@@ -22,10 +23,10 @@ def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
     root = Path(project)
     folder = root / (name or command)
     if not exist_ok:
-        if name and folder.exists():
+        if name and exists(folder):
             raise OutputError(f"{folder} exists; choose another name=, or exist_ok=true to write into it")
         number = 2
-        while folder.exists():
+        while exists(folder):
             folder = root / f"{command}{number}"
             number += 1
     check_writable(folder)
@@ -44,7 +45,7 @@ def claim_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            if exist_ok and folder.is_dir():
+            if exist_ok and is_folder(folder):
                 return folder
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
@@ -54,10 +55,13 @@ def claim_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
 
 def check_writable(folder: Path) -> None:
     """Raise OutputError if the folder could not be written to; the folder need not exist yet."""
+    problem = name_problem(folder)
+    if problem:
+        raise OutputError(f"{shown(str(folder), 300, quoted=False)}: {problem}; choose another project= or name=")
     above = folder
-    while not above.exists() and above != above.parent:
+    while not exists(above) and above != above.parent:
         above = above.parent
-    if not above.is_dir():
+    if not is_folder(above):
         raise OutputError(f"{folder}: {above} is a file, not a folder; choose another project= or name=")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"{folder}: no permission to write in {above}; choose another project=")

@@ -12,14 +12,15 @@ import torch
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
-from gfldet.data.load import LoadedSplit, eval_set, load_images
+from gfldet.data.findings import findings_of_training
+from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError, OutputError
 from gfldet.imports.start import Start, read_start
 from gfldet.machine import keep_freed_memory, memory_budget, mixed_precision, pick_device, set_threads
-from gfldet.messages import Tell, teller, warn
+from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
@@ -93,16 +94,14 @@ def prepare_training(
 
 
 def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """The train split, and with `val` the val split in the memory that is left."""
+    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
     train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
-    if not settings.val:
-        return train, None
-    val = load_images(spec, "val", size, train.store.left, *arguments)
-    if not any(len(record.boxes) for record in val.split.records):
-        warn("val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best")
+    val = load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None
+    found = findings_of_training(train.split, val.split if val else None, size)
+    tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val
 
 

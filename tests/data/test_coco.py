@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from gfldet.data.formats import EMPTY, SWAPPED
+from gfldet.data.formats import EMPTY, SWAPPED, coco_file
 from gfldet.data.formats.coco import index, read_categories
+from gfldet.data.formats.coco_file import CocoFiles, read_coco
+from gfldet.data.spec import load_spec
+from gfldet.data.split import load_split
 from gfldet.errors import DataError
 
 CATEGORIES = [{"id": 91, "name": "zebra"}, {"id": 0, "name": "ant"}, {"id": 7, "name": "bee"}]
@@ -26,11 +29,11 @@ def box(image_id: Any, category_id: Any, *bbox: float, **more: Any) -> dict[str,
 
 
 def load(text, content: dict[str, Any]):
-    return index(text("t.json", json.dumps(content)), None, NAMES, IDS)
+    return index(read_coco(text("t.json", json.dumps(content))), None, NAMES, IDS)
 
 
 def test_categories_by_ascending_id(text) -> None:
-    assert read_categories(text("t.json", json.dumps(document()))) == (IDS, NAMES)
+    assert read_categories(read_coco(text("t.json", json.dumps(document())))) == (IDS, NAMES)
 
 
 def test_boxes_classes_and_ids(text, tmp_path: Path) -> None:
@@ -46,13 +49,69 @@ def test_boxes_classes_and_ids(text, tmp_path: Path) -> None:
 
 
 def test_the_folder_of_the_images(text, tmp_path: Path) -> None:
-    found = index(text("t.json", json.dumps(document())), tmp_path / "photos", NAMES, IDS)
+    found = index(read_coco(text("t.json", json.dumps(document()))), tmp_path / "photos", NAMES, IDS)
     assert found.items[1].path == tmp_path / "photos" / "sub" / "b.jpg"
 
 
 def test_crowds_are_marked_to_be_ignored(text) -> None:
     labels = load(text, document(box(5, 0, 1, 1, 5, 5, iscrowd=1), box(5, 0, 1, 1, 5, 5, iscrowd=0))).items[0].labels()
     assert labels.crowd == [True, False]
+
+
+def test_crowds_written_as_text_and_as_words(text) -> None:
+    given = {"0": False, "1": True, False: False, True: True, None: False}
+    rows = [box(5, 0, 1, 1, 5, 5, iscrowd=value) for value in given]
+    labels = load(text, document(*rows)).items[0].labels()
+    assert labels.crowd == list(given.values())
+    assert labels.problems == []
+
+
+@pytest.mark.parametrize("value", ["yes", "", 2, -1, 0.5, [], {}, "true", float("nan")])
+def test_a_crowd_that_is_neither_0_nor_1_is_a_problem(text, value: object) -> None:
+    (problem,) = load(text, document(box(5, 0, 1, 1, 5, 5, iscrowd=value))).items[0].labels().problems
+    assert problem.endswith(f"annotation 1 of image 5: iscrowd is {value!r}; expected 0 or 1")
+
+
+def test_numbers_beyond_reason_are_problems(text) -> None:
+    rows = [box(5, 10**400, 1, 1, 5, 5), box(5, 0, 10**400, 1, 5, 5), box(5, [0], 1, 1, 5, 5)]
+    found = load(text, document(*rows, box(10**400, 0, 1, 1, 5, 5), box([5], 0, 1, 1, 5, 5)))
+    assert [p.split(": ")[2][:19] for p in found.items[0].labels().problems] == [
+        "unknown category_id",
+        "bbox is [a number o",
+        "unknown category_id",
+    ]
+    assert len(found.problems) == 2
+    assert max(map(len, found.problems)) < 300
+
+
+def test_a_file_is_read_once_and_again_after_an_edit(text, monkeypatch) -> None:
+    reads: list[Path] = []
+    monkeypatch.setattr(coco_file, "read_coco", lambda path: reads.append(path) or read_coco(path))
+    file, files = text("t.json", json.dumps(document())), CocoFiles()
+    assert files[file] is files[file]
+    text("t.json", json.dumps(document(box(5, 91, 1, 2, 10, 5))))
+    assert len(files[file].boxes) == 1
+    assert reads == [file, file]
+
+
+def test_training_reads_a_shared_file_once(text, image, monkeypatch) -> None:
+    image("a.jpg")
+    image("sub/b.jpg")
+    reads: list[Path] = []
+    monkeypatch.setattr(coco_file, "read_coco", lambda path: reads.append(path) or read_coco(path))
+    text("t.json", json.dumps(document(box(5, 91, 1, 2, 10, 5))))
+    spec = load_spec(text("d.yaml", "train: t.json\nval: t.json"))
+    assert [len(load_split(spec, name).records) for name in ("train", "val")] == [2, 2]
+    assert len(reads) == 1
+
+
+def test_annotations_in_any_order_go_to_their_images(text) -> None:
+    rows = [box("x", 0, k, 0, 1, 1) if k % 3 else box(5, 7, k, 0, 1, 1) for k in range(10)]
+    content = document(*({**row, "id": f"n{k}"} for k, row in enumerate(rows)))
+    first, second = load(text, dict(reversed(content.items()))).items  # the annotations before the images
+    assert [b[0] for b in first.labels().boxes] == [0, 3, 6, 9]
+    assert [b[0] for b in second.labels().boxes] == [1, 2, 4, 5, 7, 8]
+    assert [p.split(": ")[1] for p in first.labels().places] == [f"annotation n{k} of image 5" for k in (0, 3, 6, 9)]
 
 
 def test_negative_and_zero_sizes_are_noted(text) -> None:
@@ -102,20 +161,20 @@ def test_other_categories_than_the_data_set_has(text) -> None:
 )
 def test_categories_that_cannot_be_used(text, categories: list[Any], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        read_categories(text("t.json", json.dumps(document(categories=categories))))
+        read_categories(read_coco(text("t.json", json.dumps(document(categories=categories)))))
 
 
 def test_a_file_that_is_no_coco_json(text, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.json:3: is not valid JSON: .*\(column 1\)"):
-        read_categories(text("t.json", '{"images": [],\n"annotations": [],\n]'))
+        read_coco(text("t.json", '{"images": [],\n"annotations": [],\n]'))
     for content in ("[]", "{}", '{"images": [], "annotations": [3], "categories": []}'):
         with pytest.raises(DataError, match="is not a COCO file; expected an object with the lists images"):
-            read_categories(text("t.json", content))
+            read_coco(text("t.json", content))
     (tmp_path / "t.json").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(DataError, match="is not valid JSON"):
-        read_categories(tmp_path / "t.json")
+        read_coco(tmp_path / "t.json")
     with pytest.raises(DataError, match="cannot be read"):
-        read_categories(tmp_path / "none.json")
+        read_coco(tmp_path / "none.json")
 
 
 def test_no_images(text) -> None:

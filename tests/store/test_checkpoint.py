@@ -151,13 +151,13 @@ BAD_PAYLOADS: dict[str, tuple[Change, str]] = {
     **{
         f"no_{part}": (
             lambda p, part=part: {k: v for k, v in p.items() if k != part},
-            rf"parts of the checkpoint are missing \(KeyError: '{part}'\)",
+            rf"parts of the checkpoint are missing \(KeyError\('{part}'\)\)",
         )
         for part in ("model", "names", "category_ids", "weights", "settings", "epoch", "metrics", "training")
     },
     "no_progress": (
         lambda p: {**p, "training": {k: v for k, v in p["training"].items() if k != "progress"}},
-        r"parts of the checkpoint are missing \(KeyError: 'progress'\)",
+        r"parts of the checkpoint are missing \(KeyError\('progress'\)\)",
     ),
     "names": (lambda p: {**p, "names": 3}, r"a part of the checkpoint is damaged \(names 3; a list of text expected"),
     "model": (lambda p: {**p, "model": {"nc": 2}}, "parts of the checkpoint are missing"),

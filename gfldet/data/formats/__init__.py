@@ -9,7 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+
+from gfldet.errors import shown
+
+MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
 
 # Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
 POLYGON = "polygon row(s) were read as the bounding boxes of their polygons"
@@ -19,6 +24,21 @@ REPEATED_ROW = "row(s) that repeat a row of the same file were dropped"
 REPEATED_BOX = "box(es) repeat another box of the same class in the same image; kept as they are"
 SWAPPED = "box(es) had opposite sides in the wrong order; the sides were swapped"
 NO_LABELS = "image(s) have no label file and count as background"
+OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
+TURNED_SIZE = (
+    "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
+    "the boxes are read as boxes of the upright image, check that they fit"
+)
+CODES = {  # kind of repair -> code of its finding
+    POLYGON: "polygons",
+    CLIPPED: "clipped-boxes",
+    EMPTY: "boxes-without-area",
+    REPEATED_ROW: "repeated-rows",
+    REPEATED_BOX: "repeated-boxes",
+    SWAPPED: "swapped-sides",
+    OTHER_SIZE: "other-size",
+    TURNED_SIZE: "turned-size",
+}
 
 
 @dataclass(slots=True)
@@ -68,11 +88,18 @@ class Index:
     warnings: list[str] = field(default_factory=list)
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?' with the most similar known word; '' if none is similar."""
+def nearest(word: object, known: Sequence[str]) -> str:
+    """' Did you mean ...?' with the most similar known word; '' if none is similar, and for what is no word."""
+    if not isinstance(word, str) or len(word) > MAX_WORD or len(known) > MAX_KNOWN:
+        return ""
+    return _nearest(word, tuple(known))
+
+
+@lru_cache(1000)  # a class that is written wrong is so in every row
+def _nearest(word: str, known: tuple[str, ...]) -> str:
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), list(folded), n=1)
-    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+    return f" Did you mean {shown(folded[close[0]])}?" if close else ""
 
 
 def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:

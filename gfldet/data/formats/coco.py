@@ -6,62 +6,51 @@ one gives a warning but is not dropped, so that AP equals that of pycocotools on
 
 from __future__ import annotations
 
-import json
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
-from gfldet.errors import DataError, listed
+from gfldet.data.formats.coco_file import MAX_ID, CocoFile
+from gfldet.errors import DataError, listed, shown
 
 
-def read_categories(file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if the file is not a COCO JSON."""
-    return _categories(file, _read_json(file))
-
-
-def index(file: Path, images: Path | None, names: Sequence[str], category_ids: Sequence[int]) -> Index:
+def index(file: CocoFile, images: Path | None, names: Sequence[str], category_ids: Sequence[int]) -> Index:
     """The images of a COCO JSON with their own ids.
 
     The file names are relative to the folder `images`; None means the JSON's own folder.
     `names` and `category_ids` are the classes in order; raises DataError if the file has other classes.
     """
-    document = _read_json(file)
     _check_categories(
-        file, dict(zip(*_categories(file, document), strict=True)), dict(zip(category_ids, names, strict=True))
+        file.path, dict(zip(*read_categories(file), strict=True)), dict(zip(category_ids, names, strict=True))
     )
-    result = Index()
-    rows = _image_rows(file, document, result.problems)
-    of_image = _annotations_by_image(file, document, rows, result.problems)
+    result = Index(problems=list(file.problems))
     class_of = {category: position for position, category in enumerate(category_ids)}
-    folder = file.parent if images is None else images
-    for image_id, row in rows.items():
-        labels = partial(read_labels, file, row, of_image.get(image_id, ()), class_of)
-        result.items.append(Item(folder / row["file_name"], row["file_name"], image_id, labels))
+    folder = file.path.parent if images is None else images
+    for number, (image_id, name) in enumerate(zip(file.image_ids, file.file_names, strict=True)):
+        result.items.append(Item(folder / name, name, image_id, partial(read_labels, file, number, class_of)))
     if not result.items and not result.problems:
-        raise DataError(f"{file}: holds no images; expected at least one under 'images'")
+        raise DataError(f"{file.path}: holds no images; expected at least one under 'images'")
     result.warnings += repeats([item.path for item in result.items])
     return result
 
 
-def read_labels(
-    file: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], class_of: Mapping[int, int]
-) -> Labels:
-    """Boxes of one image; the result also holds problems and repairs.  Raises nothing."""
-    labels = Labels(declared=_declared(image))
-    for row in annotations:
-        place = f"{file}: annotation {row.get('id', '?')} of image {image['id']}"
-        category = row.get("category_id")
+def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Labels:
+    """Boxes of image `number` of the file; the result also holds problems and repairs.  Raises nothing."""
+    labels = Labels(declared=file.declared[number])
+    image = f"image {shown(file.image_ids[number], quoted=False)}"
+    first, end = file.starts[number : number + 2].tolist()
+    for row, (x, y, w, h) in enumerate(file.boxes[first:end].tolist(), first):
+        place = f"{file.path}: annotation {shown(file.annotation_id(row), quoted=False)} of {image}"
+        category, fault = file.category_id(row), file.fault(row)
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))
-            labels.problems.append(f"{place}: unknown category_id {category!r}; 'categories' holds {known}")
+            labels.problems.append(f"{place}: unknown category_id {shown(category)}; 'categories' holds {known}")
             continue
-        try:
-            x, y, w, h = _bbox(row)
-        except ValueError as error:
-            labels.problems.append(f"{place}: {error}")
+        if fault:
+            labels.problems.append(f"{place}: {fault}")
             continue
         if w < 0 or h < 0:
             labels.notes.append((SWAPPED, place))
@@ -69,88 +58,35 @@ def read_labels(
             labels.notes.append((EMPTY, place))
             continue
         box = (min(x, x + w), min(y, y + h), max(x, x + w), max(y, y + h))
-        labels.add(box, class_of[category], place, crowd=bool(row.get("iscrowd", 0)))
+        labels.add(box, class_of[category], place, crowd=bool(file.crowd[row]))
     return labels
 
 
-def _bbox(row: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    bbox = row.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
-        raise ValueError(f"bbox is {str(bbox)[:80]}; expected 4 finite numbers [x, y, width, height] in pixels")
-    x, y, w, h = map(float, bbox)
-    return x, y, w, h
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _declared(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}:{error.lineno}: is not valid JSON: {error.msg} (column {error.colno})") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: is not valid JSON ({type(error).__name__})") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    if not isinstance(document, dict) or not all(
-        isinstance(document.get(key), list) and all(isinstance(row, dict) for row in document[key])
-        for key in ("images", "annotations", "categories")
-    ):
-        expected = "expected an object with the lists images, annotations, categories"
-        raise DataError(f"{file}: is not a COCO file; {expected}")
-    return document
-
-
-def _categories(file: Path, document: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    rows: list[tuple[Any, Any]] = [(row.get("id"), row.get("name")) for row in document["categories"]]
-    bad = [str(row) for row in rows if type(row[0]) is not int or not isinstance(row[1], str) or not row[1]]
-    ids, names = [row[0] for row in rows], [row[1] for row in rows]
-    bad += [f"id {i} is used {ids.count(i)} times" for i in dict.fromkeys(ids) if ids.count(i) > 1]
-    bad += [f"name {n!r} is used {names.count(n)} times" for n in dict.fromkeys(names) if names.count(n) > 1]
+def read_categories(file: CocoFile) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if they cannot be used."""
+    rows: list[tuple[Any, Any]] = [(row.get("id"), row.get("name")) for row in file.categories]
+    good = [row for row in rows if _is_category(*row)]
+    bad = [shown(row) for row in rows if not _is_category(*row)]
+    bad += [f"id {i} is used {n} times" for i, n in Counter(i for i, _ in good).items() if n > 1]
+    bad += [f"name {shown(name)} is used {n} times" for name, n in Counter(name for _, name in good).items() if n > 1]
     if bad or not rows:
         tail = "Each category needs a unique 'id' (a whole number) and a unique 'name'."
-        raise DataError(listed(f"{file}: 'categories' cannot be used:", bad or ["it is empty"], tail))
+        raise DataError(listed(f"{file.path}: 'categories' cannot be used:", bad or ["it is empty"], tail))
     rows.sort()
     return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+
+
+def _is_category(number: object, name: object) -> bool:
+    """Whether there is a whole number and a text that a file can hold: JSON may have half a pair of surrogates."""
+    if type(number) is not int or abs(number) >= MAX_ID or not isinstance(name, str) or not name:
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
     if found == expected:
         return
-    wrong = [f"id {i}: {found.get(i, '(missing)')!r} here, {expected.get(i, '(missing)')!r} expected"
+    wrong = [f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected"
              for i in sorted({*found, *expected}) if found.get(i) != expected.get(i)]  # fmt: skip
     tail = "Every split must hold the same categories.  If the data YAML has names, they must be the same too."
     raise DataError(listed(f"{file}: its categories are not those of the data set:", wrong, tail))
-
-
-def _image_rows(file: Path, document: Mapping[str, Any], problems: list[str]) -> dict[int | str, dict[str, Any]]:
-    rows: dict[int | str, dict[str, Any]] = {}
-    for position, row in enumerate(document["images"]):
-        image_id, name = row.get("id"), row.get("file_name")
-        if type(image_id) not in (int, str) or not isinstance(name, str) or not name:
-            problems.append(f"{file}: images[{position}]: expected an 'id' and a 'file_name', got {str(row)[:80]}")
-        elif image_id in rows:
-            problems.append(f"{file}: images[{position}]: id {image_id!r} is used twice ({name})")
-        else:
-            rows[image_id] = row
-    return rows
-
-
-def _annotations_by_image(
-    file: Path, document: Mapping[str, Any], rows: Mapping[int | str, Any], problems: list[str]
-) -> dict[int | str, list[dict[str, Any]]]:
-    of_image: dict[int | str, list[dict[str, Any]]] = {}
-    for row in document["annotations"]:
-        image_id = row.get("image_id")
-        if type(image_id) not in (int, str) or image_id not in rows:
-            problems.append(f"{file}: annotation {row.get('id', '?')}: unknown image_id {image_id!r}")
-        else:
-            of_image.setdefault(image_id, []).append(row)
-    return of_image

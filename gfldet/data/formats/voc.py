@@ -8,7 +8,9 @@ that no entity can be expanded.
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +20,13 @@ from xml.parsers import expat
 from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, relative, repeats
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import read_lines
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import MAX_LIST, MAX_TEXT, Unreadable, contents, is_file, is_folder, told_as
 
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", re.ASCII)
+_PARSER_KNOWS = frozenset({"utf-8", "utf-16", "iso-8859-1", "us-ascii"})
+_CHINESE = frozenset({"gb2312", "gb_2312-80", "gbk", "cp936"})  # files that declare these hold letters of GB 18030 too
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
 _LINE = "line of the file"  # no XML file can hold this attribute, because its name has blanks
 
 
@@ -30,7 +37,7 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
     """
     result = Index()
     for entry in entries:
-        if entry.is_dir():
+        if is_folder(entry):
             _index_folder(entry, entry if len(entries) == 1 else root, names, result)
         else:
             _index_list(entry, root, names, result)
@@ -41,7 +48,7 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
 def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> None:
     folder = _voc_root(file, root)
     images = _by_stem(folder / "JPEGImages")
-    rows = [(number, line.split()) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+    rows = [(number, line.split()) for number, line in enumerate(read_lines(file, MAX_LIST), 1) if line.strip()]
     if not rows:
         raise DataError(f"{file}: lists no image; expected one image id per line, such as '000012'")
     for number, words in rows:
@@ -50,9 +57,10 @@ def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> 
         xml = folder / "Annotations" / f"{stem}.xml"
         if len(found) != 1:
             some = f"several images: {', '.join(p.name for p in found)}" if found else "no image"
-            result.problems.append(f"{file}:{number}: {stem!r} has {some} in {folder / 'JPEGImages'}; expected one")
-        elif not xml.is_file():
-            result.problems.append(f"{file}:{number}: {stem!r} has no XML; expected {xml}")
+            there = folder / "JPEGImages"
+            result.problems.append(f"{file}:{number}: {shown(stem)} has {some} in {there}; expected one")
+        elif not is_file(xml):
+            result.problems.append(f"{file}:{number}: {shown(stem)} has no XML; expected {xml}")
         else:
             _add(result, found[0], relative(found[0], folder / "JPEGImages"), xml, names)
 
@@ -84,7 +92,7 @@ def _voc_root(file: Path, root: Path) -> Path:
     """The folder with JPEGImages/ and Annotations/: three levels above ImageSets/Main/x.txt, or `path` of the YAML."""
     tried = list(dict.fromkeys([*list(file.parents)[:3][::-1], root]))
     for folder in tried:
-        if (folder / "JPEGImages").is_dir() and (folder / "Annotations").is_dir():
+        if is_folder(folder / "JPEGImages") and is_folder(folder / "Annotations"):
             return folder
     raise DataError(
         f"{file}: no folders JPEGImages and Annotations found in {', '.join(map(str, tried))}; "
@@ -143,30 +151,51 @@ def read_xml(file: Path) -> Element:
         builder.start(tag, {_LINE: str(parser.CurrentLineNumber)})
 
     def refuse(*declaration: object) -> None:
-        line = parser.CurrentLineNumber
-        raise DataError(f"{file}:{line}: has a DOCTYPE, and label files must not have one; remove that line")
+        raise Unreadable("has a DOCTYPE, and label files must not have one; remove that line", parser.CurrentLineNumber)
 
     parser.StartElementHandler = start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(file.read_bytes(), True)
-    except expat.ExpatError as error:
-        reason = expat.errors.messages[error.code]
-        raise DataError(f"{file}:{error.lineno}: is not valid XML: {reason}") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    root = builder.close()
-    if root.tag != "annotation":
-        raise DataError(f"{file}:1: begins with <{root.tag}>; expected <annotation>, as in Pascal VOC")
+    with told_as(DataError, file):
+        data = _decoded(contents(file, MAX_TEXT))
+        try:
+            parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise Unreadable(f"is not valid XML: {expat.errors.messages[error.code]}", error.lineno) from error
+        root = builder.close()
+        if root.tag != "annotation":
+            tag = shown(root.tag, quoted=False)
+            raise Unreadable(f"begins with <{tag}>; expected <annotation>, as in Pascal VOC", 1)
     return root
+
+
+def _decoded(data: bytes) -> bytes | str:
+    """The text of an XML file in the encoding that it declares; the bytes where the parser knows that one itself.
+
+    What the parser is given as text it reads as such, whatever the declaration says.
+    """
+    found = _ENCODING.match(data)
+    name = found[1].decode("ascii").lower() if found else "utf-8"
+    if name in _PARSER_KNOWS or data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return data
+    if data.isascii():  # the same in every encoding that begins with readable letters
+        return data.decode("ascii")
+    try:
+        if codecs.lookup(name).name in _NO_CHARSETS:
+            raise LookupError
+        return data.decode("gb18030" if name in _CHINESE else name)
+    except LookupError:
+        reason = f"declares the encoding {shown(name)}, which is not known"
+    except ValueError:
+        reason = f"is not text of the encoding {shown(name)}, which it declares"
+    raise Unreadable(f"{reason}; save it as UTF-8", 1)
 
 
 def _class(found: Element, names: Sequence[str]) -> int:
     name = (found.findtext("name") or "").strip()
     if name not in names:
-        raise ValueError(f"class {name!r} is not among the names in the data YAML.{nearest(name, names)}")
+        raise ValueError(f"class {shown(name)} is not among the names in the data YAML.{nearest(name, names)}")
     return names.index(name)
 
 
@@ -180,11 +209,11 @@ def _bndbox(found: Element) -> tuple[float, float, float, float]:
             return x1, y1, x2, y2
     except ValueError:
         pass
-    raise ValueError(f"bndbox holds {texts}; expected finite numbers in xmin, ymin, xmax, ymax")
+    raise ValueError(f"bndbox holds {shown(texts)}; expected finite numbers in xmin, ymin, xmax, ymax")
 
 
 def _declared(tree: Element) -> tuple[int, int] | None:
     texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
-    if not all(text.isdecimal() and int(text) for text in texts):
+    if not all(text.isdecimal() and len(text) < 10 and int(text) for text in texts):
         return None
     return int(texts[0]), int(texts[1])

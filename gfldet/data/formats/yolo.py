@@ -28,8 +28,10 @@ from gfldet.data.formats import (
 )
 from gfldet.data.images import find_files, find_images
 from gfldet.data.text import read_lines, read_list
-from gfldet.errors import DataError
+from gfldet.errors import DataError, shown
+from gfldet.files import exists, is_file, is_folder, listing
 
+MAX_PROBLEMS = 1000  # of a label file; it is not read on beyond them
 FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this cannot be normalised
 _NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 
@@ -42,18 +44,18 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
     result = Index()
     images: list[tuple[Path, str]] = []
     for entry in entries:
-        if not entry.is_dir() and entry.suffix.lower() != ".txt":
+        if not is_folder(entry) and entry.suffix.lower() != ".txt":
             raise DataError(f"{entry}: expected a folder of images, or a .txt list of image paths")
-        paths = find_images(entry) if entry.is_dir() else read_list(entry, root)
+        paths = find_images(entry) if is_folder(entry) else read_list(entry, root)
         if not paths:
             raise DataError(f"{entry}: no image found; expected image files or a .txt list of image paths")
-        base = entry if entry.is_dir() and len(entries) == 1 else root
+        base = entry if is_folder(entry) and len(entries) == 1 else root
         images += [(path, relative(path, base)) for path in paths]
     folders = {path.parent: label_folder(path.parent) for path, _ in images}
     without: list[str] = []
     for number, (path, file_name) in enumerate(images):
         labels = folders[path.parent] / f"{path.stem}.txt"
-        if not labels.is_file():
+        if not is_file(labels):
             without.append(file_name)
         result.items.append(Item(path, file_name, number, partial(read_labels, labels, names)))
     if len(without) == len(images):
@@ -83,7 +85,7 @@ def label_candidates(images: Path) -> list[Path]:
 
 
 def _holds_labels(folder: Path) -> bool:
-    return folder.is_dir() and any(f.suffix == ".txt" and f.name.lower() not in _NOT_LABELS for f in folder.iterdir())
+    return any(f.suffix == ".txt" and f.name.lower() not in _NOT_LABELS for f in listing(folder))
 
 
 def _no_labels_at_all(first: Path, count: int) -> str:
@@ -96,7 +98,7 @@ def _no_labels_at_all(first: Path, count: int) -> str:
 
 def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequence[Path]) -> list[str]:
     """A warning about label files without an image; none for .txt lists, which may leave out images on purpose."""
-    if not all(entry.is_dir() for entry in entries):
+    if not all(is_folder(entry) for entry in entries):
         return []
     used = {folders[path.parent] / path.stem for path in images}
     # A folder `labels` beside an image folder may also hold the labels of other image folders, even of other splits.
@@ -104,7 +106,7 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
     labels = [
         f
         for folder in sorted(owned)
-        if folder.is_dir()
+        if is_folder(folder)
         for f in find_files(folder, frozenset({".txt"}), recursive=False)
     ]
     alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in _NOT_LABELS]
@@ -115,7 +117,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
     """Boxes of one label file; the result also holds problems and repairs.  Raises nothing."""
     labels = Labels(normalised=True)
     try:
-        lines = read_lines(file) if file.exists() else []
+        lines = read_lines(file) if exists(file) else []
     except DataError as error:
         labels.problems.append(str(error))
         return labels
@@ -133,6 +135,9 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
             box = _polygon_box(values) if len(values) > 4 else _centre_box(values)
         except ValueError as error:
             labels.problems.append(f"{place}: {error}")
+            if len(labels.problems) == MAX_PROBLEMS:
+                labels.problems.append(f"{file}: has more problems than these {MAX_PROBLEMS}; is it a label file?")
+                return labels
             continue
         if len(values) > 4:
             labels.notes.append((POLYGON, place))
@@ -153,9 +158,9 @@ def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[flo
     try:
         values = tuple(float(word) for word in words[1:])
     except ValueError:
-        raise ValueError(f"{' '.join(words)[:80]!r} is not all numbers; expected 'class cx cy w h'") from None
+        raise ValueError(f"{shown(' '.join(words))} is not all numbers; expected 'class cx cy w h'") from None
     if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"{' '.join(words)[:80]!r} holds a value that is not finite; expected values from 0 to 1")
+        raise ValueError(f"{shown(' '.join(words))} holds a value that is not finite; expected values from 0 to 1")
     far = max(values, key=abs)
     if abs(far) > FAR_OUT:
         raise ValueError(
@@ -168,11 +173,12 @@ def _class_id(word: str, names: Sequence[str]) -> int:
     try:
         cls = float(word)
     except ValueError:
-        raise ValueError(f"class {word!r} is not a number; expected a class id.{nearest(word, names)}") from None
+        raise ValueError(f"class {shown(word)} is not a number; expected a class id.{nearest(word, names)}") from None
     if not cls.is_integer():
-        raise ValueError(f"class {word} is not a whole number; expected a class id from 0 to {len(names) - 1}")
+        told = shown(word, quoted=False)
+        raise ValueError(f"class {told} is not a whole number; expected a class id from 0 to {len(names) - 1}")
     if not 0 <= cls < len(names):
-        raise ValueError(f"class {int(cls)} is out of range; the data YAML names {len(names)}: 0 to {len(names) - 1}")
+        raise ValueError(f"class {cls:.15g} is out of range; the data YAML names {len(names)}: 0 to {len(names) - 1}")
     return int(cls)
 
 

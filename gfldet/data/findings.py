@@ -1,0 +1,133 @@
+"""What is noticed about the data of a split, as values: a run prints them, a page or another program lists them.
+
+What makes data unusable is an error instead (`gfldet.errors.DataError`); a finding lets the work go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gfldet.data.records import Finding, Split
+from gfldet.data.shared import shared_images
+
+NAMED = 20  # names that a text lists before it counts the others
+SMALL = 4.0  # px of the training size: half of the finest stride
+
+
+@dataclass(frozen=True, slots=True)
+class BoxCounts:
+    """Boxes of a split as its files give them, before any is clipped or dropped.
+
+    tiny     boxes less than 1 px wide and high;  outside  boxes with less than half of their area in their image
+    regions  boxes that are regions to ignore
+    """
+
+    boxes: int = 0
+    tiny: int = 0
+    outside: int = 0
+    regions: int = 0
+
+    def __add__(self, other: BoxCounts) -> BoxCounts:
+        return BoxCounts(
+            self.boxes + other.boxes,
+            self.tiny + other.tiny,
+            self.outside + other.outside,
+            self.regions + other.regions,
+        )
+
+
+def findings_of_boxes(split: str, counts: BoxCounts) -> list[Finding]:
+    """What hints at boxes that are not what was meant, where it holds for more than half of a split's boxes."""
+    shares = (
+        "boxes-tiny", counts.tiny,
+        "are less than 1 px wide and high; if the file gives shares of the image (0 to 1), multiply them by its width "
+        "and height: boxes of COCO and VOC are in pixels",
+    )  # fmt: skip
+    outside = (
+        "boxes-outside", counts.outside,
+        "lie outside of their image, or mostly so; check that they are boxes of these images, in their size",
+    )  # fmt: skip
+    crowd = (
+        "boxes-crowd", counts.regions,
+        "are marked as a crowd (iscrowd) and are regions to ignore, not truths; if they are objects, set iscrowd to 0",
+    )  # fmt: skip
+    return [
+        Finding(code, "error", f"{split}: {_part(count, counts.boxes)} boxes {text}", count=count)
+        for code, count, text in (shares, outside, crowd)
+        if 2 * count > counts.boxes
+    ]
+
+
+def findings_of_training(train: Split, val: Split | None, frame: tuple[int, int]) -> list[Finding]:
+    """What a training run should know of its truths before it begins: `frame` is its (height, width) in px."""
+    found = _without_boxes(train)
+    if not found:
+        found = [*_classes_without_boxes(train), *_small_boxes(train, frame)]
+    if val is not None:
+        if not any(len(record.boxes) for record in val.records):
+            text = "val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best"
+            found.append(Finding("val-without-boxes", "warning", text, count=len(val.records)))
+        found += _shared(train, val)
+    return found
+
+
+def _without_boxes(train: Split) -> list[Finding]:
+    if any(len(record.boxes) for record in train.records):
+        return []
+    text = (
+        f"train: none of the {len(train.records)} images has a box, so training teaches that there is nothing to find; "
+        "check the label files (some programs write empty ones for polygons and masks: export boxes)"
+    )
+    return [Finding("train-without-boxes", "error", text, count=len(train.records))]
+
+
+def _classes_without_boxes(train: Split) -> list[Finding]:
+    counts = sum(np.bincount(record.classes, minlength=len(train.names)) for record in train.records)
+    without = [name for name, count in zip(train.names, np.asarray(counts).tolist(), strict=True) if not count]
+    if not without:
+        return []
+    text = (
+        f"train: {len(without)} of {len(train.names)} classes have no box, so they cannot be learned: {named(without)}"
+    )
+    return [Finding("class-without-boxes", "warning", text, count=len(without))]
+
+
+def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
+    small = total = 0
+    for record in train.records:
+        scale = min(frame[0] / record.height, frame[1] / record.width, 1.0)
+        sides = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
+        small, total = small + int((sides < SMALL).sum()), total + len(sides)
+    if 2 * small <= total:
+        return []
+    text = (
+        f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or cut "
+        "the images into tiles"
+    )
+    return [Finding("boxes-small-at-imgsz", "warning", text, count=small)]
+
+
+def _shared(train: Split, val: Split) -> list[Finding]:
+    shared = shared_images(train.records, val.records)
+    if not shared:
+        return []
+    text = (
+        f"val: {_part(len(shared), len(val.records))} images are training images too (the same file, or the same "
+        "bytes), so AP tells what the model remembers and not what it has learned; use other images for val"
+    )
+    names = "" if len(shared) == len(val.records) else f": {named(record.file_name for record in shared)}"
+    return [Finding("shared-images", "warning", text + names, count=len(shared))]
+
+
+def _part(count: int, total: int) -> str:
+    return f"all {total}" if count == total else f"{count} of {total}"
+
+
+def named(names: Iterable[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    listed = list(names)
+    more = f", and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + more
