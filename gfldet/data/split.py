@@ -98,8 +98,8 @@ def _refuse_keypoints(spec: DataSpec, name: str, long_rows: LongRows) -> None:
     values = "x y" if size == 2 else "x y visibility"
     raise DataError(
         f"{place}: the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
-        f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read and "
-        "the keypoints are left out. If the rows are polygons, add 'kpt_shape: null'"
+        f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read "
+        "and the keypoints left out. If the rows are polygons, add 'kpt_shape: null'"
     )
 
 
