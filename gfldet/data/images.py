@@ -39,6 +39,7 @@ from PIL import (
 
 from gfldet.errors import DataError, shown
 from gfldet.files import Unreadable, contents, exists, opened
+from gfldet.machine import free_memory
 
 Warn = Callable[[str], None]
 
@@ -51,6 +52,9 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 MAX_PIXELS = 2**30  # 3 GB as RGB; a header that declares more is probably broken
+LARGE = 1 << 26  # pixels; whether so many and more fit into the free memory is asked before they are decoded
+PER_PIXEL = 7  # bytes: 4 of Pillow's picture, 3 of ours
+STRIP = 1 << 20  # pixels that are converted at a time
 MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG that ends early must still hold
 
 _READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF or PNM"
@@ -245,9 +249,10 @@ def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint
 
 def _rows_before_fill(image: NDArray[np.uint8]) -> int:
     """Number of rows above the bottom rows of one single colour."""
-    same = (image == image[-1, -1]).all(axis=(1, 2))
-    varied = np.flatnonzero(~same)
-    return int(varied[-1]) + 1 if len(varied) else 0
+    rows = len(image)
+    while rows and (image[rows - 1] == image[-1, -1]).all():
+        rows -= 1
+    return rows
 
 
 # ---------------------------------------------------------------- Pillow reads all other formats
@@ -309,27 +314,51 @@ def _unknown_kind(data: bytes) -> str:
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise _Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in total")
+    if width * height >= LARGE and PER_PIXEL * width * height > free_memory():
+        need, free = (f"{size / 1e9:.1f} GB" for size in (PER_PIXEL * width * height, free_memory()))
+        raise _Unusable(
+            f"declares {width} x {height} px, which take {need} to read where {free} are free; scale it down"
+        )
 
 
 def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """A picture of Pillow's as (H, W, 3) uint8 RGB, upright.
+
+    It is converted a few rows at a time, so that the memory is that of the two pictures and not of those in between.
+    """
     image.load()
     # When Pillow loads a TIFF, it applies the orientation (some versions keep the tag).  It does so only for TIFFs.
     turn = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
+    width, height = image.size
+    upright = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), np.uint8)
+    stored, convert, rows = _turn_back(upright, turn), _converter(image), max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        stored[top : top + rows] = convert(strip)
+    return upright
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """What makes (h, W, 3) RGB of some rows of an image, by its colour mode."""
     mode = image.mode
     if mode in _MODES_16BIT:
-        rgb = _grey_to_rgb(np.asarray(image).astype(np.uint16) >> 8)
-    elif mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs in this mode
-        rgb = _grey_to_rgb(_int32_to_uint8(np.asarray(image)))
-    elif mode == "F":
+        return lambda rows: _grey_to_rgb(np.asarray(rows).astype(np.uint16) >> 8)
+    if mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs in this mode
+        low, high = image.getextrema()
+        if low < 0 or high > 65535:  # type: ignore[operator]
+            raise _Unusable(f"holds 32-bit samples from {low} to {high}; save it with 8 or 16 bits")
+        return lambda rows: _grey_to_rgb(np.asarray(rows) >> 8)
+    if mode == "F":
         raise _Unusable("holds floating-point samples, and their range is unknown; save it with 8 or 16 bits")
-    elif mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        rgb = _over_white(image)
-    else:
-        try:
-            rgb = np.array(image.convert("RGB"))
-        except ValueError:
-            raise _Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
-    return np.ascontiguousarray(_turn(rgb, turn))
+    if mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        return _over_white
+    if mode == "RGB":
+        return np.asarray
+    try:
+        image.crop((0, 0, 1, 1)).convert("RGB")
+    except ValueError:
+        raise _Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
+    return lambda rows: np.asarray(rows.convert("RGB"))
 
 
 def _is_large_tiff(image: Image.Image) -> bool:
@@ -343,7 +372,14 @@ def _large_tiff(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise _Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
-    return to_rgb_uint8(pixels)  # OpenCV always applies the orientation of a TIFF, whatever the flags say
+    # OpenCV always applies the orientation of a TIFF, whatever the flags say
+    if pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels), np.uint8)  # in place
+    height, width = pixels.shape[:2]
+    rgb, rows = np.empty((height, width, 3), np.uint8), max(1, STRIP // width)
+    for top in range(0, height, rows):
+        rgb[top : top + rows] = to_rgb_uint8(pixels[top : top + rows])
+    return rgb
 
 
 def _over_white(image: Image.Image) -> NDArray[np.uint8]:
@@ -354,12 +390,6 @@ def _over_white(image: Image.Image) -> NDArray[np.uint8]:
 
 def _grey_to_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _int32_to_uint8(grey: NDArray[Any]) -> NDArray[Any]:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise _Unusable(f"holds 32-bit samples from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
-    return grey >> 8
 
 
 def _orientation(image: Image.Image) -> int:
