@@ -25,14 +25,14 @@ def cores() -> int:
 
 
 def loader_threads(wanted: int, on_cpu: bool) -> int:
-    """Threads that prepare images; -1 -> none beside a model on the CPU, up to 8 beside a GPU.
+    """Threads or processes that prepare images; -1 -> none beside a model on the CPU, up to 14 beside a GPU.
 
     A model on the CPU needs every core itself: measured on two cores, one thread that takes turns with them costs a
     quarter of the training speed, while making the batches in between costs a thirtieth.
     """
     if wanted >= 0:
         return wanted
-    return 0 if on_cpu else min(8, cores())
+    return 0 if on_cpu else max(1, min(14, cores() - 2))
 
 
 def memory_budget(cache: str) -> int:

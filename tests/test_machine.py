@@ -49,7 +49,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 6)
     assert machine.loader_threads(-1, on_cpu=True) == 0
-    assert machine.loader_threads(-1, on_cpu=False) == 6
+    assert machine.loader_threads(-1, on_cpu=False) == 4
     assert machine.loader_threads(0, on_cpu=False) == 0
     assert machine.loader_threads(4, on_cpu=True) == 4
 

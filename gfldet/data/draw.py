@@ -7,9 +7,11 @@ that is changed or switched off changes nothing else: with another `hsv_h` the s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +92,44 @@ _LAYOUT = 3 + 4 * _IMAGE
 _ALL = 1 + 2 * (1 + _LAYOUT) + _COLOUR
 
 
-def draw(first: int, images: int, strengths: Augmentation, rng: np.random.Generator) -> Drawn:
-    """What happens to image number `first` of `images`, and which others join it in a mosaic or by mixup."""
+def draw(
+    first: int,
+    images: int,
+    strengths: Augmentation,
+    rng: np.random.Generator,
+    ends: NDArray[np.float64] | None = None,
+) -> Drawn:
+    """What happens to image number `first` of `images`, and which others join it in a mosaic or by mixup.
+
+    `ends` (images,) are the running sums of what each image weighs in the choice of the others (its repeat factor);
+    None: all weigh the same.
+    """
+
+    def pick(lot: float) -> int:
+        """The number of an image, for a uniform number from 0 to 1."""
+        if ends is None:
+            return int(lot * images)
+        return min(int(np.searchsorted(ends, lot * ends[-1], side="right")), images - 1)
+
     lots = rng.random(_ALL).tolist()
     share = float(rng.beta(8.0, 8.0))  # last: it takes a varying number of random bits
     mixes, second, *rest = lots
     one, two, colour = rest[:_LAYOUT], rest[1 + _LAYOUT : 1 + 2 * _LAYOUT], rest[-_COLOUR:]
     mixed = mixes < strengths.mixup
     return Drawn(
-        _layout(first, images, strengths, one),
-        _layout(int(second * images), images, strengths, two) if mixed else None,
+        _layout(first, pick, strengths, one),
+        _layout(pick(second), pick, strengths, two) if mixed else None,
         share if mixed else 1.0,
         _colour(strengths, colour),
     )
 
 
-def _layout(first: int, images: int, strengths: Augmentation, lots: list[float]) -> Layout:
+def _layout(first: int, pick: Callable[[float], int], strengths: Augmentation, lots: list[float]) -> Layout:
     """One frame; the first image stands alone, or upper left in a mosaic."""
     chance, x, y = lots[:3]
     own = [lots[3 + i * _IMAGE : 3 + (i + 1) * _IMAGE] for i in range(4)]
     if chance < strengths.mosaic:
-        numbers = [first, *(int(lot[0] * images) for lot in own[1:])]
+        numbers = [first, *(pick(lot[0]) for lot in own[1:])]
         placed = tuple(_placed(n, strengths, lot, in_mosaic=True) for n, lot in zip(numbers, own, strict=True))
         return Layout(placed, (0.2 + 0.6 * x, 0.2 + 0.6 * y))
     return Layout((_placed(first, strengths, own[0], in_mosaic=False),))

@@ -3,15 +3,17 @@
 Training, validation and prediction all follow these rules:
 
 - EXIF orientation is applied (JPEG, PNG, WebP, TIFF), so height and width are those that a viewer shows.
-- 16-bit samples keep their high byte (`>> 8`).  Floating-point samples are an error, because their range is unknown.
+- 16-bit samples keep the upper 8 of the bits that they use (see `depth.py`).  Floating-point samples are an error,
+  because their range is unknown.
 - Transparent images are laid over white, as in a browser, so RGB values hidden under alpha 0 never appear.
 - An animation or a multi-page file gives its first picture.
 - A JPEG that ends early is used with a warning, and its missing rows are grey.  If nearly all rows are missing, it is
-  an error.
+  an error.  One whose picture data are corrupt is used with a warning too.
 - The only size limit is `MAX_PIXELS`; Pillow's own limit (about 180 megapixels) applies only to WebP.
 
-OpenCV reads plain JPEGs, because it is twice as fast; Pillow reads everything else.  Both release the GIL, and this
-file changes no global setting of either library, so `read_image` may run in any number of threads.
+OpenCV reads plain JPEGs that have been read before, because it is faster; Pillow reads everything else, and watches
+JPEGs (see `jpeg.py`).  Their pixels are the same.  Both release the GIL, and this file changes no global setting of
+either library, so `read_image` may run in any number of threads.
 """
 
 from __future__ import annotations
@@ -30,13 +32,20 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
+from gfldet.data.depth import Depth, wide_to_uint8
+from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before_fill
+from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
+from gfldet.data.orientation import orientation, turn, turn_back
+from gfldet.data.to_rgb import Unusable, over_white, pillow_to_rgb
 from gfldet.errors import DataError, shown
 from gfldet.files import Unreadable, contents, exists, opened
 from gfldet.machine import free_memory
@@ -47,20 +56,19 @@ IMAGE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in [
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "ppm", "pgm", "pbm"),
+        *("avif", "jp2", "j2k", "jpx"),  # readable if Pillow was built so
         # Not readable here.  They are listed so that they give an error instead of being skipped.
-        *("heic", "heif", "avif", "jp2", "jxl"),
+        *("heic", "heif", "jxl"),
     ]
 )
 MAX_PIXELS = 2**30  # 3 GB as RGB; a header that declares more is probably broken
 LARGE = 1 << 26  # pixels; whether so many and more fit into the free memory is asked before they are decoded
 PER_PIXEL = 7  # bytes: 4 of Pillow's picture, 3 of ours
-STRIP = 1 << 20  # pixels that are converted at a time
+MAX_ENTRIES = 2_000_000  # files and folders that are looked through for images
 MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG that ends early must still hold
 
-_READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF or PNM"
 _MISSING = "does not exist"
 _EMPTY = "is empty (0 bytes); replace or remove it"
-_MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class ImageError(DataError):
@@ -72,22 +80,26 @@ class ImageError(DataError):
         self.reason = reason
 
 
-def read_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | Path, warn: Warn | None = None, depth: Depth | None = None) -> NDArray[np.uint8]:
     """The image in `path` as (H, W, 3) uint8 RGB, upright, contiguous and writable.
 
-    `warn` gets one sentence, with the path, if the file is damaged but usable.
+    `warn` gets one sentence, with the path, if the file is damaged but usable; without it less is looked for.  `depth`
+    tells how to take 16-bit samples, and afterwards how many bits they use.
     Raises ImageError if the file is missing or empty, has an unknown format, or cannot be decoded.
     """
     data = _read_bytes(path)
-    tell = warn or _ignore
+    depth = depth or Depth()
     try:
         if data.startswith(b"\xff\xd8"):
-            return _read_jpeg(path, data, tell)
+            return _read_jpeg(path, data, warn)
         image = _open_pillow(io.BytesIO(data))
-        return _large_tiff(image, data) if _is_large_tiff(image) else _pillow_to_rgb(image)
+        if _is_large_tiff(image):
+            return _large_tiff(image, data, depth)
+        shallow = _shallow_colour(image, data, depth)
+        return pillow_to_rgb(image, depth) if shallow is None else shallow
     except ImageError:
         raise
-    except _Unusable as error:
+    except Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # decoders raise nearly every type on damaged bytes
         raise ImageError(path, f"cannot be decoded ({_first_line(error)}); replace or remove it") from error
@@ -100,7 +112,7 @@ def probe_size(path: str | Path) -> tuple[int, int]:
         # Newer versions of Pillow apply the orientation to the size of a TIFF when they open it, but only of a TIFF.
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             width, height = image.tag_v2[256], image.tag_v2[257]
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        return (height, width) if orientation(image) >= 5 else (width, height)
 
 
 def check_header(path: str | Path) -> None:
@@ -109,17 +121,20 @@ def check_header(path: str | Path) -> None:
         pass
 
 
-def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDArray[np.uint8]:
+def to_rgb_uint8(
+    image: NDArray[Any] | Image.Image, what: str = "image", depth: Depth | None = None
+) -> NDArray[np.uint8]:
     """An array or PIL image in memory as (H, W, 3) uint8 RGB, contiguous.
 
-    Arrays follow OpenCV: (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), of uint8, uint16 (`>> 8`) or bool.
+    Arrays follow OpenCV: (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), of uint8, uint16 (by `depth`) or bool.
     PIL images follow the rules at the top of this file, EXIF orientation included.
     Raises DataError, naming `what`, for any other shape or type.
     """
+    depth = depth or Depth()
     if isinstance(image, Image.Image):
         try:
-            return _pillow_to_rgb(image)
-        except _Unusable as error:
+            return pillow_to_rgb(image, depth)
+        except Unusable as error:
             raise DataError(f"{what}: {error}") from None
         except OSError as error:  # PIL opened the file lazily, and the file is damaged
             raise DataError(f"{what}: cannot be decoded ({_first_line(error)})") from error
@@ -127,12 +142,12 @@ def to_rgb_uint8(image: NDArray[Any] | Image.Image, what: str = "image") -> NDAr
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
     elif image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = wide_to_uint8(image, depth)
     image = image if image.ndim == 3 else image[..., None]
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     if image.shape[2] == 4:
-        return _over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
+        return over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
     return np.ascontiguousarray(image[..., ::-1])
 
 
@@ -156,24 +171,28 @@ def find_images(folder: Path, recursive: bool = True) -> list[Path]:
 
 
 def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -> list[Path]:
-    """Files below `folder` whose lower-case suffix is in `suffixes`, sorted; linked folders are followed once."""
+    """Files below `folder` whose lower-case suffix is in `suffixes`, sorted; linked folders are followed once.
+
+    Raises DataError for a folder that is, or leads to, the root of the whole file system, or that holds more than
+    MAX_ENTRIES files and folders: to look through them would take minutes.
+    """
     found: list[Path] = []
     seen: set[str] = set()
+    entries = 0
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
+        if recursive and os.path.dirname(real) == real:
+            raise DataError(f"{here}: is the root of the file system; name the folder of the images")
         folders[:] = [] if real in seen or not recursive else sorted(f for f in folders if f[0] != ".")
         if real not in seen:
             found += [Path(here, f) for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes]
         seen.add(real)
+        entries += len(folders) + len(files)
+        if entries > MAX_ENTRIES:
+            raise DataError(
+                f"{folder}: holds more than {MAX_ENTRIES:,} files and folders; name the folder of the images"
+            )
     return sorted(found, key=lambda path: path.as_posix())
-
-
-class _Unusable(Exception):
-    """The reason, without the path, why bytes are not a usable image."""
-
-
-def _ignore(message: str) -> None:
-    """The default of `warn`: on a second reading of an image, the user has already seen the warning."""
 
 
 def _first_line(error: Exception) -> str:
@@ -193,12 +212,19 @@ def _read_bytes(path: str | Path) -> bytes:
 # ---------------------------------------------------------------- JPEG
 
 
-def _read_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
+def _read_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[np.uint8]:
     channels, scan = _jpeg_header(data)
-    if data.rfind(b"\xff\xd9", scan) < 0:  # no end marker after the pixels begin: the file ends early
+    end = data.find(b"\xff\xd9", scan)
+    if end < 0:  # no end marker after the pixels begin: the file ends early
         return _read_cut_jpeg(path, data, warn)
-    image = _cv2_decode(data) if channels in (1, 3) else None  # CMYK is for Pillow
-    return _pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
+    if warn and is_watchable(data, scan, channels, end):
+        watched = WatchedJpeg(data, end)
+        upright = pillow_to_rgb(watched)
+        if watched.corrupt:
+            warn(f"{path}: the JPEG's picture data are corrupt, so part of it may be shifted or grey; look at it")
+        return upright
+    image = decode_fast(data) if channels in (1, 3) else None  # CMYK is for Pillow
+    return pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int]:
@@ -219,40 +245,23 @@ def _jpeg_header(data: bytes) -> tuple[int, int]:
         if marker == 0xDA:
             return channels, at
         at += 2 + size
-    raise _Unusable("is a JPEG without picture data (it ends inside its header); replace or remove it")
+    raise Unusable("is a JPEG without picture data (it ends inside its header); replace or remove it")
 
 
-def _cv2_decode(data: bytes) -> NDArray[np.uint8] | None:
-    buffer = np.frombuffer(data, np.uint8)
-    if hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11 and later; saves a pass over the pixels
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
-    else:
-        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
-        image = image if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return None if image is None else np.ascontiguousarray(image, np.uint8)
-
-
-def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn) -> NDArray[np.uint8]:
+def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[np.uint8]:
     """Decodes what is there: with an end marker appended, Pillow fills the missing rows with grey and does not warn."""
     opened = JpegImagePlugin.JpegImageFile(io.BytesIO(data + b"\xff\xd9"))
-    turned = _orientation(opened)
+    turned = orientation(opened)
     opened.load()
-    upright = _pillow_to_rgb(opened)
-    stored = _turn_back(upright, turned)
-    left = _rows_before_fill(stored) / stored.shape[0]
+    upright = pillow_to_rgb(opened)
+    stored = turn_back(upright, turned)
+    left = rows_before_fill(stored) / stored.shape[0]
     if left < MIN_ROWS_LEFT:
-        raise _Unusable(f"is a JPEG that ends early: {1 - left:.0%} of its rows are missing; replace or remove it")
+        raise Unusable(f"is a JPEG that ends early: {1 - left:.0%} of its rows are missing; replace or remove it")
     missing = f"about {1 - left:.0%} of its rows are grey" if left < 1 else "no whole row is missing"
-    warn(f"{path}: the JPEG ends too early; the part before its end is used ({missing})")
+    if warn:
+        warn(f"{path}: the JPEG ends too early; the part before its end is used ({missing})")
     return upright
-
-
-def _rows_before_fill(image: NDArray[np.uint8]) -> int:
-    """Number of rows above the bottom rows of one single colour."""
-    rows = len(image)
-    while rows and (image[rows - 1] == image[-1, -1]).all():
-        rows -= 1
-    return rows
 
 
 # ---------------------------------------------------------------- Pillow reads all other formats
@@ -270,7 +279,7 @@ def _header(path: str | Path) -> Iterator[Image.Image]:
         raise
     except Unreadable as error:
         raise ImageError(path, error.reason if exists(path) else _MISSING) from error
-    except _Unusable as error:
+    except Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # as in `read_image`
         raise ImageError(path, f"cannot be read ({_first_line(error)}); replace or remove it") from error
@@ -293,72 +302,48 @@ def _open_pillow(file: BinaryIO) -> Image.Image:
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         image = WebPImagePlugin.WebPImageFile(file)
     elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        image = TiffImagePlugin.TiffImageFile(file)
+        image = _open_tiff(file)
     elif data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
         image = PpmImagePlugin.PpmImageFile(file)
+    elif is_jpeg2000(data) and features.check_codec("jpg_2000"):
+        image = Jpeg2KImagePlugin.Jpeg2KImageFile(file)
+    elif is_avif(data) and features.check("avif"):
+        from PIL import AvifImagePlugin  # Pillow 11.3 and later
+
+        image = AvifImagePlugin.AvifImageFile(file)
     else:
-        raise _Unusable(_unknown_kind(data))
+        raise Unusable(unknown_kind(data))
     _check_size(*image.size)
     return image
 
 
-def _unknown_kind(data: bytes) -> str:
-    if data.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the image itself; run 'git lfs pull'"
-    if data[4:8] == b"ftyp":
-        kind = data[8:12].decode("ascii", "replace")
-        return f"is a HEIC, AVIF or video file ({kind}); expected {_READABLE}: convert it"
-    return f"is not a readable image (it begins with {data[:12]!r}); expected {_READABLE}"
+def _open_tiff(file: BinaryIO) -> Image.Image:
+    """A TIFF; one of a number of bands that Pillow does not know is refused before Pillow prints about it."""
+    bands = tiff_bands(file)
+    reason = f"has {bands} bands; expected 1, 3 or 4: save those that are to be seen as RGB"
+    if bands > TiffImagePlugin.MAX_SAMPLESPERPIXEL:
+        raise Unusable(reason)
+    file.seek(0)
+    try:
+        return TiffImagePlugin.TiffImageFile(file)
+    except SyntaxError:  # how Pillow's readers refuse a file
+        if bands in (1, 3, 4):
+            raise
+        raise Unusable(reason) from None
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise _Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in total")
-    if width * height >= LARGE and PER_PIXEL * width * height > free_memory():
-        need, free = (f"{size / 1e9:.1f} GB" for size in (PER_PIXEL * width * height, free_memory()))
-        raise _Unusable(
-            f"declares {width} x {height} px, which take {need} to read where {free} are free; scale it down"
-        )
+        raise Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in total")
+    _check_free(width, height, PER_PIXEL)
 
 
-def _pillow_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """A picture of Pillow's as (H, W, 3) uint8 RGB, upright.
-
-    It is converted a few rows at a time, so that the memory is that of the two pictures and not of those in between.
-    """
-    image.load()
-    # When Pillow loads a TIFF, it applies the orientation (some versions keep the tag).  It does so only for TIFFs.
-    turn = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
-    width, height = image.size
-    upright = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), np.uint8)
-    stored, convert, rows = _turn_back(upright, turn), _converter(image), max(1, STRIP // width)
-    for top in range(0, height, rows):
-        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
-        stored[top : top + rows] = convert(strip)
-    return upright
-
-
-def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """What makes (h, W, 3) RGB of some rows of an image, by its colour mode."""
-    mode = image.mode
-    if mode in _MODES_16BIT:
-        return lambda rows: _grey_to_rgb(np.asarray(rows).astype(np.uint16) >> 8)
-    if mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs in this mode
-        low, high = image.getextrema()
-        if low < 0 or high > 65535:  # type: ignore[operator]
-            raise _Unusable(f"holds 32-bit samples from {low} to {high}; save it with 8 or 16 bits")
-        return lambda rows: _grey_to_rgb(np.asarray(rows) >> 8)
-    if mode == "F":
-        raise _Unusable("holds floating-point samples, and their range is unknown; save it with 8 or 16 bits")
-    if mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        return _over_white
-    if mode == "RGB":
-        return np.asarray
-    try:
-        image.crop((0, 0, 1, 1)).convert("RGB")
-    except ValueError:
-        raise _Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
-    return lambda rows: np.asarray(rows.convert("RGB"))
+def _check_free(width: int, height: int, per_pixel: int) -> None:
+    """Raises Unusable for a large image that takes more memory than is free, with `per_pixel` bytes of each."""
+    need = per_pixel * width * height
+    if width * height >= LARGE and need > free_memory():
+        found = f"{need / 1e9:.1f} GB to read where {free_memory() / 1e9:.1f} GB are free"
+        raise Unusable(f"declares {width} x {height} px, which take {found}; scale it down")
 
 
 def _is_large_tiff(image: Image.Image) -> bool:
@@ -368,50 +353,25 @@ def _is_large_tiff(image: Image.Image) -> bool:
     return large and isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode != "CMYK"
 
 
-def _large_tiff(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+def _large_tiff(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise _Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
-    # OpenCV always applies the orientation of a TIFF, whatever the flags say
+        raise Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
     if pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels), np.uint8)  # in place
-    height, width = pixels.shape[:2]
-    rgb, rows = np.empty((height, width, 3), np.uint8), max(1, STRIP // width)
-    for top in range(0, height, rows):
-        rgb[top : top + rows] = to_rgb_uint8(pixels[top : top + rows])
-    return rgb
+    return to_rgb_uint8(pixels, depth=depth)  # OpenCV always applies the orientation of a TIFF, whatever the flags say
 
 
-def _over_white(image: Image.Image) -> NDArray[np.uint8]:
-    over = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGBA", over.size, (255, 255, 255, 255))
-    return np.array(Image.alpha_composite(white, over).convert("RGB"))
-
-
-def _grey_to_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 if the tag is missing or out of range, or if the EXIF block is broken."""
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # a picture with a broken EXIF block is still usable; viewers ignore such a block too
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """From the stored pixels to the upright picture."""
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return image
-
-
-def _turn_back(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The inverse of `_turn`: 6 and 8 undo each other, every other turn undoes itself."""
-    return _turn(image, {6: 8, 8: 6}.get(orientation, orientation))
+def _shallow_colour(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uint8] | None:
+    """A colour image whose 16-bit samples use fewer bits; None for all others.  Pillow keeps their high byte alone."""
+    png = isinstance(image, PngImagePlugin.PngImageFile) and data[24] == 16 and data[25] in (2, 4, 6)
+    tiff = (
+        isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(258, ()) and image.mode[0] in "RL"
+    )
+    if png or tiff:
+        _check_free(*image.size, per_pixel=12 + 3)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if png or tiff else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or depth.look(pixels[..., :3]) == 16:
+        return None
+    rgb = to_rgb_uint8(pixels, depth=depth)  # OpenCV has turned a TIFF
+    return rgb if tiff else np.ascontiguousarray(turn(rgb, orientation(image)))

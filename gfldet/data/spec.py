@@ -1,9 +1,10 @@
 """The data YAML: where the images of each split are, which format they have, and the names of the classes.
 
 Keys: `path` (relative to the YAML; the YAML's own folder if absent), `train`, `val`, `test`, `names`, `format`,
-`images` (COCO only: one folder, or one per split).  `nc` must match the names.  Other programs write `download` and
-`roboflow`; these are accepted and have no effect.  Any other key is an error.  The files of a split must exist only
-when that split is loaded, so `val` runs without the training images.
+`images` (COCO only: one folder, or one per split), `kpt_shape` (YOLO: the label rows hold keypoints after the box).
+`nc` must match the names.  Other programs write `download`, `roboflow` and `flip_idx`; these are accepted and have no
+effect.  Any other key is an error.  The files of a split must exist only when that split is loaded, so `val` runs
+without the training images.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gfldet.data import shapes
 from gfldet.data.formats import coco, nearest
 from gfldet.data.formats.coco_file import CocoFiles
+from gfldet.data.formats.keypoints import KptShape
 from gfldet.data.formats.yolo import label_folder
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import read_lines
@@ -27,7 +29,7 @@ from gfldet.files import MAX_LIST, exists, is_file, is_folder, listing, read_yam
 FORMATS = ("yolo", "coco", "voc")
 SPLITS = ("train", "val", "test")
 MAX_KEYS = 1000  # of a data YAML; a file with more is of another kind
-_KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "download", "roboflow")
+_KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "kpt_shape", "flip_idx", "download", "roboflow")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class DataSpec:
     names         class names, C of them
     category_ids  class position -> id in the user's files (COCO); 0..C-1 for other formats
     images        COCO: split -> folder of its images, as written
+    long_rows     YOLO: what rows of more than five values are: (K, 2 or 3) a box with keypoints, "polygons"; None: the
+                  rows show it
     coco          COCO: the JSON files, each read once for all splits
     """
 
@@ -51,6 +55,7 @@ class DataSpec:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     images: Mapping[str, str] = field(default_factory=dict)
+    long_rows: KptShape | Literal["polygons"] | None = None
     coco: CocoFiles = field(default_factory=CocoFiles, repr=False, compare=False)
 
     @property
@@ -104,6 +109,7 @@ def load_spec(data: str | Path) -> DataSpec:
     if kind is not None and kind not in FORMATS:
         problems.append(f"format: {shown(kind)} is not one of {', '.join(FORMATS)}.{nearest(kind, FORMATS)}")
     _check_keys(document, names, problems)
+    long_rows = _long_rows(document, problems)
     _raise(source, problems)
     root = _root(source, document.get("path"))
     kind = kind or _detect_format(source, root, splits)
@@ -114,7 +120,7 @@ def load_spec(data: str | Path) -> DataSpec:
         problems.append("COCO: a list of files is not supported; expected one JSON per split")
     _raise(source, problems)
     if kind != "coco":
-        return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images)
+        return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images, long_rows)
     draft = DataSpec(source, root, kind, splits, (), (), images)
     ids, found = _coco_classes(draft, names, isinstance(document.get("names"), Mapping))
     return dataclasses.replace(draft, names=found, category_ids=ids)
@@ -162,6 +168,25 @@ def _check_keys(document: Mapping[str, Any], names: Mapping[int, str], problems:
             problems.append(f"{shown(key, quoted=False)}: unknown key; {allowed}")
     if names and document.get("nc", len(names)) != len(names):
         problems.append(f"nc: {shown(document['nc'])} does not match the {len(names)} names; remove 'nc' or correct it")
+
+
+def _long_rows(document: Mapping[str, Any], problems: list[str]) -> KptShape | Literal["polygons"] | None:
+    """What `kpt_shape` says of label rows that are longer than a box."""
+    shape = document.get("kpt_shape")
+    if shape is None:
+        return "polygons" if "kpt_shape" in document else None
+    if (
+        isinstance(shape, list)
+        and [type(value) for value in shape] == [int, int]
+        and shape[0] > 0
+        and shape[1] in (2, 3)
+    ):
+        return shape[0], shape[1]
+    problems.append(
+        "kpt_shape: expected [number of keypoints, 2 or 3 values each], or null for rows that are polygons, "
+        f"got {shown(shape)}"
+    )
+    return None
 
 
 def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:

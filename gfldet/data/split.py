@@ -33,6 +33,7 @@ from gfldet.data.formats import (
     voc,
     yolo,
 )
+from gfldet.data.formats.keypoints import LongRows
 from gfldet.data.images import ImageError, Warn, read_image
 from gfldet.data.records import Finding, Record, Split
 from gfldet.data.spec import DataSpec
@@ -61,12 +62,14 @@ def load_split(
     line.  With `on_bad="skip"` these images are left out instead, and `Split.findings` name them.
     """
     index = index_split(spec, name)
-    problems, loaded = list(index.problems), []
+    problems, loaded, long_rows = list(index.problems), [], LongRows()
     for done, one in enumerate(_load_all(index.items, visit, workers or cores()), 1):
         loaded.append(one)
         problems += one.problems
+        long_rows.update(one.long_rows)
         if progress:
             progress(done, len(index.items))
+    _refuse_keypoints(spec, name, long_rows)
     if problems and on_bad == "error":
         tail = "Correct or remove them, or set on_bad=skip to go on without these images."
         raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
@@ -84,6 +87,20 @@ def load_split(
     return Split(name, records, spec.names, spec.category_ids, tuple(findings))
 
 
+def _refuse_keypoints(spec: DataSpec, name: str, long_rows: LongRows) -> None:
+    """Raises DataError if rows look like keypoints and the YAML does not say what they are."""
+    seen = long_rows.keypoints() if spec.long_rows is None else None
+    if seen is None:
+        return
+    place, (points, size) = seen
+    values = "x y" if size == 2 else "x y visibility"
+    raise DataError(
+        f"{place}: the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
+        f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read "
+        "and the keypoints left out. If the rows are polygons, add 'kpt_shape: null'"
+    )
+
+
 def index_split(spec: DataSpec, name: str) -> Index:
     """The images of a split and their label readers; opens no image.  Raises DataError if there are no images."""
     if spec.format == "shapes":
@@ -93,8 +110,9 @@ def index_split(spec: DataSpec, name: str) -> Index:
     entries = spec.entries(name)
     if spec.format == "coco":
         return coco.index(spec.coco[entries[0]], spec.image_folder(name), spec.names, spec.category_ids)
-    read = {"yolo": yolo.index, "voc": voc.index}[spec.format]
-    return read(entries, spec.root, spec.names)
+    if spec.format == "yolo":
+        return yolo.index(entries, spec.root, spec.names, spec.long_rows)
+    return voc.index(entries, spec.root, spec.names)
 
 
 def open_image(path: str | Path, warn: Warn | None = None) -> NDArray[np.uint8]:
@@ -111,6 +129,7 @@ class _Loaded:
     notes: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     counts: BoxCounts = BoxCounts()
+    long_rows: LongRows = field(default_factory=LongRows)
 
 
 def _load_all(items: Sequence[Item], visit: Visit | None, workers: int) -> Iterator[_Loaded]:
@@ -127,6 +146,7 @@ def _load(item: Item, visit: Visit | None) -> _Loaded:
     labels = item.labels()
     one.problems += labels.problems
     one.notes += labels.notes
+    one.long_rows = labels.long_rows
     try:
         image = open_image(item.path, one.warnings.append)
     except ImageError as error:

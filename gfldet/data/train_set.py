@@ -7,7 +7,7 @@ the data of epoch 7 are the same in a resumed run, and with any number of worker
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,8 @@ from gfldet.ops.images import image_tensor
 
 ORDER, SAMPLES, CUSTOM = 0, 1, 2  # second numbers of the random streams drawn from one seed
 CustomAt = Literal["instead", "before", "after"]
+BatchKey = tuple[int, NDArray[np.int64]]  # the epoch and its image numbers (B,), from which all of a batch follows
+TENSORS = ("images", "batch_idx", "cls", "boxes_px", "ignore_idx", "ignore_px")  # of a batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +50,13 @@ class TrainBatch:
         Boxes stay in px, as the criterion computes with them; dicts of a user's own hold `bboxes`, normalised.
         """
         images = image_tensor(self.images, device)
-        rest = {name: getattr(self, name) for name in ("batch_idx", "cls", "boxes_px", "ignore_idx", "ignore_px")}
+        rest = {name: getattr(self, name) for name in TENSORS[1:]}
         return {"img": images, **{name: value.to(device, non_blocking=True) for name, value in rest.items()}}
+
+    def pin_memory(self) -> TrainBatch:
+        """The same in memory that a GPU copies from by itself, while the processor does something else."""
+        tensors = {name: value.pin_memory() for name in TENSORS if len(value := getattr(self, name))}
+        return replace(self, **tensors)
 
 
 def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:
@@ -78,7 +85,7 @@ class TrainSet:
 
     `custom` is a user's own augmentation; `custom_at` tells where it works: instead of `augmentation`, before it on
     each image as read, or after it on the finished frame.  `repeats` (n,) tells how often an epoch shows each image
-    (see `sampling`); None: once.
+    (see `sampling`), first in a frame or as one of the others in a mosaic; None: once.
     """
 
     split: Split
@@ -90,14 +97,18 @@ class TrainSet:
     custom: CustomAugment | None = None
     custom_at: CustomAt = "instead"
     repeats: NDArray[np.float64] | None = None
+    _ends: NDArray[np.float64] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ends", None if self.repeats is None else np.cumsum(self.repeats))
 
     def __len__(self) -> int:
         """Batches an epoch; the last may be smaller."""
         images = len(self.split.records) if self.repeats is None else round(float(self.repeats.sum()))
         return -(-images // self.batch)
 
-    def keys(self, epoch: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(epoch, image numbers (B,)) of each batch of an epoch, in a random order of its own.
+    def keys(self, epoch: int) -> Iterator[BatchKey]:
+        """The key of each batch of an epoch, in a random order of its own.
 
         Where an image is shown again in the epoch, n is added to its number each time (see `epoch_images`).
         """
@@ -109,7 +120,7 @@ class TrainSet:
         for start in range(0, len(order), self.batch):
             yield epoch, order[start : start + self.batch]
 
-    def load(self, key: tuple[int, NDArray[np.int64]], augmentation: Augmentation | None = None) -> TrainBatch:
+    def load(self, key: BatchKey, augmentation: Augmentation | None = None) -> TrainBatch:
         """The batch of a key, augmented by `augmentation` (the set's own when None)."""
         epoch, numbers = key
         samples = [self.sample(epoch, int(number), augmentation or self.augmentation) for number in numbers]
@@ -140,4 +151,5 @@ class TrainSet:
     def drawn(self, epoch: int, number: int, augmentation: Augmentation) -> Drawn:
         """What is drawn by lot for that sample, before any pixel is touched."""
         n = len(self.split.records)
-        return draw(number % n, n, augmentation, np.random.default_rng((self.seed, SAMPLES, epoch, number)))
+        rng = np.random.default_rng((self.seed, SAMPLES, epoch, number))
+        return draw(number % n, n, augmentation, rng, self._ends)

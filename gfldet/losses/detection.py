@@ -32,12 +32,14 @@ class ClassLoss:
 
     `loss` takes logits (B, A, C) and targets (B, A, C) and is element-wise.  `target` is the default target of a
     positive point at its truth's class: the IoU of its box, its alignment, or 1.  All other targets are 0.  `gain` is
-    the default weight, made for a box loss weight of 7.5.
+    the default weight, made for a box loss weight of 7.5.  A loss that `mines` chooses among the elements, so it also
+    takes `counted` (B, A, 1) bool: the points that carry a classification loss; None for all.
     """
 
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[..., Tensor]
     target: ClassTarget
     gain: float
+    mines: bool = False
 
 
 def _quality(logits: Tensor, target: Tensor) -> Tensor:
@@ -55,17 +57,21 @@ CLASS_LOSSES: dict[str, ClassLoss] = {
     "vfl": ClassLoss(focal.varifocal_loss, "alignment", 3.0),  # PP-YOLOE's 1 : 2.5, times three
     "bce": ClassLoss(focal.cross_entropy, "alignment", 0.5),  # as in YOLOv8
     "focal": ClassLoss(focal.sigmoid_focal_loss, "one", 3.75),  # ATSS's 1 : 2
-    "ohem": ClassLoss(focal.ohem, "one", 0.5),  # BCE of fewer examples
+    "ohem": ClassLoss(focal.ohem, "one", 0.5, mines=True),  # BCE of fewer examples
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """Weights of the three parts: box, cls (None: the default of the class loss) and dfl."""
+    """Weights of the three parts: box, cls (None: the default of the class loss) and dfl.  ValueError below 0."""
 
     box: float = 7.5
     cls: float | None = None
     dfl: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name, gain in (("box", self.box), ("cls", self.cls), ("dfl", self.dfl)):
+            focal.checked(name, 0.0 if gain is None else gain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +145,13 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
         value = {"iou": positive.iou, "alignment": positive.alignment, "one": torch.ones_like(positive.iou)}
         target = torch.zeros_like(head.logits)
         target[positive.image, positive.point, truths.classes[positive.truth]] = value[kind]
-        loss = class_loss.loss(head.logits, target)
+        counted = _counted(head, positive, ignored) if len(ignored[0]) else None
+        more = {"counted": counted} if class_loss.mines else {}
+        loss = class_loss.loss(head.logits, target, **more)
         if self.class_weights is not None:
             loss = loss * loss.new_tensor(self.class_weights)
-        if len(ignored[0]):
-            weight = torch.ones_like(loss[..., 0])
-            weight[ignored] = 0
-            weight[positive.image, positive.point] = 1
-            loss = loss * weight.unsqueeze(-1)
+        if counted is not None:
+            loss = loss * counted
         share = value["one"] if kind == "one" else positive.alignment
         return loss.sum() / share.sum().clamp(min=1)
 
@@ -225,6 +230,14 @@ def _ignored(batch: Mapping[str, Tensor], size: tuple[int, int], points: Tensor)
     sides = xyxy_to_ltrb(points[None], regions[:, None])  # (K, A, 4); regions are few, unlike truths
     region, point = (sides.amin(-1) > 0).nonzero(as_tuple=True)
     return batch["ignore_idx"].to(points.device).long()[region], point
+
+
+def _counted(head: HeadOutput, positive: Assignment, ignored: tuple[Tensor, Tensor]) -> Tensor:
+    """Which points (B, A, 1) carry a classification loss: positive ones, and all outside the ignore regions."""
+    counted = torch.ones_like(head.logits[..., 0], dtype=torch.bool)
+    counted[ignored] = False
+    counted[positive.image, positive.point] = True
+    return counted.unsqueeze(-1)
 
 
 def _corners_in_px(

@@ -2,11 +2,17 @@
 
 All are pure functions.  Logits and targets have the same shape (...), of any rank, unless the docstring says otherwise.
 Losses of half-precision logits are computed and returned in float32.  `reduction` is that of torch: "none", "sum" or
-"mean".
+"mean".  All raise ValueError for a parameter out of its range:
+
+- `alpha`, the balance of positives and negatives, lies in [0, 1]; None or a negative number switches it off, as is
+  usual (torchvision, mmdetection).
+- `gamma` and `beta`, exponents, are 0 or more, and finite.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -29,6 +35,23 @@ def reduced(loss: Tensor, reduction: Reduction) -> Tensor:
     raise ValueError(f"reduction={reduction!r}; allowed are 'none', 'sum' and 'mean'")
 
 
+def checked(name: str, value: float, low: float = 0.0, high: float = math.inf) -> float:
+    """The parameter `name`, if it is finite and from `low` to `high`; else ValueError."""
+    if not (math.isfinite(value) and low <= value <= high):
+        allowed = f"of {low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name}={value!r}; a number {allowed} is expected")
+    return value
+
+
+def checked_alpha(alpha: float | None) -> float | None:
+    """The balance, if it is from 0 to 1; None where it is off (None or a negative number); else ValueError."""
+    if alpha is None or alpha < 0:
+        return None
+    if not alpha <= 1:
+        raise ValueError(f"alpha={alpha!r}; a number from 0 to 1 is expected, or None (or -1) for no balance")
+    return alpha
+
+
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction = "none") -> Tensor:
     """CE = -(y log p + (1 - y) log(1 - p)), p = sigmoid(logits), for `target` y (...) in [0, 1].
 
@@ -38,33 +61,33 @@ def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction = "none")
 
 
 def balanced_cross_entropy(
-    logits: Tensor, target: Tensor, alpha: float = 0.25, reduction: Reduction = "none"
+    logits: Tensor, target: Tensor, alpha: float | None = 0.25, reduction: Reduction = "none"
 ) -> Tensor:
     """alpha_t * CE: alpha_t is alpha for y = 1, 1 - alpha for y = 0, and linear in between.
 
     Source: Lin et al., ICCV 2017, eq. 3.
     """
-    return reduced(_balance(full(target), alpha) * cross_entropy(logits, target), reduction)
+    return reduced(_balanced(cross_entropy(logits, target), full(target), alpha), reduction)
 
 
 def sigmoid_focal_loss(
     logits: Tensor, target: Tensor, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "none"
 ) -> Tensor:
-    """FL = -alpha_t (1 - p_t)^gamma log p_t, for `target` y (...) in [0, 1]; `alpha` None means no alpha_t.
+    """FL = -alpha_t (1 - p_t)^gamma log p_t, for `target` y (...) in [0, 1]; without `alpha`, alpha_t is 1.
 
     gamma = 0 gives the balanced cross-entropy.  For 0 < y < 1, 1 - p_t is p (1 - y) + (1 - p) y, as in torchvision.
     Source: Lin et al., ICCV 2017, eq. 5.
     """
     logits, target = full(logits), full(target)
     p = logits.sigmoid()
-    loss = _power(p * (1 - target) + (1 - p) * target, gamma) * cross_entropy(logits, target)
-    return reduced(loss if alpha is None else _balance(target, alpha) * loss, reduction)
+    loss = _power(p * (1 - target) + (1 - p) * target, checked("gamma", gamma)) * cross_entropy(logits, target)
+    return reduced(_balanced(loss, target, alpha), reduction)
 
 
 def softmax_focal_loss(
     logits: Tensor,
     target: Tensor,
-    alpha: Tensor | float | None = None,
+    alpha: Tensor | Sequence[float] | float | None = None,
     gamma: float = 2.0,
     reduction: Reduction = "none",
 ) -> Tensor:
@@ -72,15 +95,28 @@ def softmax_focal_loss(
 
     Args: `logits` (..., C), `target` (...) int64; the loss has the shape (...).
 
-    `alpha` weighs the classes: (C,), one number for all, or None for 1.  gamma = 0 gives the softmax cross-entropy.
+    `alpha` weighs the classes: (C,) numbers of 0 or more, one number for all, or None (or a negative number) for 1.
+    It is no balance of two sides, so it may be above 1.  gamma = 0 gives the softmax cross-entropy.
     Source: Lin et al., ICCV 2017, section 3.2 and appendix (the multi-class form "extends naturally").
     """
     log_p = full(logits).log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    loss = _power(-torch.expm1(log_p), gamma) * -log_p
-    if alpha is not None:
-        weights = torch.as_tensor(alpha, dtype=loss.dtype, device=loss.device).expand(logits.shape[-1])
-        loss = weights[target] * loss
+    loss = _power(-torch.expm1(log_p), checked("gamma", gamma)) * -log_p
+    weights = class_weights(alpha)
+    if weights is not None:
+        loss = weights.to(loss).expand(logits.shape[-1])[target] * loss
     return reduced(loss, reduction)
+
+
+def class_weights(alpha: Tensor | Sequence[float] | float | None) -> Tensor | None:
+    """Weights (C,) of the classes, or () for all, of 0 or more; None for 1 (None or a negative number)."""
+    if alpha is None:
+        return None
+    weights = torch.as_tensor(alpha)
+    if not weights.ndim and weights < 0:
+        return None
+    if not (weights.isfinite().all() and (weights >= 0).all()):
+        raise ValueError(f"alpha={alpha!r}; weights of the classes are finite and 0 or more")
+    return weights
 
 
 def quality_focal_loss(
@@ -96,22 +132,26 @@ def quality_focal_loss(
     Source: Li et al., Generalized Focal Loss, NeurIPS 2020, eq. 5.
     """
     logits, target = full(logits), full(target)
-    factor = floor + _power((target - logits.sigmoid()).abs(), beta)
+    checked("floor", floor)
+    factor = floor + _power((target - logits.sigmoid()).abs(), checked("beta", beta))
     return reduced(factor * cross_entropy(logits, target), reduction)
 
 
 def varifocal_loss(
-    logits: Tensor, target: Tensor, alpha: float = 0.75, gamma: float = 2.0, reduction: Reduction = "none"
+    logits: Tensor, target: Tensor, alpha: float | None = 0.75, gamma: float = 2.0, reduction: Reduction = "none"
 ) -> Tensor:
-    """VFL: y * BCE(sigma, y) where y > 0, alpha sigma^gamma BCE(sigma, 0) where y = 0.
+    """VFL: y * BCE(sigma, y) where y > 0, alpha sigma^gamma BCE(sigma, 0) where y = 0; without `alpha` it is 1.
 
     Args: `logits` (...), `target` y (...) in [0, 1], the IoU (or alignment) at the truth's class, 0 elsewhere.
     Positives are weighted by their quality; only the background gets the focal factor.  The weights carry no gradient,
     as in the authors' code.  Source: Zhang et al., VarifocalNet, CVPR 2021, eq. 2.
     """
     logits, target = full(logits), full(target)
+    balance = checked_alpha(alpha)
+    checked("gamma", gamma)
     with torch.no_grad():
-        weight = torch.where(target > 0, target, alpha * (gamma * F.logsigmoid(logits)).exp())
+        background = (1.0 if balance is None else balance) * (gamma * F.logsigmoid(logits)).exp()
+        weight = torch.where(target > 0, target, background)
     return reduced(weight * cross_entropy(logits, target), reduction)
 
 
@@ -137,33 +177,45 @@ def generalized_focal_loss(
     log_left, log_right, target = full(log_left), full(log_right), full(target)
     estimate = left * log_left.exp() + right * log_right.exp()
     entropy = -((right - target) * log_left + (target - left) * log_right)
-    return reduced(_power((target - estimate).abs(), beta) * entropy, reduction)
+    return reduced(_power((target - estimate).abs(), checked("beta", beta)) * entropy, reduction)
 
 
 def ohem(
-    logits: Tensor, target: Tensor, negatives: float = 3.0, at_least: int = 16, reduction: Reduction = "none"
+    logits: Tensor,
+    target: Tensor,
+    negatives: float = 3.0,
+    at_least: int = 16,
+    reduction: Reduction = "none",
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Online hard example mining: cross-entropy of every positive and of the hardest negatives; the others get 0.
 
     Args: `logits` and `target` (...); a positive has a target above 0.  `negatives` is how many negatives are kept per
-    positive, `at_least` how many are kept in any case (a batch of background has no positives).
+    positive, `at_least` how many are kept in any case (a batch of background has no positives).  `counted`, bool and
+    broadcast to (...), tells which elements count; None: all.  The others get 0 and are not chosen from: the objects of
+    an ignore region, which have no labels, would be the hardest negatives.
     Source: Shrivastava et al., CVPR 2016, with the 1:3 ratio of Liu et al., SSD, ECCV 2016.  Lin et al. (ICCV 2017,
     section 5) compare this form with focal loss.
     """
+    checked("negatives", negatives)
+    checked("at_least", at_least)
     loss = cross_entropy(logits, target)
     with torch.no_grad():
-        positive = target > 0
-        hardness = loss.detach().masked_fill(positive, -torch.inf).flatten()
-        spare = hardness.numel() - int(positive.sum())
-        keep = min(spare, max(at_least, round(negatives * (hardness.numel() - spare))))
-        chosen = torch.zeros_like(hardness, dtype=torch.bool)
+        counts = torch.ones_like(target, dtype=torch.bool) if counted is None else counted.expand_as(target)
+        positive = counts & (target > 0)
+        negative = (counts & ~positive).flatten()
+        hardness = loss.detach().flatten().masked_fill(~negative, -torch.inf)
+        keep = min(int(negative.sum()), max(at_least, round(negatives * int(positive.sum()))))
+        chosen = torch.zeros_like(negative)
         chosen[hardness.topk(keep).indices] = True
         wanted = positive | chosen.view_as(positive)
     return reduced(torch.where(wanted, loss, torch.zeros_like(loss)), reduction)
 
 
-def _balance(target: Tensor, alpha: float) -> Tensor:
-    return alpha * target + (1 - alpha) * (1 - target)
+def _balanced(loss: Tensor, target: Tensor, alpha: float | None) -> Tensor:
+    """alpha_t times the loss."""
+    balance = checked_alpha(alpha)
+    return loss if balance is None else (balance * target + (1 - balance) * (1 - target)) * loss
 
 
 def _power(distance: Tensor, exponent: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gfldet.losses.focal import Reduction, sigmoid_focal_loss, softmax_focal_loss
+from gfldet.losses.focal import Reduction, checked, class_weights, sigmoid_focal_loss, softmax_focal_loss
 
 
 class FocalLoss(nn.Module):
@@ -13,19 +13,20 @@ class FocalLoss(nn.Module):
 
     `pred` logits and `label` in [0, 1], both (B, C) or (B, A, C).  The loss is averaged over axis 1 and summed
     over the other axes: for (B, C), averaged over classes and summed over images.  The values are those of
-    `losses.focal.sigmoid_focal_loss`.  `alpha` 0 means no alpha_t, as is usual for this call form.
+    `losses.focal.sigmoid_focal_loss`.  `alpha` 0 means no alpha_t, as is usual for this call form, and
+    so does a negative one.
     """
 
     def forward(self, pred: Tensor, label: Tensor, gamma: float = 1.5, alpha: float = 0.25) -> Tensor:
-        return sigmoid_focal_loss(pred, label, alpha if alpha > 0 else None, gamma).mean(1).sum()
+        return sigmoid_focal_loss(pred, label, None if alpha == 0 else alpha, gamma).mean(1).sum()
 
 
 class MultiClassFocalLoss(nn.Module):
     """Softmax focal loss for classification, constructed as `MultiClassFocalLoss(n_class, alpha=None, gamma=2)`.
 
-    `alpha` is a list or tensor of n_class weights, one number for all classes, or None.  Called with logits
-    (P, n_class) or (B, n_class, H, W) and classes int64 (P,) or (B, H, W).  Raises ValueError if the number of
-    classes or weights differs from n_class.
+    `alpha` is a list or tensor of n_class weights, one number for all classes, or None (or a negative number) for 1.
+    Called with logits (P, n_class) or (B, n_class, H, W) and classes int64 (P,) or (B, H, W).  Raises ValueError if the
+    number of classes or weights differs from n_class, or for a weight or `gamma` below 0.
     """
 
     alpha: Tensor | None
@@ -38,11 +39,11 @@ class MultiClassFocalLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        weights = None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32)
+        weights = class_weights(None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32))
         if weights is not None and weights.ndim and weights.shape != (n_class,):
             raise ValueError(f"alpha has shape {tuple(weights.shape)}; give {n_class} weights, or one number for all")
         self.n_class = n_class
-        self.gamma = gamma
+        self.gamma = checked("gamma", gamma)
         self.reduction: Reduction = reduction
         self.register_buffer("alpha", weights)
 

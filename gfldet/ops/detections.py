@@ -64,6 +64,7 @@ def survivors(detections: Detections, iou: float, agnostic: bool = False) -> NDA
     if not len(detections):
         return np.empty(0, np.int64)
     corners = detections.boxes.astype(np.float64)
+    corners -= min(0, corners.min())  # OpenCV sets classes apart by shifts of the largest coordinate, counted from 0
     corners[:, 2:] -= corners[:, :2]
     if agnostic:
         keep = cv2.dnn.NMSBoxes(corners, detections.scores, 0.0, iou)  # type: ignore[arg-type]

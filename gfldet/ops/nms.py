@@ -55,7 +55,7 @@ def _one_image(
     point, label = wanted.nonzero(as_tuple=True)
     score, order = scores[point, label].sort(descending=True, stable=True)
     point, label = point[order], label[order]
-    if iou is None:
+    if iou is None or not len(score):
         return Kept(point[:max_det], label[:max_det], score[:max_det])
     from torchvision.ops import batched_nms  # here, because torchvision takes seconds to import
 
@@ -65,6 +65,8 @@ def _one_image(
     take = 4 * max_det
     while True:
         boxes = decoded.corners(image, point[:take])
+        # Classes are set apart by shifts of the largest coordinate, so no coordinate may be below 0.
+        boxes = boxes - boxes.amin().clamp(max=0)
         keep = batched_nms(boxes, score[:take], group[:take], iou)[:max_det]
         if len(keep) == max_det or take >= len(score):
             return Kept(point[keep], label[keep], score[keep])

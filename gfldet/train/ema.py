@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
 
 from gfldet.nn.tasks import DetectionModel
 
@@ -22,15 +21,17 @@ class WeightAverage:
         self.decay, self.part = decay, part
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        # The tensors are looked up once: doing so at every step takes as long as the arithmetic on a GPU.
+        mine, theirs = list(self.model.state_dict().values()), list(model.state_dict().values())
+        self._mine, self._theirs = ([v for v in side if v.is_floating_point()] for side in (mine, theirs))
+        self._my_counts, self._their_counts = (
+            [v for v in side if not v.is_floating_point()] for side in (mine, theirs)
+        )
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards `model`'s weights of now."""
+    def update(self) -> None:
+        """Move the average towards the model's weights of now."""
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (1 + self.part + self.updates))
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], share)
-        for name, value in mine.items():
-            if not value.is_floating_point():
-                value.copy_(theirs[name])
+        torch._foreach_lerp_(self._mine, self._theirs, share)
+        torch._foreach_copy_(self._my_counts, self._their_counts)

@@ -7,7 +7,7 @@ scalable for LLM training, 2025, section 2.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 EPS = 1e-8  # of Adam
+FEWEST_ROWS = 64  # of matrices padded for a GPU
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -32,6 +33,42 @@ def orthogonal(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def orthogonal_by_shape(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """`orthogonal` of each matrix (r, c), computed in `dtype`; matrices of one shape go together."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        alike.setdefault(tuple(matrix.shape), []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in alike.values():
+        found.update(zip(numbers, orthogonal(torch.stack([matrices[n] for n in numbers]).to(dtype)), strict=True))
+    return [found[number] for number in range(len(matrices))]
+
+
+def orthogonal_padded(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The same for a GPU, which takes few large products sooner than many small ones.
+
+    Tall matrices are transposed, all are padded with zeros, which the iteration keeps, and those go together whose rows
+    fit into the same of FEWEST_ROWS, 4 x FEWEST_ROWS, 16 x FEWEST_ROWS and so on.
+    """
+    wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT for matrix in matrices]
+    alike: dict[int, list[int]] = {}
+    for number, matrix in enumerate(wide):
+        rows = FEWEST_ROWS
+        while rows < matrix.shape[0]:
+            rows *= 4
+        alike.setdefault(rows, []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in alike.values():
+        rows, columns = (max(wide[n].shape[side] for n in numbers) for side in (0, 1))
+        padded = wide[numbers[0]].new_zeros((len(numbers), rows, columns), dtype=dtype)
+        for place, number in zip(padded, numbers, strict=True):
+            place[: wide[number].shape[0], : wide[number].shape[1]] = wide[number]
+        for step, number in zip(orthogonal(padded), numbers, strict=True):
+            step = step[: wide[number].shape[0], : wide[number].shape[1]]
+            found[number] = step if wide[number] is matrices[number] else step.mT
+    return [found[number] for number in range(len(matrices))]
 
 
 class Muon(torch.optim.Optimizer):
@@ -79,14 +116,11 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(moments, group["momentum"])
         torch._foreach_add_(moments, gradients)
         ahead = torch._foreach_add(gradients, moments, alpha=group["momentum"])  # Nesterov
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for number, update in enumerate(ahead):
-            alike.setdefault((update.shape[0], update[0].numel()), []).append(number)
-        for shape, numbers in alike.items():  # matrices of one shape go together
-            steps = orthogonal(torch.stack([ahead[n].reshape(shape) for n in numbers]).to(self._dtype))
-            size = group["scale"] * max(shape) ** 0.5  # an orthogonal (r, c) has a root mean square of max(r, c)^-1/2
-            for number, step in zip(numbers, steps, strict=True):
-                given[number].sub_(step.reshape(given[number].shape), alpha=group["lr"] * size)
+        matrices = [update.flatten(1) for update in ahead]
+        together = orthogonal_padded if matrices[0].is_cuda else orthogonal_by_shape
+        for p, matrix, step in zip(given, matrices, together(matrices, self._dtype), strict=True):
+            size = group["scale"] * max(matrix.shape) ** 0.5  # of an orthogonal (r, c) the mean square is 1 / max(r, c)
+            p.sub_(step.reshape(p.shape), alpha=group["lr"] * size)
 
     def _adam_step(self, group: dict[str, Any], given: list[Tensor]) -> None:
         gradients = [p.grad for p in given if p.grad is not None]

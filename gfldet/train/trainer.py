@@ -16,7 +16,8 @@ from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.loader import in_order
-from gfldet.data.train_set import TrainBatch, TrainSet
+from gfldet.data.processes import can_fork, fitting, in_order_by_processes
+from gfldet.data.train_set import BatchKey, TrainBatch, TrainSet
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
@@ -29,6 +30,7 @@ from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint, first_line
 from gfldet.train.ema import WeightAverage
 from gfldet.train.events import ITEMS, EpochReport, Observers, RunFacts, StepReport
+from gfldet.train.guard import StepGuard
 from gfldet.train.parts import freeze, keep_frozen_statistics, make_assigner, make_optimizer
 from gfldet.train.schedule import Plan
 
@@ -79,8 +81,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, s, self.plan, self.precision)
         self.average = WeightAverage(self.model, s.ema_decay, s.ema_part)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.guard = BufferGuard(self.model)
+        self.guard = StepGuard(self.model, self.optimizer)
         self.workers = loader_threads(s.workers, self.device.type == "cpu")
+        self.by_processes = self.device.type == "cuda" and can_fork()
 
     @property
     def folder(self) -> Path:
@@ -97,9 +100,10 @@ class Trainer:
 
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
+        batches = self._batches(self.progress.epoch)
         for epoch in range(self.progress.epoch, self.plan.epochs):
             began = time.perf_counter()
-            losses = self._train_epoch(epoch)
+            losses = self._train_epoch(epoch, batches)
             metrics = self._validate() if self.val is not None and self.settings.val else None
             self.progress.epoch = epoch + 1
             self.progress.share = self.progress.epoch / self.plan.epochs
@@ -112,14 +116,15 @@ class Trainer:
                 break
         return self.progress
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training images; the mean of each loss over its steps."""
+    def _train_epoch(self, epoch: int, batches: Iterator[TrainBatch]) -> dict[str, float]:
+        """One pass over the training images, which come next in `batches`; the mean of each loss over its steps."""
         if 0 < epoch == self.plan.tal_epoch:
             self._make_criterion(epoch)
         self.model.train()
         keep_frozen_statistics(self.model)
         total, counted = torch.zeros(3, device=self.device), 0
-        for number, batch in enumerate(self._batches(epoch)):
+        for number, _ in enumerate(self.train.keys(epoch)):
+            batch = next(batches)
             items = self._step(batch)
             if items is not None:
                 total, counted = total + items, counted + 1
@@ -141,11 +146,20 @@ class Trainer:
             class_weights=self.plan.class_weights,
         )
 
-    def _batches(self, epoch: int) -> Iterator[TrainBatch]:
-        augmentation = self.train.augmentation
-        if epoch >= self.plan.close_epoch:
-            augmentation = augmentation.without_mosaic()
-        return in_order(lambda key: self.train.load(key, augmentation), self.train.keys(epoch), self.workers)
+    def _batches(self, first: int) -> Iterator[TrainBatch]:
+        """The batches of all epochs from `first` on, so that the next epoch's are made while this one is validated."""
+
+        def load(key: BatchKey) -> TrainBatch:
+            augmentation = self.train.augmentation
+            return self.train.load(key, augmentation.without_mosaic() if key[0] >= close else augmentation)
+
+        close = self.plan.close_epoch
+        keys = (key for epoch in range(first, self.plan.epochs) for key in self.train.keys(epoch))
+        height, width = self.train.frame
+        processes = fitting(self.workers, 3 * height * width * self.train.batch) if self.by_processes else 0
+        if processes:
+            return in_order_by_processes(load, keys, processes, pin=self.device.type == "cuda")
+        return in_order(load, keys, self.workers)
 
     def _step(self, batch: TrainBatch) -> Tensor | None:
         """One optimiser step; the detached losses (3,), or None for a step left out because it was not finite."""
@@ -158,20 +172,20 @@ class Trainer:
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip or float("inf"))
+        self.scaler.step(self.optimizer)
         self.progress.step += 1
         # With fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         if not bool(torch.isfinite(loss if self.scaler.is_enabled() else loss + norm)):
             self._leave_out(batch)
             return None
-        self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.average.update(self.model)
+        self.average.update()
         self.progress.bad_steps = 0
         return items
 
     def _leave_out(self, batch: TrainBatch) -> None:
-        """Undo what a non-finite step did to the statistics, tell whose images it was, stop after several."""
+        """Undo a non-finite step, tell whose images it was, stop after several."""
         self.guard.restore()
         self.optimizer.zero_grad()
         self.scaler.update()
@@ -280,19 +294,3 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
 def out_of_patience(progress: Progress, patience: int) -> bool:
     """Whether `patience` epochs (0: any number) have gone by without a better AP."""
     return patience > 0 and progress.epoch - 1 - progress.best_epoch >= patience
-
-
-class BufferGuard:
-    """The batch-norm statistics before a step, to put back if the step was not finite: a forward alone spoils them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._buffers = list(model.buffers())
-        self._kept = [b.clone() for b in self._buffers]
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        torch._foreach_copy_(self._kept, self._buffers)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        torch._foreach_copy_(self._buffers, self._kept)

@@ -13,6 +13,7 @@ from gfldet.data.augment import apply, change_colour, colour_matrix, lay_out, le
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation, Colour, Drawn, Layout, Placed, draw
 from gfldet.data.sample import Sample, checked
 from gfldet.errors import DataError
+from gfldet.ops import letterbox
 from gfldet.ops.letterbox import PAD_COLOUR
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
@@ -117,6 +118,33 @@ def test_small_boxes_that_are_not_cut_stay() -> None:
     sample = replace_boxes(picture(height=64, width=64), [(10, 10, 11, 11.5), (63.5, 3, 64, 9)])
     out = single(sample, Placed(0), (64, 64))
     assert out.boxes.tolist() == sample.boxes.tolist()
+
+
+@pytest.mark.parametrize("placed", [Placed(0), Placed(0, mirrored=True), Placed(0, mirrored=True, flipped=True)])
+def test_every_truth_that_lies_in_the_image_stays(placed: Placed) -> None:
+    """Also the smallest at the borders, whatever the sizes of image and frame: rounding cuts nothing off.
+
+    The image is as the store keeps it: it fits the frame on one side, or is smaller.
+    """
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        frame = (32 * int(rng.integers(2, 12)), 32 * int(rng.integers(2, 12)))
+        height, width = (int(v) for v in rng.integers(20, 500, 2))
+        fitted = letterbox.fit(height, width, frame)
+        if fitted.resized_height < height:
+            height, width = fitted.resized_height, fitted.resized_width
+        side = rng.choice([0.2, 1, 2, 3, 8], (20, 1))
+        room = np.maximum(np.array([width, height]) - side, 0)
+        low = rng.choice([0, 1, 2], (20, 2))
+        low = np.where(low == 2, rng.random((20, 2)), low) * room  # at a border or anywhere
+        boxes = np.concatenate((low, np.minimum(low + side, [width, height])), axis=1).astype(np.float32)
+        sample = Sample(np.zeros((height, width, 3), np.uint8), boxes, np.arange(20), boxes)
+        out = single(sample, placed, frame)
+        assert out.classes.tolist() == list(range(20)), (frame, height, width)
+        assert len(out.ignore) == 20
+        scale = min(frame[0] / height, frame[1] / width)
+        size, expected = (b[:, 2:] - b[:, :2] for b in (out.boxes, boxes * scale))
+        assert (size >= 0.6 * expected).all()  # one row fewer of an image of three rows
 
 
 def replace_boxes(sample: Sample, boxes: list[tuple[float, ...]]) -> Sample:

@@ -13,9 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from gfldet.data import images
+from gfldet.data import images, to_rgb
+from gfldet.data.depth import Depth
 from gfldet.data.images import ImageError, check_header, find_images, probe_size, read_image, to_rgb_uint8
 from gfldet.errors import DataError
 
@@ -117,6 +118,56 @@ def test_16_bit_samples_keep_their_high_byte(tmp_path: Path, suffix: str, channe
     assert read_image(path)[1, 0, 0] == 1  # 511 is 1, not 2: no rounding
 
 
+@pytest.mark.parametrize(("largest", "bits"), [(255, 8), (256, 10), (1023, 10), (4095, 12), (16383, 14), (16384, 16)])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_files_that_use_fewer_bits(tmp_path: Path, suffix: str, channels: int, largest: int, bits: int) -> None:
+    ramp = np.linspace(0, largest, 600).astype(np.uint16).reshape(20, 30)
+    wide = ramp if channels == 1 else np.stack([ramp, ramp[::-1], ramp // 2], -1)
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), wide if channels == 1 else wide[..., ::-1])
+    expected = np.repeat(ramp[..., None], 3, 2) if channels == 1 else wide
+    depth = Depth()
+    assert (read_image(path, depth=depth) == expected >> (bits - 8)).all()
+    assert (depth.found, depth.used) == (bits, bits)
+    if bits <= 12:
+        assert (read_image(path, depth=Depth(12)) == expected >> 4).all(), "a dark frame of a 12-bit set"
+    assert (read_image(path, depth=Depth(16)) == expected >> 8).all()
+    assert (read_image(path, depth=Depth(8)) == np.minimum(expected, 255)).all(), "larger samples are white"
+    array = to_rgb_uint8(wide if channels == 1 else wide[..., ::-1])
+    assert (array == expected >> (bits - 8)).all(), "arrays go by the same rule"
+
+
+def test_8_bit_files_have_no_depth(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(PICTURE).save(tmp_path / name)
+        read_image(tmp_path / name, depth=(depth := Depth(12)))
+        assert depth.used is None
+
+
+def test_shallow_samples_with_opacity_and_orientation(tmp_path: Path) -> None:
+    wide = np.zeros((2, 3, 4), np.uint16)
+    wide[..., 2], wide[..., 3] = 4095, 65535  # red
+    wide[0, 0, 3] = 0
+    ok, data = cv2.imencode(".png", wide)
+    (tmp_path / "a.png").write_bytes(data.tobytes())
+    assert ok
+    image = read_image(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert image[1, 2].tolist() == [255, 0, 0]
+
+
+def test_a_pgm_that_declares_its_largest_sample(tmp_path: Path) -> None:
+    """A dark frame is not made lighter where the file itself says what white is."""
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 2 1 4095\n" + np.array([0, 1023], ">u2").tobytes())
+    depth = Depth()
+    assert read_image(path, depth=depth)[0, :, 0].tolist() == [0, 63]
+    assert depth.found is None
+    path.write_bytes(b"P5 2 1 65535\n" + np.array([0, 1023], ">u2").tobytes())
+    assert read_image(path)[0, :, 0].tolist() == [0, 255]
+
+
 def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     pixels = np.array([[[255, 0, 0, 0], [10, 20, 30, 255], [0, 0, 0, 128]]], np.uint8)
     for suffix in ("png", "tiff"):
@@ -208,6 +259,78 @@ def test_a_jpeg_with_an_embedded_thumbnail_is_still_seen_as_cut(tmp_path: Path) 
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
+def test_a_jpeg_with_corrupt_data_is_used_and_named(tmp_path: Path, where: float, capfd) -> None:
+    data = bytearray(jpeg(textured()))
+    at = int(len(data) * where)
+    data[at : at + 60] = np.random.default_rng(1).integers(0, 255, 60, np.uint8).tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    said: list[str] = []
+    assert read_image(path, said.append).shape == textured().shape
+    assert len(said) == 1
+    assert said[0].startswith(f"{path}: the JPEG's picture data are corrupt")
+    assert capfd.readouterr().err == "", "nothing without the file's name"
+
+
+def test_whole_jpegs_of_all_kinds_give_no_warning_and_the_same_pixels(tmp_path: Path) -> None:
+    said: list[str] = []
+    for number, (width, height) in enumerate([(1, 1), (7, 5), (8, 8), (33, 70), (200, 3), (150, 151)]):
+        rng = np.random.default_rng(number)
+        picture = rng.integers(0, 255, (height, width, 3), np.uint8)
+        picture[height // 2 :] = (0, 128, 255)[number % 3]  # plain down to the last pixel, as a watermark or a bar
+        for options in ({}, {"subsampling": 0}, {"progressive": True}, {"quality": 30, "optimize": True}):
+            for mode in ("RGB", "L"):
+                path = tmp_path / "a.jpg"
+                Image.fromarray(picture).convert(mode).save(path, **options)
+                assert (read_image(path, said.append) == read_image(path)).all()
+    two = tmp_path / "a.mpo"
+    Image.fromarray(PICTURE).save(two, save_all=True, append_images=[Image.fromarray(textured())])
+    assert (read_image(two, said.append) == read_image(two)).all()
+    assert said == []
+
+
+def test_avif_and_jpeg_2000_where_pillow_reads_them(tmp_path: Path) -> None:
+    for suffix, feature in (("avif", "avif"), ("jp2", "jpg_2000"), ("j2k", "jpg_2000")):
+        path = tmp_path / f"a.{suffix}"
+        if not features.check(feature):
+            continue
+        Image.fromarray(PICTURE).save(path, quality=100) if suffix == "avif" else Image.fromarray(PICTURE).save(path)
+        np.testing.assert_allclose(patches(read_image(path)), PATCHES, atol=6)
+        assert probe_size(path) == (48, 32)
+        assert path in find_images(tmp_path)
+
+
+@pytest.mark.parametrize("feature", ["avif", "jpg_2000"])
+def test_avif_and_jpeg_2000_where_pillow_does_not(tmp_path: Path, monkeypatch, feature: str) -> None:
+    monkeypatch.setattr(features, "check", lambda name: False)
+    monkeypatch.setattr(features, "check_codec", lambda name: False)
+    start = b"\0\0\0\x1cftypavif" if feature == "avif" else b"\0\0\0\x0cjP  \r\n\x87\n"
+    (tmp_path / "a.bin").write_bytes(start + bytes(30))
+    with pytest.raises(ImageError, match="AVIF image" if feature == "avif" else "JPEG 2000 image"):
+        read_image(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize(
+    ("bands", "planar"), [(2, False), (5, True), (6, False), (7, False), (12, False), (300, False)]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_of_other_bands_tells_how_many(tmp_path: Path, bands: int, planar: bool, order: str, caplog) -> None:
+    entries = [(256, 3, 1, 4), (257, 3, 1, 2), (258, 3, 1, 32), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200)]
+    entries += [(277, 3, 1, bands), (278, 3, 1, 2), (279, 4, 1, 8 * bands), (284, 3, 1, 2 if planar else 1)]
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    data = mark + struct.pack(f"{order}IH", 8, len(entries))
+    for tag, kind, count, value in entries:
+        data += struct.pack(f"{order}HHI", tag, kind, count)
+        data += struct.pack(f"{order}H2x" if kind == 3 else f"{order}I", value)
+    path = tmp_path / "a.tif"
+    path.write_bytes(data + bytes(200 + 32 * bands))
+    for read in (read_image, check_header):
+        with pytest.raises(ImageError, match=f"has {bands} bands; expected 1, 3 or 4"):
+            read(path)
+    assert caplog.records == [], "Pillow has a line of its own, without the file's name"
+
+
 def test_a_whole_jpeg_with_bytes_after_its_end_is_no_cause_for_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(PICTURE) + b"trailer of a camera")
@@ -222,7 +345,14 @@ def test_a_whole_jpeg_with_bytes_after_its_end_is_no_cause_for_a_warning(tmp_pat
         (b"", "is empty (0 bytes)"),
         (b"<!DOCTYPE html><html>not found</html>", "is not a readable image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\x18ftypheic", "is a HEIC image, which cannot be read here"),
+        (b"\0\0\0\x18ftypmif1", "is a HEIC image"),
+        (b"\xff\x0a" + bytes(20), "is a JPEG XL image"),
+        (b"\0\0\0\x18ftyp3gp4", "is a video (3gp4), not an image; to predict on it, give its name the suffix of"),
+        (b"\0\0\0\x18ftypisom", "is a video (isom)"),
+        (b"FLV\x01" + bytes(20), "is a video (FLV)"),
+        (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "is a video (ASF or WMV)"),
+        (b"RIFF\0\0\0\0AVI LIST", "is a video (AVI)"),
         (jpeg(textured())[:300], "without picture data"),
         (jpeg(textured())[: len(jpeg(textured())) // 40 + 640], "rows are missing"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "cannot be decoded"),
@@ -305,7 +435,7 @@ def test_rows_at_a_time_give_what_the_whole_gives(
     picture.save(path, exif=exif, **extra)
     whole = read_image(path)
     for strip in (1, 10, 15):
-        monkeypatch.setattr(images, "STRIP", strip)
+        monkeypatch.setattr(to_rgb, "STRIP", strip)
         assert (read_image(path) == whole).all()
 
 
@@ -346,7 +476,7 @@ def test_many_threads_read_the_same(tmp_path: Path) -> None:
 def test_arrays_are_bgr() -> None:
     bgr = np.array([[[1, 2, 3]]], np.uint8)
     assert to_rgb_uint8(bgr).tolist() == [[[3, 2, 1]]]
-    assert to_rgb_uint8(bgr.astype(np.uint16) * 256 + 255).tolist() == [[[3, 2, 1]]]
+    assert to_rgb_uint8(bgr.astype(np.uint16) * 65 * 256 + 255).tolist() == [[[195, 130, 65]]]
     assert to_rgb_uint8(np.array([[7, 9]], np.uint8)).tolist() == [[[7, 7, 7], [9, 9, 9]]]
     assert to_rgb_uint8(np.array([[[7], [9]]], np.uint8)).tolist() == [[[7, 7, 7], [9, 9, 9]]]
     assert to_rgb_uint8(np.array([[True, False]])).tolist() == [[[255] * 3, [0] * 3]]
@@ -389,3 +519,19 @@ def test_find_images_is_sorted_deep_and_blind_to_hidden_files(tmp_path: Path) ->
         "sub/c.webp",
     ]
     assert [p.name for p in find_images(tmp_path, recursive=False)] == ["a.png", "b.JPG", "e.heic"]
+
+
+def test_not_all_files_of_a_machine_are_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.jpg", "b.jpg", "deep/c.jpg"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(images, "MAX_ENTRIES", 4)
+    assert len(find_images(tmp_path)) == 3
+    (tmp_path / "deep" / "d.txt").touch()
+    with pytest.raises(DataError, match="holds more than 4 files and folders; name the folder of the images"):
+        find_images(tmp_path)
+    monkeypatch.setattr(images, "MAX_ENTRIES", 10)
+    (tmp_path / "deep" / "link").symlink_to("/")
+    for folder in (Path("/"), tmp_path):
+        with pytest.raises(DataError, match="is the root of the file system; name the folder of the images"):
+            find_images(folder)

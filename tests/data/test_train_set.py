@@ -146,6 +146,26 @@ def test_batches_are_the_same_from_any_store_and_any_thread(workers: int, budget
         assert a.files == b.files
 
 
+@pytest.mark.parametrize("strengths", [MIXED, Augmentation(), Augmentation(mosaic=0.5, mixup=1.0), NO_AUGMENTATION])
+def test_repeated_images_are_shown_as_often_as_wanted(strengths: Augmentation) -> None:
+    """What counts is the share among all pictures shown: tiles of mosaics and what mixup adds, not the order alone."""
+    factors = np.array([6.0, 1, 1, 1, 1, 1.5, 2.5])
+    data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, strengths, repeats=factors)
+    shown = np.zeros(7)
+    for epoch in range(40):
+        for _, numbers in data.keys(epoch):
+            for number in numbers:
+                drawn = data.drawn(epoch, int(number), strengths)
+                for layout in filter(None, (drawn.layout, drawn.other)):
+                    shown += np.bincount([placed.image for placed in layout.images], minlength=7)
+    np.testing.assert_allclose(shown / shown.sum(), factors / factors.sum(), atol=0.03)
+
+
+def test_equal_repeats_draw_what_none_draw() -> None:
+    plain, equal = train_set(), TrainSet(SPLIT, store(0), (64, 96), 3, 0, MIXED, repeats=np.ones(7))
+    assert all(plain.drawn(1, number, MIXED) == equal.drawn(1, number, MIXED) for number in range(40))
+
+
 def test_a_sample_follows_from_seed_epoch_and_number_alone() -> None:
     data = train_set()
     first = data.sample(3, 5, data.augmentation)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from gfldet.losses.detection import Gains, v8DetectionLoss
+from gfldet.losses.detection import CLASS_LOSSES, Gains, v8DetectionLoss
 from gfldet.ops.boxes import aligned_iou
 from gfldet.ops.decode import integral, split_maps
 
@@ -76,6 +78,33 @@ def test_no_loss_inside_ignore_regions() -> None:
     assert grad[1, 4 * R :, :8, :8].abs().sum() == 0  # inside the region of image 1
     assert (grad[1, 4 * R :, 8:, 8:].abs() > 0).all()
     assert (grad[0, 4 * R :, :8, :8].abs() > 0).all()  # image 0 has no such region
+
+
+@pytest.mark.parametrize("cls_loss", CLASS_LOSSES)
+def test_background_beside_ignore_regions_is_learnt(cls_loss: str) -> None:
+    """By hand: 84 points of an image without truths, one class, an ignored upper half that scores high.
+
+    The lower half holds 42 points: 32 of stride 8, 8 of 16, 2 of 32.  The loss of each is that of logit 0, target 0.
+    Mining keeps 16 of them, as there are no positives.
+    """
+    maps = [torch.zeros(1, 4 * R + 1, 64 // s, 64 // s) for s in STRIDES]
+    for m in maps:
+        m[:, 4 * R, : m.shape[2] // 2] = 6.0  # unlabelled objects
+        m.requires_grad_()
+    batch = {**NOTHING, "ignore_idx": torch.tensor([0]), "ignore_bboxes": torch.tensor([[0.5, 0.25, 1.0, 0.5]])}
+    found = v8DetectionLoss(1, R, STRIDES, Gains(cls=1.0), cls_loss=cls_loss)(maps, batch)
+    found.total.backward()
+    learnt = [torch.count_nonzero(m.grad[0, 4 * R]).item() for m in maps if m.grad is not None]
+    assert all(m.grad is not None and not m.grad[0, 4 * R, : m.shape[2] // 2].any() for m in maps)
+    one = {
+        "qfl": (0.1 + 0.5) * math.log(2),
+        "vfl": 0.75 * 0.25 * math.log(2),
+        "bce": math.log(2),
+        "focal": 0.75 * 0.25 * math.log(2),
+        "ohem": math.log(2),
+    }[cls_loss]
+    assert sum(learnt) == (16 if cls_loss == "ohem" else 42)
+    assert found.total.item() == pytest.approx(sum(learnt) * one, rel=1e-5)
 
 
 def test_a_truth_inside_an_ignore_region_still_counts() -> None:

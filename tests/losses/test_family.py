@@ -161,6 +161,58 @@ def test_ohem_keeps_positives_and_the_hardest_negatives() -> None:
     assert (ohem(logits, torch.zeros(6), at_least=3) > 0).sum() == 3  # background alone
     assert torch.equal(ohem(logits, target, negatives=100.0), plain)
     assert torch.equal(ohem(logits, torch.ones(6)), cross_entropy(logits, torch.ones(6)))
+    counted = torch.tensor([True, False, True, True, False, True])  # without the two hardest
+    found = ohem(logits, target, negatives=2.0, at_least=0, counted=counted)
+    assert found.tolist() == pytest.approx((plain * torch.tensor([1, 0, 1, 1, 0, 0])).tolist())
+
+
+@pytest.mark.parametrize("off", [None, -1, -1.0, -0.5])
+def test_a_negative_alpha_is_none(off: float | None) -> None:
+    x, y = torch.randn(60, dtype=torch.float64), torch.rand(60, dtype=torch.float64)
+    assert torch.equal(balanced_cross_entropy(x, y, off), cross_entropy(x, y))
+    assert torch.equal(sigmoid_focal_loss(x, y, off), sigmoid_focal_loss(x, y, None))
+    assert torch.equal(varifocal_loss(x, y, off), varifocal_loss(x, y, 1.0))
+    rows, classes = torch.randn(6, 5), torch.randint(5, (6,))
+    assert torch.equal(softmax_focal_loss(rows, classes, off), softmax_focal_loss(rows, classes))
+    assert torch.equal(MultiClassFocalLoss(5, off)(rows, classes), MultiClassFocalLoss(5)(rows, classes))
+    if off is not None:
+        assert torch.equal(FocalLoss()(x[:, None], y[:, None], alpha=off), FocalLoss()(x[:, None], y[:, None], alpha=0))
+
+
+X, CLASS = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
+BAD: dict[str, Callable[[], object]] = {
+    "alpha=1.5; a number from 0 to 1": lambda: sigmoid_focal_loss(X, X, alpha=1.5),
+    "alpha=2; a number from 0 to 1": lambda: balanced_cross_entropy(X, X, alpha=2),
+    "alpha=nan; a number from 0 to 1": lambda: varifocal_loss(X, X, alpha=math.nan),
+    "alpha=25.0; a number from 0 to 1": lambda: FocalLoss()(X, X, alpha=25.0),
+    "gamma=-1; a number of 0 or more": lambda: sigmoid_focal_loss(X, X, gamma=-1),
+    "gamma=nan; a number of 0 or more": lambda: FocalLoss()(X, X, gamma=math.nan),
+    "gamma=-2.0; a number of 0 or more": lambda: varifocal_loss(X, X, gamma=-2.0),
+    "gamma=inf; a number of 0 or more": lambda: softmax_focal_loss(X, CLASS, gamma=math.inf),
+    "gamma=-0.1; a number of 0 or more": lambda: MultiClassFocalLoss(3, gamma=-0.1),
+    "beta=-1; a number of 0 or more": lambda: quality_focal_loss(X, X, beta=-1),
+    "beta=-2; a number of 0 or more": lambda: generalized_focal_loss(-X, -X, X, beta=-2),
+    "floor=-0.1; a number of 0 or more": lambda: quality_focal_loss(X, X, floor=-0.1),
+    "negatives=-3; a number of 0 or more": lambda: ohem(X, X, negatives=-3),
+    "at_least=-1; a number of 0 or more": lambda: ohem(X, X, at_least=-1),
+    "weights of the classes are finite and 0 or more": lambda: softmax_focal_loss(X, CLASS, torch.tensor([1, -1, 1.0])),
+    "weights of the classes are finite": lambda: MultiClassFocalLoss(3, [1.0, math.nan, 2.0]),
+    "box=-1; a number of 0 or more": lambda: losses.Gains(box=-1),
+    "cls=inf; a number of 0 or more": lambda: losses.Gains(cls=math.inf),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_parameters_out_of_range_are_refused(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BAD[message]()
+
+
+def test_weights_of_classes_may_be_above_one() -> None:
+    rows, classes = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    plain = softmax_focal_loss(rows, classes)
+    weighted = softmax_focal_loss(rows, classes, [0.0, 1.0, 5.0])
+    torch.testing.assert_close(weighted, plain * torch.tensor([0.0, 1, 5, 0, 1, 5]))
 
 
 @pytest.mark.parametrize("name", BINARY)

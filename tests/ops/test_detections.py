@@ -46,6 +46,13 @@ def test_survivors_are_torchvisions(iou: float, agnostic: bool) -> None:
     assert survivors(found.take(slice(0, 0)), iou).tolist() == []
 
 
+def test_survivors_of_classes_in_opposite_corners() -> None:
+    """A box that reaches out of the frame, above and left, stays apart from the class before it."""
+    boxes = np.array([[600, 600, 640, 640], [-41, -41, -1, -1], [600, 600, 640, 641]], np.float32)
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0]))
+    assert survivors(found, 0.5).tolist() == [0, 1]
+
+
 def test_two_tiles_of_one_image_become_one() -> None:
     """An object in the overlap of two tiles is found twice, and once after both were joined."""
     left = Detections(np.array([[80, 10, 100, 30]], np.float32), np.array([0.8], np.float32), np.array([0]))

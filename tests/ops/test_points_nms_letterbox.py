@@ -61,6 +61,14 @@ def test_nms_class_choices() -> None:
     assert one(classes=torch.tensor([1])).classes.tolist() == [1]
 
 
+def test_classes_in_opposite_corners_never_meet() -> None:
+    """A box that reaches out of the frame, above and left, stays apart from the class before it."""
+    boxes = torch.tensor([[600.0, 600, 640, 640], [-41, -41, -1, -1], [600, 600, 640, 641]])
+    scores = torch.tensor([[0.9, 0.0], [0.0, 0.8], [0.7, 0.0]])
+    (found,) = non_max_suppression(decoded(boxes, scores), conf=0.5, iou=0.5)
+    assert found.points.tolist() == [0, 1]
+
+
 def test_without_suppression_the_best_are_kept_however_they_overlap() -> None:
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.5], [0.0, 0.0, 10.0, 11.0]])
     scores = torch.tensor([[0.7], [0.9], [0.8]])

@@ -21,13 +21,13 @@ def test_average_by_hand(tiny: Description) -> None:
     expected = 1.0
     for update, value in enumerate((3.0, -1.0, 0.5), 1):
         torch.nn.init.constant_(first_weight(model), value)
-        average.update(model)
+        average.update()
         decay = (1 + update) / (10 + update)  # 2/11, 3/12, 4/13: below .998
         expected = decay * expected + (1 - decay) * value
         assert first_weight(average.model).unique().tolist() == pytest.approx([expected])
     average.updates = 10**6
     torch.nn.init.constant_(first_weight(model), 1e3)
-    average.update(model)
+    average.update()
     assert first_weight(average.model).unique().tolist() == pytest.approx([0.998 * expected + 2], rel=1e-5)
 
 
@@ -38,7 +38,7 @@ def test_statistics_are_averaged_and_counts_copied(tiny: Description) -> None:
     model.train()(torch.rand(2, 3, 64, 64))
     moved = model.state_dict()[name].clone()
     assert moved.abs().sum() > 0
-    average.update(model)
+    average.update()
     torch.testing.assert_close(average.model.state_dict()[name], (1 - 2 / 11) * moved)
     counts = {n: int(v) for n, v in average.model.state_dict().items() if n.endswith("num_batches_tracked")}
     assert set(counts.values()) == {1}
@@ -49,7 +49,7 @@ def test_without_decay_the_average_is_the_model(tiny: Description) -> None:
     average = WeightAverage(model, 0.0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
-    average.update(model)
+    average.update()
     assert all(torch.equal(v, average.model.state_dict()[n]) for n, v in model.state_dict().items())
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gfldet.train.muon import Muon, orthogonal
+from gfldet.train.muon import Muon, orthogonal, orthogonal_by_shape, orthogonal_padded
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 9), (2, 16, 5), (1, 8, 8)])
@@ -29,6 +29,17 @@ def test_orthogonal_keeps_directions_and_levels_sizes(shape: tuple[int, int, int
 
 def test_orthogonal_of_nothing_is_nothing() -> None:
     assert torch.equal(orthogonal(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
+
+
+def test_padding_changes_no_matrix() -> None:
+    torch.manual_seed(0)
+    shapes = [(16, 27), (64, 64), (80, 20), (65, 100), (1, 9), (300, 7), (16, 27)]
+    matrices = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    plain, padded = (way(matrices, torch.float64) for way in (orthogonal_by_shape, orthogonal_padded))
+    for matrix, one, other in zip(matrices, plain, padded, strict=True):
+        assert one.shape == other.shape == matrix.shape
+        torch.testing.assert_close(one, orthogonal(matrix[None])[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(other, one, atol=1e-12, rtol=0)
 
 
 def made(weight: nn.Parameter, bias: nn.Parameter, **settings: Any) -> Muon:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gfldet import cli
+from gfldet.data.processes import can_fork
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import ConfigError, WorkError
 from gfldet.losses.detection import LossItems, v8DetectionLoss
@@ -176,6 +177,17 @@ def test_threads_of_the_model_repeat_to_the_bit(prepared: Prepared) -> None:
             assert trainer._step(first_batch(trainer)) is not None
         finally:
             torch.set_num_threads(1)
+        states.append(state_of(trainer))
+    assert differing(*states) == set()
+
+
+@pytest.mark.skipif(not can_fork(), reason="this system does not fork")
+def test_processes_give_the_same_run(prepared: Prepared) -> None:
+    states = []
+    for processes in (False, True):
+        trainer = prepared(epochs=2, val=False, workers=2)
+        trainer.by_processes = processes
+        trainer.run()
         states.append(state_of(trainer))
     assert differing(*states) == set()
 
@@ -355,7 +367,7 @@ def scripted(trainer: Trainer, aps: list[float]) -> Watch:
     watch, values = Watch(), iter(aps)
     names = ("map50", "map75", "precision", "recall")
     trainer._validate = lambda: SimpleNamespace(map=next(values), **dict.fromkeys(names, 0.0))  # type: ignore
-    trainer._train_epoch = lambda epoch: dict.fromkeys(ITEMS, 0.0)  # type: ignore[method-assign]
+    trainer._train_epoch = lambda epoch, batches: dict.fromkeys(ITEMS, 0.0)  # type: ignore[method-assign]
     trainer.observers = Observers((watch,))
     return watch
 

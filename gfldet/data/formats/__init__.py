@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from gfldet.data.formats.keypoints import LongRows
 from gfldet.errors import shown
 
 MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
@@ -50,6 +51,7 @@ class Labels:
     declared  the (width, height) of the image that the file gives; None if it gives none
     problems  one message, with file and line, for each thing that cannot be read
     notes     one (kind of repair, place) for each repair
+    long_rows the YOLO rows that are polygons or keypoints
     """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -60,6 +62,7 @@ class Labels:
     declared: tuple[int, int] | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    long_rows: LongRows = field(default_factory=LongRows)
 
     def add(self, box: tuple[float, float, float, float], cls: int, place: str, crowd: bool = False) -> None:
         """Appends one box."""

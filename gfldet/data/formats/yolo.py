@@ -1,5 +1,8 @@
 """YOLO txt labels: one row `class cx cy w h` per box, normalised to the image's width and height.
 
+A row may be a polygon instead, `class x1 y1 x2 y2 x3 y3 ...`, or, with `kpt_shape` in the data YAML, a box with
+keypoints after it (see `keypoints.py`).
+
 Images come from folders or from .txt lists.  The labels of the images in a folder may lie in these folders:
 1. the same path with `labels` in place of its last `images`; 2. a folder `labels` inside the image folder;
 3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The first of these that holds
@@ -12,6 +15,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from gfldet.data.formats import (
     EMPTY,
@@ -26,6 +30,7 @@ from gfldet.data.formats import (
     relative,
     repeats,
 )
+from gfldet.data.formats.keypoints import KptShape, shape_of
 from gfldet.data.images import find_files, find_images
 from gfldet.data.text import read_lines, read_list
 from gfldet.errors import DataError, shown
@@ -36,12 +41,16 @@ FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this 
 _NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 
 
-def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
+def index(
+    entries: Sequence[Path], root: Path, names: Sequence[str], long_rows: KptShape | Literal["polygons"] | None = None
+) -> Index:
     """The images of `entries` (folders, or .txt lists of image paths), with ids from 0.
 
+    `long_rows` tells what rows of more than five values are; None: polygons, unless they look like keypoints.
     Raises DataError if an entry holds no image, or if no image has a label file.
     """
     result = Index()
+    kpt_shape = None if long_rows == "polygons" else long_rows
     images: list[tuple[Path, str]] = []
     for entry in entries:
         if not is_folder(entry) and entry.suffix.lower() != ".txt":
@@ -57,7 +66,7 @@ def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
         labels = folders[path.parent] / f"{path.stem}.txt"
         if not is_file(labels):
             without.append(file_name)
-        result.items.append(Item(path, file_name, number, partial(read_labels, labels, names)))
+        result.items.append(Item(path, file_name, number, partial(read_labels, labels, names, kpt_shape)))
     if len(without) == len(images):
         raise DataError(_no_labels_at_all(images[0][0], len(images)))
     if without:
@@ -113,8 +122,11 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
     return [counted("label file(s) have no image and were skipped", alone)] if alone else []
 
 
-def read_labels(file: Path, names: Sequence[str]) -> Labels:
-    """Boxes of one label file; the result also holds problems and repairs.  Raises nothing."""
+def read_labels(file: Path, names: Sequence[str], kpt_shape: KptShape | None = None) -> Labels:
+    """Boxes of one label file; the result also holds problems and repairs.  Raises nothing.
+
+    With `kpt_shape` (K points of 2 or 3 values) the box of a row is in its first five columns.
+    """
     labels = Labels(normalised=True)
     try:
         lines = read_lines(file) if exists(file) else []
@@ -127,7 +139,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
         if not line.strip():
             continue
         try:
-            cls, values = _numbers(line.split(), names)
+            cls, values = _numbers(_of_box(line.split(), kpt_shape), names)
             if (cls, *values) in seen:
                 labels.notes.append((REPEATED_ROW, place))
                 continue
@@ -141,6 +153,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
             continue
         if len(values) > 4:
             labels.notes.append((POLYGON, place))
+            labels.long_rows.add(values, place)
         if box[2] <= box[0] or box[3] <= box[1]:
             labels.notes.append((EMPTY, place))
             continue
@@ -148,11 +161,26 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
     return labels
 
 
+def _of_box(words: list[str], kpt_shape: KptShape | None) -> list[str]:
+    """Class and box of a row with keypoints; a row without them stays whole."""
+    if kpt_shape is None or len(words) == 5:
+        return words
+    points, size = kpt_shape
+    if len(words) != 5 + points * size:
+        raise ValueError(
+            f"{len(words)} values; with kpt_shape: [{points}, {size}] expected 'class cx cy w h' and {points} x {size} "
+            f"values of keypoints ({5 + points * size} in all), or none of them"
+        )
+    return words[:5]
+
+
 def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[float, ...]]:
     """Class and values of a row; raises ValueError that says what was expected."""
     count = len(words)
     if count != 5 and (count < 7 or count % 2 == 0):
-        hint = " (a sixth value, such as a confidence, is not allowed in labels)" if count == 6 else ""
+        hint = (
+            " (a sixth value, such as a confidence, is not allowed in labels)" if count == 6 else _keypoint_hint(words)
+        )
         raise ValueError(f"{count} values{hint}; expected 'class cx cy w h', or 'class x1 y1 x2 y2 x3 y3 ...'")
     cls = _class_id(words[0], names)
     try:
@@ -167,6 +195,15 @@ def _numbers(words: Sequence[str], names: Sequence[str]) -> tuple[int, tuple[flo
             f"value {far:g} looks like pixels; expected shares of the image's width and height, from 0 to 1"
         )
     return cls, values
+
+
+def _keypoint_hint(words: Sequence[str]) -> str:
+    """What to do if a row of a length that no polygon has looks like keypoints."""
+    try:
+        shape = shape_of([float(word) for word in words[1:]])
+    except ValueError:
+        return ""
+    return f" (keypoints? then add 'kpt_shape: [{shape[0]}, {shape[1]}]' to the data YAML)" if shape else ""
 
 
 def _class_id(word: str, names: Sequence[str]) -> int:
