@@ -1,4 +1,4 @@
-"""A picture of Pillow's as RGB, some rows at a time: it takes the memory of the two pictures, and of none in between."""
+"""A picture of Pillow's as RGB, some rows at a time: it takes the memory of both, and of none in between."""
 
 from __future__ import annotations
 
