@@ -45,6 +45,7 @@ from gfldet.data.depth import Depth, wide_to_uint8
 from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before_fill
 from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
 from gfldet.data.orientation import orientation, turn, turn_back
+from gfldet.data.samples import float_scale, to_uint8
 from gfldet.data.to_rgb import Unusable, over_white, pillow_to_rgb
 from gfldet.errors import DataError, shown
 from gfldet.files import Unreadable, contents, exists, opened
@@ -126,7 +127,8 @@ def to_rgb_uint8(
 ) -> NDArray[np.uint8]:
     """An array or PIL image in memory as (H, W, 3) uint8 RGB, contiguous.
 
-    Arrays follow OpenCV: (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), of uint8, uint16 (by `depth`) or bool.
+    Arrays follow OpenCV: (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), of uint8, uint16 (by `depth`), bool, or
+    floats from 0 to 1 or from 0 to 255 (see `samples`).
     PIL images follow the rules at the top of this file, EXIF orientation included.
     Raises DataError, naming `what`, for any other shape or type.
     """
@@ -143,6 +145,8 @@ def to_rgb_uint8(
         image = image.astype(np.uint8) * 255
     elif image.dtype == np.uint16:
         image = wide_to_uint8(image, depth)
+    elif np.issubdtype(image.dtype, np.floating):
+        image = to_uint8(image, float_scale(image, what))
     image = image if image.ndim == 3 else image[..., None]
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
@@ -157,12 +161,15 @@ def check_array(image: NDArray[Any], what: str) -> None:
     if not isinstance(image, np.ndarray):
         raise DataError(f"{what}: expected a numpy array or a PIL image, got {type(image).__name__}")
     if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        first = image.ndim == 3 and image.shape[0] in (1, 3, 4)
         raise DataError(
             f"{what}: expected an array of shape (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, got {shape}; "
-            "give several images as a list"
+            + ("its channels come first: give x.transpose(1, 2, 0)" if first else "give several images as a list")
         )
-    if image.dtype not in (np.uint8, np.uint16, np.bool_):
-        raise DataError(f"{what}: expected samples of uint8, uint16 or bool, got {image.dtype}; scale them to 0..255")
+    if np.issubdtype(image.dtype, np.floating):
+        float_scale(image, what)
+    elif image.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise DataError(f"{what}: expected samples of uint8, uint16, bool or float, got {image.dtype}; convert them")
 
 
 def find_images(folder: Path, recursive: bool = True) -> list[Path]:

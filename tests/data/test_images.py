@@ -495,10 +495,11 @@ def test_pil_images_are_rgb_and_turned() -> None:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((3, 20, 30), np.uint8), r"got \(3, 20, 30\)"),
+        (np.zeros((3, 20, 30), np.uint8), r"got \(3, 20, 30\); its channels come first: give x.transpose\(1, 2, 0\)"),
         (np.zeros((2, 20, 30, 3), np.uint8), "as a list"),
         (np.zeros((0, 30, 3), np.uint8), r"got \(0, 30, 3\)"),
-        (np.zeros((20, 30, 3), np.float32), "float32; scale them to 0..255"),
+        (np.zeros((20, 30, 3), np.int64), "of uint8, uint16, bool or float, got int64; convert them"),
+        (np.full((20, 30, 3), 1.5), "float samples from 1.5 to 1.5; expected 0 to 1, or 0 to 255 with one above 2"),
         ("a.jpg", "got str"),
     ],
 )
