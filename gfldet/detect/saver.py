@@ -47,10 +47,11 @@ class Saver:
         if self._images is None:
             self.folder = self.claim()
             self._images = []
+        results.save_dir = str(self.folder)
         if self.pictures and frame.index is None:
-            results.save(self.folder / f"{frame.name}.jpg", self.line_width)
+            results.save(self.folder / f"{frame.name}.jpg", line_width=self.line_width)
         elif self.pictures:
-            self._add_to_video(frame, results.plot(self.line_width))
+            self._add_to_video(frame, results.plot(line_width=self.line_width))
         if self.txt:
             results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
         if self.coco:
