@@ -27,7 +27,7 @@ from gfldet.data.split_words import SPLIT_WORDS, split_in, split_word
 from gfldet.errors import DataError, shown
 from gfldet.files import exists, is_file
 
-MOST_FILES = 1_000_000  # below a root; a search stops there, so that no folder takes for ever
+MOST_FILES = 1_000_000  # and folders below a root; a search stops there, so that no folder takes for ever
 MOST_FOLDERS = 64  # of a written path; the search looks at the last of them only
 SHOWN = 200  # characters of a path in a message
 CHOICES_TOLD = 5  # of each source; the others are only counted
@@ -247,13 +247,12 @@ def relative(path: Path, folder: Path) -> str:
 def _read_folder(folder: Path) -> _Below:
     """What lies below a folder, without what begins with a dot; nothing for the top of a disk."""
     below = _Below()
-    if os.path.dirname(os.path.realpath(folder)) == os.path.realpath(folder):
-        return below
     left, seen = MOST_FILES, set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(f for f in folders if f[0] != "." and f != "__MACOSX")
-        if real in seen:
+        known = real in seen or os.path.dirname(real) == real
+        folders[:] = [] if known else sorted(f for f in folders if f[0] != "." and f != "__MACOSX")
+        if known:
             continue
         seen.add(real)
         for name in folders:
@@ -261,7 +260,7 @@ def _read_folder(folder: Path) -> _Below:
         for name in sorted(files):
             if name[0] != ".":
                 below.files.setdefault(_fold(name), []).append(os.path.join(here, name))
-        left -= len(files)
+        left -= len(files) + len(folders)
         if left < 0:
             break
     return below
