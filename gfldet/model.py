@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.load import eval_set, load_images, tell_findings
+from gfldet.data.load import eval_set, load_images, open_data, tell_findings
 from gfldet.data.sources import Source, iter_source
-from gfldet.data.spec import load_spec
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
@@ -48,7 +47,18 @@ __all__ = ["Model", "import_weights"]
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
-VALIDATED_WITH = ("data", "imgsz", "sample_bits", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
+VALIDATED_WITH = (
+    "data",
+    "val_share",
+    "imgsz",
+    "sample_bits",
+    "batch",
+    "rect",
+    "conf",
+    "iou",
+    "max_det",
+    "agnostic_nms",
+)
 
 
 class Model(Familiar):
@@ -176,7 +186,7 @@ class Model(Familiar):
         if not rect:
             check_frame(settings.height_width, detector.multiple)
         check_evaluator(settings.evaluator)
-        spec = load_spec(settings.data)
+        spec = open_data(settings.data, settings.val_share)
         if tuple(self.names.values()) != spec.names:
             raise DataError(
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
@@ -298,7 +308,8 @@ class Model(Familiar):
 
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
-        resolved = resolve("export", given, restored=self._trained_with(("imgsz", "sample_bits")))
+        restored = self._trained_with(("imgsz", "sample_bits", "val_share"))
+        resolved = resolve("export", given, restored=restored)
         _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(

@@ -110,7 +110,16 @@ class OutputGroup:
 class DataGroup:
     """Data"""
 
-    data: str = _setting("shapes", Text("the name of a data set, or the path of a data YAML"), "data set to work on")
+    data: str = _setting(
+        "shapes",
+        Text("the name of a data set, or the path of a data YAML, a folder, a COCO .json or an obj.data"),
+        "data set to work on",
+    )
+    val_share: float = _setting(
+        0.2,
+        Real(0, 0.9),
+        "share of the training images, chosen by their names, that is held out as val where the data name no val split",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

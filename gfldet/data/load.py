@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import SEVERITIES, Finding, Record, Split
-from gfldet.data.spec import DataSpec
+from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import load_split, open_image
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
@@ -25,6 +25,14 @@ class LoadedSplit:
 
     split: Split
     store: ImageStore
+
+
+def open_data(data: str, val_share: float) -> DataSpec:
+    """The data set of `data` (see `load_spec`); what was chosen while reading it is told."""
+    spec = load_spec(data, val_share)
+    for notice in spec.notices:
+        warn(notice)
+    return spec
 
 
 def load_images(

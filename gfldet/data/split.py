@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -36,10 +36,12 @@ from gfldet.data.formats import (
     yolo,
 )
 from gfldet.data.formats.keypoints import LongRows
+from gfldet.data.hold_out import held_out
 from gfldet.data.images import ImageError, Warn, read_image
 from gfldet.data.records import Finding, Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
+from gfldet.files import exists
 from gfldet.machine import cores
 
 ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
@@ -149,10 +151,35 @@ def index_split(spec: DataSpec, name: str) -> Index:
         return shapes.index(str(spec.source), name)
     entries = spec.entries(name)
     if spec.format == "coco":
-        return coco.index(spec.coco[entries[0]], spec.image_folder(name), spec.names, spec.category_ids)
-    if spec.format == "yolo":
-        return yolo.index(entries, spec.root, spec.names, spec.long_rows)
-    return voc.index(entries, spec.root, spec.names)
+        files = [spec.coco[entry] for entry in entries]
+        found = coco.index(files, spec.finder, spec.image_folder(name), spec.names, spec.category_ids)
+        _check_there(found, files[0].path)
+    elif spec.format == "yolo":
+        found = yolo.index(entries, spec.finder, spec.names, spec.long_rows)
+    else:
+        found = voc.index(entries, spec.finder, spec.names)
+    if spec.val_share and name in ("train", "val"):
+        found = _held_out(found, spec, name == "val")
+    found.warnings[:0] = spec.finder.take_notices()
+    return found
+
+
+def _check_there(found: Index, file: Path) -> None:
+    """DataError if none of many images is there: then their folder is wrong, and a line for each would hide that."""
+    if len(found.items) > 1 and not found.problems and not any(exists(item.path) for item in found.items):
+        raise DataError(
+            f"{file}: none of its {len(found.items)} images is there, beginning with {found.items[0].path}; "
+            "name their folder in the data YAML, such as images: images/train"
+        )
+
+
+def _held_out(found: Index, spec: DataSpec, val: bool) -> Index:
+    """The part of the training images that is held out as `val`, or the others; ids run from 0 but for COCO's own."""
+    chosen = held_out([item.file_name for item in found.items], spec.val_share)
+    items = [item for item, out in zip(found.items, chosen, strict=True) if out == val]
+    if spec.format != "coco":
+        items = [replace(item, image_id=number) for number, item in enumerate(items)]
+    return Index(items, found.problems, found.warnings)
 
 
 def open_image(path: str | Path, warn: Warn | None = None, bits: int | None = None) -> NDArray[np.uint8]:

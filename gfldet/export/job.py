@@ -150,7 +150,7 @@ def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> l
     wanted = data_of(subject, settings)
     if wanted is not None:
         try:
-            spec = load_spec(wanted)
+            spec = load_spec(wanted, settings.val_share)
             items = index_split(spec, "train" if spec.val is None else "val").items
             step = max(1, len(items) // COMPARED_IMAGES)
             tell(f"compared on images of {spec.source}")
@@ -214,7 +214,7 @@ def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:
     wanted = data_of(subject, settings)
     if wanted is None:
         raise ConfigError("int8=true: needs images to calibrate on; give data=, the data YAML of the training run")
-    return load_spec(wanted)
+    return load_spec(wanted, settings.val_share)
 
 
 def predicting_weights(model: DetectionModel) -> list[str]:

@@ -10,8 +10,9 @@ from gfldet.errors import CheckpointError, UserError
 from gfldet.files import is_file
 from gfldet.imports import files, nanodet, resnets, yolov8, yolov9, yolox
 from gfldet.imports.files import ForeignFile
-from gfldet.imports.foreign import ForeignModel, Refusal
-from gfldet.imports.unpickle import Allowed
+from gfldet.imports.foreign import ForeignModel
+from gfldet.store.archive import Refusal
+from gfldet.store.unpickle import Allowed
 
 
 @dataclass(frozen=True, slots=True)

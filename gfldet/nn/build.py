@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gfldet.errors import ConfigError, listed, shown
 from gfldet.files import read_yaml
-from gfldet.nn import blocks
+from gfldet.nn import blocks, limits
 from gfldet.nn.backbones import Normalise, ResNetFPN
 from gfldet.nn.blocks import Block, Row
 from gfldet.nn.ghost_blocks import C3Ghost, GhostBottleneck, GhostConv
+from gfldet.nn.graph import Graph
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
 from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, SeparableLeaky, ShuffleStage
 from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
@@ -76,7 +77,7 @@ HEADS: dict[str, type[Head]] = {
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
 PREFERENCES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
 KEYS = ("nc", "reg_max", "dgqp", "end2end", *PREFERENCES, *SCALING, "backbone", "head")
-MAX_REG_MAX = 256
+MAX_REG_MAX = limits.MAX_REG_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,11 @@ class Description:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Description:
-        return cls(**{**data, "rows": tuple(tuple(row) for row in data["rows"])})
+        """What `to_dict` gave; ConfigError for what no model YAML could have given, TypeError or KeyError for what is
+        no description at all."""
+        description = cls(**{**data, "rows": tuple(tuple(row) for row in data["rows"])})
+        check(description)
+        return description
 
 
 def read_description(path: Path, scale: str | None = None, nc: int | None = None) -> Description:
@@ -295,47 +300,33 @@ def _value(argument: Any, values: Mapping[str, Any]) -> Any:
     return values[argument] if isinstance(argument, str) and argument in ("nc", "reg_max") else argument
 
 
-class Graph(nn.Module):
-    """Layers in order, each with the numbers of those it reads.  The last is the head."""
-
-    def __init__(self, layers: Sequence[nn.Module], sources: Sequence[tuple[int, ...]]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.sources = tuple(sources)
-        self._needed = frozenset(s for i, row in enumerate(sources) for s in row if s != i - 1)
-
-    @property
-    def head(self) -> DetectionHead:
-        head = self.layers[-1]
-        assert isinstance(head, DetectionHead)
-        return head
-
-    @property
-    def multiple(self) -> int:
-        """What the sides of an image must be multiples of."""
-        return int(getattr(self.layers[0], "multiple", max(self.head.strides)))
-
-    def forward(self, x: Tensor) -> Any:
-        """Images (B, 3, H, W) -> what the last layer returns."""
-        kept: dict[int, Any] = {-1: x}
-        out: Any = x
-        for number, (layer, sources) in enumerate(zip(self.layers, self.sources, strict=True)):
-            inputs = [out if s == number - 1 else kept[s] for s in sources]
-            if number == len(self.layers) - 1:  # the head takes levels, however they are grouped
-                inputs = [x for given in inputs for x in (given if isinstance(given, list) else [given])]
-                out = layer(inputs)
-            else:
-                out = layer(inputs[0] if len(inputs) == 1 else inputs)
-            if number in self._needed:
-                kept[number] = out
-        return out
+def check(description: Description) -> None:
+    """ConfigError with every value of a description that is of a wrong kind, or beyond what `limits` allows."""
+    rows = description.rows
+    problems = limits.problems(description, PREFERENCES) or [
+        f"row {number} {shown(list(row))}: {problem}"
+        for number, row in enumerate(rows)
+        for problem in _row_problems(list(row), number, number == len(rows) - 1)
+    ]
+    if problems:
+        raise ConfigError("\n".join([f"model {shown(description.name, quoted=False)}:", *(f"  {p}" for p in problems)]))
 
 
 def build(description: Description) -> Graph:
     """Description -> layers with fresh weights, strides measured, biases at their prior.
 
-    Raises ConfigError naming the row whose arguments its block refuses.
+    Raises ConfigError naming the row whose arguments its block refuses, or with which the model becomes larger than
+    `limits` allows.
     """
+    check(description)
+    with limits.AtMost():
+        graph = _graph(description)
+        _measure_strides(graph, description.name)
+    return graph
+
+
+def _graph(description: Description) -> Graph:
+    """The layers of a description; the strides of its head are not known yet."""
     layers: list[nn.Module] = []
     sources: list[tuple[int, ...]] = []
     channels: list[int | tuple[int, ...]] = []
@@ -343,7 +334,7 @@ def build(description: Description) -> Graph:
         given = origin if isinstance(origin, list) else [origin]
         absolute = tuple(s if s >= 0 else number + s for s in given)
         inputs = _flat(3 if s < 0 else channels[s] for s in absolute)
-        scaled = max(round(repeats * description.depth), 1) if repeats > 1 else repeats
+        scaled = limits.repeats(repeats, description.depth)
         row = Row(inputs, scaled, tuple(args), description.width, description.max_channels)
         try:
             if name in HEADS:
@@ -353,13 +344,13 @@ def build(description: Description) -> Graph:
                 made = BLOCKS[name].from_row(row)
                 layers.append(made.module)
                 channels.append(made.channels)
+            if sum(_flat(channels[-1:])) > limits.MAX_CHANNELS:
+                raise limits.TooLarge(f"{sum(_flat(channels[-1:]))} channels; at most {limits.MAX_CHANNELS} of a row")
         except Exception as error:  # torch raises almost anything for arguments that it does not expect
             place = f"model {description.name}, row {number} {shown([origin, repeats, name, args])}"
             raise ConfigError(f"{place}: {_reason(error)}") from error
         sources.append(absolute)
-    graph = Graph(layers, sources)
-    _measure_strides(graph, description.name)
-    return graph
+    return Graph(layers, sources)
 
 
 def _flat(channels: Iterable[int | tuple[int, ...]]) -> tuple[int, ...]:
@@ -384,6 +375,8 @@ def _measure_strides(graph: Graph, name: str) -> None:
         graph.train(training)
         graph.head.strides = tuple(side // m.shape[-1] for m in maps)
         graph.head.init_biases()
+    except limits.TooLarge as error:
+        raise ConfigError(f"model {name}: {error}") from error
     except Exception as error:  # as above: a stride of 1.5 is found here
         raise ConfigError(f"model {name}: the layers do not fit together: {_reason(error)}") from error
 

@@ -14,7 +14,7 @@ from gfldet.errors import CheckpointError, ConfigError
 from gfldet.files import is_file, is_folder
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train.schedule import warmup_steps
-from gfldet.train.trainer import Progress, out_of_patience
+from gfldet.train.trainer import Progress, damaged, out_of_patience
 
 
 def find_resume(settings: TrainSettings) -> Path | None:
@@ -55,8 +55,8 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
-    saved, state = dict(checkpoint.settings), checkpoint.training
-    if state is None:
+    saved = dict(checkpoint.settings)
+    if checkpoint.training is None:
         raise CheckpointError(f"resume: {path} holds weights alone; resume from the last.pt of a run")
     explicit, from_file = (
         {n: getattr(given, n) for n, o in given.origins.items() if o == origin and n not in ("model", "resume")}
@@ -70,7 +70,10 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
         was, now = saved.get(name), config.dump(settings)[name]
         if was != now:
             raise ConfigError(f"resume: {name}={now}, but the run has {name}={was}; start another with model={path}")
-    progress = Progress(**state["progress"])
+    try:
+        progress = Progress(**checkpoint.training["progress"])
+    except TypeError as error:
+        raise damaged(path, error) from error
     if progress.epoch >= settings.epochs:
         raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
     if out_of_patience(progress, settings.patience):
