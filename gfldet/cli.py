@@ -7,6 +7,7 @@ loads neither torch nor YAML.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -53,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, for example `head`, has closed it
         _drop_output()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"gfldet: {place}{error.strerror}; free space, or choose another place", file=sys.stderr)
+        return 2
 
 
 def _interrupted(error: KeyboardInterrupt) -> int:
