@@ -5,14 +5,16 @@ For the command line alone: in a user's own process these signals are the user's
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # some systems lack the last
 GRACE = 3.0  # s; who asks a second time sooner asks for what is being done already
@@ -35,7 +37,7 @@ def ending(for_good: bool) -> Iterator[None]:
     exists for this command alone (`for_good`): then a signal can no longer disturb its end.
     """
     end = _End()
-    before = {}
+    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # handlers are the main thread's
         for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: it is not Python's to set back
@@ -45,9 +47,15 @@ def ending(for_good: bool) -> Iterator[None]:
     finally:
         if for_good:
             end.begin()
+            # Python gives up its handlers before the last libraries are closed: a signal would kill the process then.
+            atexit.register(_set_handlers, dict.fromkeys(before, signal.SIG_IGN))
         else:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            _set_handlers(before)
+
+
+def _set_handlers(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 class _End:

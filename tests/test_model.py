@@ -61,6 +61,51 @@ def check(results: Results) -> None:
     assert [results.names[int(c)] for c in results.boxes.cls] == ["red", "blue"]
 
 
+# ------------------------------------------------------------------------------------------------- the caller's process
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[], tuple[int, int]]]:
+    """The threads of torch and OpenCV, which the caller has set to 3 and 2."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(3)
+    cv2.setNumThreads(2)
+    yield lambda: (torch.get_num_threads(), cv2.getNumThreads())
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def test_threads_are_the_caller_s_again(
+    model: Model, folder: Path, dataset: Callable[..., Any], quick: dict[str, Any], threads: Callable[[], Any]
+) -> None:
+    inside: list[Any] = []
+    decode = model.model.decode
+    model.model.decode = lambda *given: inside.append(threads()) or decode(*given)  # type: ignore[func-returns-value]
+    model.predict("photos", **QUIET)
+    assert threads() == (3, 2)
+    for _ in model.predict("photos", stream=True, **QUIET):
+        assert threads() == (3, 2)
+    stream = model.predict("photos", stream=True, **QUIET)
+    next(stream)
+    assert threads() == (3, 2)
+    stream.close()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError):
+        model.predict("photos", classes=["green"], **QUIET)
+    data = {"data": str(dataset().yaml), "verbose": False, "plots": False, "imgsz": 64, "threads": 1}
+    model.val(**data)
+    assert threads() == (3, 2)
+    Model(model.source).train(**{**quick, "data": data["data"], "epochs": 1, "val": False})
+    assert threads() == (3, 2)
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+def test_several_processes_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2: a launcher such as torchrun"):
+        getattr(model, command)(**{"source": "nowhere"} if command == "predict" else {"data": "nowhere"})
+    assert not Path("runs").exists()
+
+
 # ------------------------------------------------------------------------------------------------------- predicting
 
 

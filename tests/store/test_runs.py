@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +94,90 @@ def test_files_are_as_open_as_the_user_has_them(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+
+
+# --------------------------------------------------------------------------------------------- claimed before the work
+
+
+def test_a_claimed_folder_goes_if_nothing_came_into_it(tmp_path: Path) -> None:
+    where = (str(tmp_path / "a" / "b"), "", "train", False)
+    with suppress(KeyboardInterrupt), runs.claimed(*where) as folder:
+        assert folder == tmp_path / "a" / "b" / "train"
+        assert folder.is_dir()
+        with runs.claimed(*where) as other:  # meanwhile, as of another process
+            assert other.name == "train2"
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["train2"]
+    with pytest.raises(OutputError), runs.claimed(str(tmp_path / "c" / "d"), "x/y", "val", False):
+        raise OutputError("refused")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_claimed_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+    with suppress(OutputError), runs.claimed(str(tmp_path), "", "val", False) as folder:
+        (folder / "metrics.json").write_text("{}")
+        raise OutputError("the disk is full")
+    assert (tmp_path / "val" / "metrics.json").is_file()
+    (tmp_path / "mine").mkdir()  # the user's own, empty
+    with pytest.raises(OutputError), runs.claimed(str(tmp_path), "mine", "val", True):
+        raise OutputError("refused")
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "train").symlink_to(tmp_path / "gone")
+    assert runs.claim_folder(str(tmp_path), "", "train", False) == tmp_path / "train2"
+    with pytest.raises(OutputError, match=r"train exists; choose another name="):
+        runs.claim_folder(str(tmp_path), "train", "train", False)
+    with pytest.raises(OutputError, match=r"train: cannot be made \(File exists\); choose another project= or name="):
+        runs.claim_folder(str(tmp_path), "train", "train", True)
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with runs.trained_here(tmp_path):
+        told = rf"{tmp_path}: process {os.getpid()} on .* trains this run now; let it end"
+        with pytest.raises(OutputError, match=told), runs.trained_here(tmp_path):
+            pytest.fail("there are two")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".lock").write_text("process 1 on here")  # left by one that was killed
+    with runs.trained_here(tmp_path):
+        pass
+    with pytest.raises(KeyboardInterrupt), runs.trained_here(tmp_path):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from gfldet.store import runs
+with runs.trained_here(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_is_in_nobody_s_way(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=f"process {process.pid} on "), runs.trained_here(tmp_path):
+            pytest.fail("there are two")
+        process.kill()
+    with runs.trained_here(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_makes_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    target = tmp_path / "best.onnx"
+    with runs.written_here(target):
+        told = rf"{target}: process \d+ on .* writes it now; let it end, or choose another out="
+        with pytest.raises(OutputError, match=told), runs.written_here(target):
+            pytest.fail("there are two")
+        with runs.written_here(tmp_path / "other.onnx"):
+            pass
+    assert list(tmp_path.iterdir()) == []
