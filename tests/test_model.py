@@ -177,13 +177,13 @@ def test_a_video(model: Model, picture: np.ndarray, tmp_path: Path) -> None:
 
 def test_a_stream_goes_image_by_image(model: Model, folder: Path) -> None:
     seen: list[int] = []
-    decode = model.model.decode
+    infer = model.model.infer
 
     def watched(x: Any) -> Any:
         seen.append(len(x))
-        return decode(x)
+        return infer(x)
 
-    model.model.decode = watched  # type: ignore[method-assign]
+    model.model.infer = watched  # type: ignore[method-assign]
     found = model.predict(folder, stream=True, **QUIET)
     assert isinstance(found, Iterator)
     assert seen == []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gfldet.detect.detector import Selection
 from gfldet.nn.tasks import DetectionModel
-from gfldet.ops.decode import Decoded
+from gfldet.ops.decode import Scored
 from gfldet.ops.detections import Detections
 from gfldet.ops.images import image_tensor
 from gfldet.ops.letterbox import PAD_COLOUR
@@ -48,29 +48,19 @@ class TorchDetector:
     def pad_colour(self) -> int:
         return PAD_COLOUR
 
-    def infer(self, images: NDArray[np.uint8]) -> Decoded:
-        """Frames (B, H, W, 3) -> decoded head output, on the model's device."""
+    def infer(self, images: NDArray[np.uint8]) -> Scored:
+        """Frames (B, H, W, 3) -> the head's predictions, on the model's device."""
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            return self.model.decode(image_tensor(torch.from_numpy(images), device))
+            return self.model.infer(image_tensor(torch.from_numpy(images), device))
 
-    def select(
-        self, outputs: Decoded, selection: Selection, classes: tuple[int, ...] | None = None
-    ) -> list[Detections]:
+    def select(self, outputs: Scored, selection: Selection, classes: tuple[int, ...] | None = None) -> list[Detections]:
         """The detections of each frame, in its px."""
+        device = next(self.model.parameters()).device
         with torch.inference_mode():
-            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=outputs.scores.device)
+            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=device)
             iou = None if self.end2end else selection.iou
-            kept = non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
-            return [
-                Detections(
-                    outputs.corners(image, one.points).cpu().numpy(),
-                    one.scores.cpu().numpy(),
-                    one.classes.cpu().numpy(),
-                    one.points.cpu().numpy(),
-                )
-                for image, one in enumerate(kept)
-            ]
+            return non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
 
 
 def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:

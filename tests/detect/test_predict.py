@@ -74,13 +74,13 @@ def test_boxes_are_in_the_pixels_of_each_frame(
 
 def test_neighbours_of_one_size_go_together(colour_finder: DetectionModel, frame: Callable[..., Frame]) -> None:
     shapes = []
-    decode = colour_finder.decode
+    infer = colour_finder.infer
 
     def watched(x: Tensor) -> Any:
         shapes.append(tuple(x.shape))
-        return decode(x)
+        return infer(x)
 
-    colour_finder.decode = watched  # type: ignore[method-assign]
+    colour_finder.infer = watched  # type: ignore[method-assign]
     frames = [frame("a"), frame("b"), frame("c"), frame("d", 128, 40), frame("e")]
     list(finder(colour_finder)(frames, 2))
     # 64 x 48 becomes 128 x 96 in its frame; 128 x 40 is padded to 128 x 64.

@@ -51,7 +51,7 @@ class ColourFinder(DetectionModel):
     def predict(self, x: Tensor) -> Any:
         return self.decode(x).stacked(), []
 
-    def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
+    def infer(self, x: Tensor) -> Decoded:
         ones = torch.ones_like(x[:, 0])
         columns, rows = ones.cumsum(2) - 0.5, ones.cumsum(1) - 0.5
         found = []
