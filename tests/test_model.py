@@ -372,6 +372,7 @@ def test_later_commands_go_by_the_training_run(
     assert set(plain.origins) == {
         "model",
         "data",
+        "val_share",
         "imgsz",
         "sample_bits",
         "batch",

@@ -140,7 +140,6 @@ def test_a_damaged_state_of_training_is_told(stopped: Callable[..., Checkpoint],
         ("weights", {}),
         ("optimizer", {"state": 3}),
         ("random", torch.zeros(3)),
-        ("scaler", {"scale": 1}),
     ):
         with pytest.raises(CheckpointError, match=r"last\.pt is damaged \(.*; start another run from its weights with"):
             trainer.restore(replace(whole, training={**state, part: odd}))
