@@ -6,6 +6,7 @@ checked before torch is imported, so a typing mistake is reported at once; help 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -46,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, for example `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"gfldet: {place}{error.strerror}; free space, or choose another place", file=sys.stderr)
+        return 2
 
 
 def _run(argv: list[str]) -> int:

@@ -18,6 +18,7 @@ them, one per line, so that the user can fix a data set in one pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
 
 class GfldetError(Exception):
@@ -101,3 +102,25 @@ def _joined(parts: Iterable[str], most: int) -> str:
         if len(text) > most:
             break
     return text
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The one of `choices` that is spelled most like `word`, whatever the case; empty if none is like it."""
+    folded = {choice.casefold(): choice for choice in choices}
+    close = get_close_matches(word.casefold(), list(folded), n=1)
+    return folded[close[0]] if close else ""
+
+
+def no_attribute(owner: object, name: str, elsewhere: Mapping[str, str]) -> AttributeError:
+    """The error of a `__getattr__`, which names the nearest thing that `owner` has.
+
+    elsewhere  a sentence for each name that other packages have for it, or that gfldet does without
+    """
+    told = f"{type(owner).__name__} has no {name!r}"
+    if name.startswith("_"):  # Python itself asks for such names, and reads no message
+        return AttributeError(told)
+    if name in elsewhere:
+        return AttributeError(f"{told}: {elsewhere[name]}")
+    public = [known for known in dir(owner) if not known.startswith("_")]
+    close = nearest(name, public)
+    return AttributeError(f"{told}; did you mean {close!r}?" if close else f"{told}; it has {', '.join(public)}")

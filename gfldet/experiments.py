@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gfldet.errors import ConfigError
+from gfldet.errors import ConfigError, OutputError
 from gfldet.model import Model
 
 LOW = 0.05  # a score that a threshold of use would leave out
@@ -79,7 +79,12 @@ def run(variant: Variant, seed: int, budget: Budget) -> Result:
     predictions = json.loads((budget.out / f"{folder.name}-val" / "predictions.json").read_text(encoding="utf-8"))
     metrics["above_low"] = sum(one["score"] > LOW for one in predictions) / max(len(predictions), 1)
     result = Result(variant.name, seed, metrics, round(seconds, 1))
-    file.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    try:
+        file.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{file}: cannot be written ({error.strerror or error}); free space or choose another out"
+        ) from error
     return result
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,17 @@ def _numbers(file: Path) -> dict[str, int]:
     """Numbers by name, from lines `name number ...`."""
     words = (line.split() for line in _lines(file))
     return {pair[0]: int(pair[1]) for pair in words if len(pair) > 1 and pair[1].isdecimal()}
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether hardly anything can be written to a folder any more: less than a megabyte is free there.
+
+    For writers of other packages, which do not tell why they failed.
+    """
+    try:
+        return shutil.disk_usage(folder).free < 1 << 20
+    except OSError:
+        return False
 
 
 def pick_device(name: str) -> torch.device:

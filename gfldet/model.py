@@ -9,26 +9,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from gfldet.config.load import check, resolve
+from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
 from gfldet.data.load import eval_set, load_images, tell_findings
 from gfldet.data.sources import Source, iter_source
 from gfldet.data.spec import load_spec
 from gfldet.detect import exported
-from gfldet.detect.card import FORMAT, WEIGHTS_LICENCE
+from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
 from gfldet.detect.validate import Validation, validate
-from gfldet.errors import ConfigError, DataError, Notice, listed
-from gfldet.files import is_file, size
+from gfldet.errors import ConfigError, DataError, Notice
+from gfldet.familiar import Familiar
 from gfldet.machine import loader_threads, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.report.validation import write_validation
 from gfldet.results import Results
 from gfldet.store import runs
@@ -41,13 +41,15 @@ if TYPE_CHECKING:
     from gfldet.store.checkpoint import Checkpoint
     from gfldet.train.events import Observer
 
+__all__ = ["Model", "import_weights"]
+
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
 
 
-class Model:
+class Model(Familiar):
     """A detector: `Model("gfldet-n.yaml")` with fresh weights, `Model("runs/train/weights/best.pt")` with trained ones,
     `Model("best.onnx")` an exported file, which predicts and validates without torch.
 
@@ -56,26 +58,28 @@ class Model:
     save_dir  the folder that the last `train`, `val` or `predict` wrote to; None if it wrote nothing
     """
 
-    def __init__(self, model: str | Path = "gfldet-n.yaml") -> None:
+    def __init__(self, model: str | Path = "gfldet-n.yaml", task: str = "detect") -> None:
         """`model`: a name in cfg/models (with its scale), the path of a model YAML, of a .pt that gfldet wrote, of an
         .onnx or .xml that it exported, or of weights of another program, or the name of public weights that were
-        downloaded (see `gfldet weights`).
+        downloaded (see `gfldet weights`).  `task`: there is this one only.
 
         Raises ConfigError or CheckpointError, saying what is wrong with it.
         """
+        if task != self.task:
+            raise ConfigError(f"task={task}: gfldet does one task, {self.task}; leave it out")
         self.source = str(model)
         self.save_dir: Path | None = None
         self._start: Start | None = None
         self._model: DetectionModel | None = None
         self._exported: exported.ExportedDetector | None = None
-        if self.source.endswith(exported.SUFFIXES) and not _is_foreign(self.source):
+        if self.source.endswith(exported.SUFFIXES) and not is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
-        _need_torch(self.source)
+        need_torch(self.source)
         if self.source.endswith(WEIGHTS_SUFFIXES) or self.source in WEIGHTS:
             self._take(self.source)
         else:
-            self._model = _fresh(self.source)
+            self._model = fresh(self.source)
 
     def _take(self, path: str | Path) -> None:
         """Weights of ours or of another program, which are this Model's source from now on."""
@@ -83,6 +87,7 @@ class Model:
 
         self._start = read_start(path)
         self._model = self._start.checkpoint.model(str(path))
+        self._pretrained = ""  # they are its own from now on
         self.source = str(path)
 
     @property
@@ -124,7 +129,7 @@ class Model:
         from gfldet.train import resume as resuming
         from gfldet.train.run import run_training
 
-        given = {**settings, **self._named(settings)}
+        given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
         resolved = resolve("train", given)
         resume = resuming.find_resume(resolved)
         description, start = self.description, self._start
@@ -135,7 +140,7 @@ class Model:
             resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
             description = start.checkpoint.description
         _warn_of_notices(resolved)
-        trainer = prepare.prepare_training(resolved, description, start, resume, observers)
+        trainer = prepare.prepare_training(resolved, description, start, resume, self._observed(observers))
         self.save_dir = trainer.folder
         result = run_training(trainer)
         self._take(result.best)
@@ -210,7 +215,8 @@ class Model:
     @overload
     def predict(self, source: Source, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
     def predict(self, source: Source, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
-        """Find objects in a file, folder, glob, video, array (BGR, as opencv has it), PIL image, or a list of these.
+        """Find objects in a file, folder, glob, video, array (BGR, as opencv has it), tensor (RGB, channels first, as
+        torchvision has it), PIL image, or a list of these (see `data.sources`).
 
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
@@ -315,12 +321,13 @@ class Model:
         return tuple(numbers[c] if c in numbers else int(c) for c in classes)
 
     def _named(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The setting `model`, which is this object's to give."""
+        """The settings that are this object's to give: `model`, and the device that `to` chose."""
         if "model" in settings:
             raise ConfigError(
                 f"model={settings['model']}: this Model is {self.source} already; make another, Model(...)"
             )
-        return {"model": self.source}
+        device = {} if "device" in settings else self._chosen()
+        return {"model": self.source, **device}
 
     def _warn_of_idle(self, given: Settings) -> None:
         """Warn of what the user gives for an NMS that this model does without, or that is in the exported graph."""
@@ -350,71 +357,12 @@ class Model:
         return {name: saved[name] for name in names if name in saved}
 
 
-def _is_foreign(path: str) -> bool:
-    """Whether an ONNX file is there and bears no mark of our exports."""
-    file = Path(path)
-    if file.suffix != ".onnx" or not is_file(file):
-        return False
-    if size(file) == 0:
-        return True
-    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
-        return content.rfind(FORMAT.encode()) < 0  # from the end, where the card is: not all of it is read
-
-
-def _need_torch(what: str) -> None:
-    """ConfigError where torch is not installed."""
-    if find_spec("torch") is None:
-        raise ConfigError(
-            f"{what}: torch is not installed here; pip install torch torchvision. Without it, files that were exported "
-            "(.onnx, .xml) predict and validate"
-        )
-
-
 def _can_plot() -> bool:
     """Whether matplotlib is here, which a small environment for exported files may lack; tells if it is not."""
     there = find_spec("matplotlib") is not None
     if not there:
         warn("plots=true: matplotlib is not installed, so no curves are drawn; pip install matplotlib")
     return there
-
-
-def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -> Path:
-    """Bring in weights of another program as a checkpoint of ours; its path.
-
-    Which families of files are read, `gfldet.imports.registry.FAMILIES` says.  The file is read without running
-    anything in it.  Without `out` the checkpoint is NAME-gfldet.pt beside it.  All
-    settings: `gfldet import --help`.
-    """
-    resolved = resolve("import", {**settings, "weights": weights, "out": out})
-    _need_torch("import")
-    from gfldet.imports.registry import read_foreign
-    from gfldet.imports.save import check_out, save_imported
-
-    file = Path(resolved.weights)
-    target = check_out(resolved.out or file.with_name(f"{file.stem}-gfldet.pt"), resolved.exist_ok)
-    foreign = read_foreign(file)
-    save_imported(foreign, target, resolved.exist_ok)
-    tell = teller(resolved.verbose)
-    tell(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")
-    tell(
-        f"licence: these weights are not gfldet's; their own, {foreign.licence or 'which the file does not tell'}, "
-        "holds for them and for what is trained from them"
-    )
-    return target
-
-
-def _fresh(name: str) -> DetectionModel:
-    """The model of a YAML, by name or path, with fresh weights."""
-    from gfldet.config.assets import resolve_model_yaml
-    from gfldet.nn.build import read_description
-    from gfldet.nn.tasks import DetectionModel
-
-    path, scale = resolve_model_yaml(name)
-    description = read_description(path, scale)
-    _, problems = check("train", description.preferred)
-    if problems:
-        raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
-    return DetectionModel(description)
 
 
 def _warn_of_notices(settings: Settings) -> None:

@@ -6,117 +6,65 @@ COCO file).  Letter: D detections of the image, best score first.
 
 from __future__ import annotations
 
-import builtins
+import csv
+import io
 import json
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gfldet.errors import OutputError
+from gfldet.boxes import Boxes
+from gfldet.errors import ConfigError, DataError, OutputError, nearest, no_attribute
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_picture
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Boxes", "Results"]
+
 # Suffixes of the formats in which OpenCV writes a colour picture.
 WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm"})
+COLUMNS = ("name", "class", "confidence", "box")  # of `summary`, `to_df` and `to_csv`
+_LETTER_HEIGHT = 22  # px of the drawn letters at OpenCV's font scale 1
 
-
-class Array(np.ndarray):
-    """A numpy array with the methods that users call on tensors: `.cpu()`, `.numpy()`, `int(box.cls)`."""
-
-    def cpu(self) -> Array:
-        return self
-
-    def detach(self) -> Array:
-        return self
-
-    def numpy(self) -> np.ndarray:
-        return self.view(np.ndarray)
-
-    def int(self) -> Array:
-        return _array(self.astype(np.int64))
-
-    def __int__(self) -> builtins.int:
-        return int(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-
-def _array(values: ArrayLike) -> Array:
-    return np.asarray(values).view(Array)
-
-
-class Boxes:
-    """All or some boxes of one image.  `len`, iteration and indexing work as for an array; each item is again `Boxes`.
-
-    data        (D, 6) float32: x1, y1, x2, y2 in px, score, class
-    orig_shape  (height, width) of the image, px
-    """
-
-    id = None  # track ids; gfldet does not track
-    is_track = False
-
-    def __init__(self, data: ArrayLike, orig_shape: tuple[int, int]) -> None:
-        self.data = _array(np.array(data, np.float32).reshape(-1, 6))
-        self.orig_shape = orig_shape
-
-    @property
-    def xyxy(self) -> Array:
-        """(D, 4) left, top, right, bottom, px."""
-        return _array(self.data[:, :4])
-
-    @property
-    def xywh(self) -> Array:
-        """(D, 4) centre x, centre y, width, height, px."""
-        size = self.data[:, 2:4] - self.data[:, :2]
-        return _array(np.concatenate([self.data[:, :2] + size / 2, size], axis=1))
-
-    @property
-    def xyxyn(self) -> Array:
-        """(D, 4) left, top, right, bottom as shares of the image's width and height."""
-        return _array(self.xyxy / self._scale())
-
-    @property
-    def xywhn(self) -> Array:
-        """(D, 4) centre x, centre y, width, height as shares of the image's width and height."""
-        return _array(self.xywh / self._scale())
-
-    @property
-    def conf(self) -> Array:
-        """(D,) scores, 0 to 1."""
-        return _array(self.data[:, 4])
-
-    @property
-    def cls(self) -> Array:
-        """(D,) class numbers, as floats."""
-        return _array(self.data[:, 5])
-
-    def _scale(self) -> NDArray[np.float32]:
-        height, width = self.orig_shape
-        return np.array([width, height, width, height], np.float32)
-
-    def cpu(self) -> Boxes:
-        return self
-
-    def numpy(self) -> Boxes:
-        return self
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: Any) -> Boxes:
-        return Boxes(self.data[index], self.orig_shape)
-
-    def __iter__(self) -> Iterator[Boxes]:
-        return (self[i] for i in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"Boxes({len(self)} of {self.orig_shape[1]} x {self.orig_shape[0]} px)"
+# What other packages, or other versions of them, call it.
+_ELSEWHERE = {
+    "pandas": "take .to_df()",
+    "to_xml": "take .to_csv(), .to_json() or .to_df()",
+    "to_html": "take .to_df().to_html()",
+    "to_sql": "take .to_df().to_sql(...)",
+    "update": "make another, Results(orig_img, path, names, boxes)",
+    "render": "take .plot()",
+    "crop": "take .save_crop(folder)",
+    "imgs": "take .orig_img",
+    "pred": "take .boxes.data",
+    "xyxy": "take .boxes.xyxy",
+    "xywh": "take .boxes.xywh",
+    "conf": "take .boxes.conf",
+    "cls": "take .boxes.cls",
+    "id": "gfldet does not track; .boxes has what was found in this image",
+    "semantic_mask": "gfldet finds boxes only, in .boxes",
+    "depth": "gfldet finds boxes only, in .boxes",
+}
+_DRAWING = ("conf", "line_width", "font_size", "pil", "img", "labels", "boxes", "color_mode")  # what `plot` takes
+_DRAWING_ELSEWHERE = {
+    "show": "call result.show()",
+    "save": "call result.save(filename)",
+    "filename": "call result.save(filename)",
+    "font": "the letters are OpenCV's own; font_size sets their height",
+    "txt_color": "the letters are black or white, whichever is easier to read",
+    "colors": "color_mode chooses them by class or by instance",
+    "line_thickness": "give line_width",
+    **dict.fromkeys(("masks", "probs", "kpt_radius", "kpt_line"), "gfldet finds boxes only"),
+}
 
 
 class Results:
@@ -128,7 +76,11 @@ class Results:
     names       class number -> name
     boxes       `Boxes`
     speed       milliseconds for each step: "preprocess", "inference", "postprocess"
+    save_dir    the folder that `predict` writes this image's results to; None if it writes nothing
     masks, keypoints, probs, obb are None: gfldet finds upright boxes.
+
+    `len` counts the detections.  An index, a slice or a mask picks some of them, and iteration goes through them, each
+    time as `Results` of the same image.
     """
 
     masks = None
@@ -141,18 +93,19 @@ class Results:
         orig_img: NDArray[np.uint8],
         path: str | Path,
         names: Mapping[int, str],
-        boxes: ArrayLike,
+        boxes: ArrayLike | None = None,
         speed: Mapping[str, float] | None = None,
         name: str = "",
     ) -> None:
-        """boxes: (D, 6) xyxy px of the original image, score, class.  name: name of the file that `save` writes,
-        without suffix; the default is the stem of `path`."""
+        """boxes: (D, 6) xyxy px of the original image, score, class.  name: name of the files that `save` and
+        `save_crop` write, without suffix; the default is the stem of `path`."""
         self.orig_img = orig_img
         self.orig_shape: tuple[int, int] = (orig_img.shape[0], orig_img.shape[1])
         self.path = str(path)
         self.names = dict(names)
-        self.boxes = Boxes(boxes, self.orig_shape)
+        self.boxes = Boxes(() if boxes is None else boxes, self.orig_shape)
         self.speed = dict(speed or {})
+        self.save_dir: str | None = None
         self._name_to_save = name or Path(self.path).stem
 
     def __len__(self) -> int:
@@ -161,18 +114,93 @@ class Results:
     def __repr__(self) -> str:
         return f"Results({self.path}: {self.verbose()})"
 
+    def __getitem__(self, index: Any) -> Results:
+        some = Results(self.orig_img, self.path, self.names, self.boxes.data[index], self.speed, self._name_to_save)
+        some.save_dir = self.save_dir
+        return some
+
+    def __iter__(self) -> Iterator[Results]:
+        return (self[i] for i in range(len(self)))
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(self, name, _ELSEWHERE)
+
+    def new(self) -> Results:
+        """The same image without detections."""
+        return self[:0]
+
     def cpu(self) -> Results:
+        return self
+
+    def cuda(self, *device: Any) -> Results:
+        return self
+
+    def to(self, *target: Any, **how: Any) -> Results:
         return self
 
     def numpy(self) -> Results:
         return self
 
-    def plot(self, line_width: int | None = None, conf: bool = True, labels: bool = True) -> NDArray[np.uint8]:
-        """A copy of the image with its boxes, (H, W, 3) uint8 BGR; line_width in px, None: by the image's size."""
-        picture = _swapped(self.orig_img)
-        texts = [self._label(box, conf) for box in self.boxes] if labels else None
-        draw_boxes(picture, self.boxes.xyxy, self.boxes.cls, texts, line_width)
-        return _swapped(picture)
+    def plot(
+        self,
+        conf: bool = True,
+        line_width: float | None = None,
+        font_size: float | None = None,
+        *,
+        pil: bool = False,
+        img: NDArray[np.uint8] | None = None,
+        labels: bool = True,
+        boxes: bool = True,
+        color_mode: str = "class",
+        **others: Any,
+    ) -> Any:
+        """A copy of the image with its boxes, (H, W, 3) uint8 BGR.
+
+        conf, labels, boxes  whether scores, labels (class names with the scores) and boxes are drawn
+        line_width           px; None: by the image's size
+        font_size            height of the letters, px; None: by the line width
+        pil                  give a PIL image, RGB, instead
+        img                  (H, W, 3) uint8 BGR of the image's size, to draw on a copy of it instead
+        color_mode           class: a colour for each class; instance: one for each box
+
+        Raises TypeError for other keywords, DataError for an `img` or a `color_mode` that is none of these.
+        """
+        if others:
+            raise _unknown_drawing(next(iter(others)))
+        if color_mode not in ("class", "instance"):
+            raise DataError(f"color_mode={color_mode}: expected class or instance")
+        picture = _swapped(self.orig_img if img is None else self._canvas(img))
+        drawn = self.boxes if boxes else self.boxes[:0]
+        texts = [self._label(box, conf) for box in drawn] if labels else None
+        colours = drawn.cls if color_mode == "class" else np.arange(len(drawn))
+        line = None if line_width is None else max(1, round(line_width))
+        draw_boxes(picture, drawn.xyxy, colours, texts, line, font_size and font_size / _LETTER_HEIGHT)
+        return _pil(picture) if pil else _swapped(picture)
+
+    def _canvas(self, img: Any) -> NDArray[np.uint8]:
+        """An image of the user's to draw on."""
+        wanted = (*self.orig_shape, 3)
+        if not isinstance(img, np.ndarray) or img.shape != wanted or img.dtype != np.uint8:
+            raise DataError(
+                f"img: expected a numpy array of shape {wanted} and uint8, BGR, as orig_img is; got "
+                f"{getattr(img, 'shape', type(img).__name__)} {getattr(img, 'dtype', '')}"
+            )
+        return np.ascontiguousarray(img)
+
+    def show(self, **drawing: Any) -> None:
+        """Show `plot(**drawing)`: in a notebook below the cell, else in the viewer of the desktop.
+
+        Raises OutputError where there is none.
+        """
+        from PIL import ImageShow
+
+        picture = _pil(_swapped(self.plot(**{**drawing, "pil": False})))
+        notebook = sys.modules.get("IPython")
+        shell = notebook.get_ipython() if notebook else None
+        if type(shell).__name__ == "ZMQInteractiveShell":
+            notebook.display.display(picture)  # type: ignore[union-attr]
+        elif not ImageShow.show(picture, title=self.path):
+            raise OutputError(f"{self.path}: no program that shows pictures was found; save() writes one to a file")
 
     def _label(self, box: Boxes, conf: bool) -> str:
         name = self._name(int(box.cls))
@@ -181,22 +209,41 @@ class Results:
     def _name(self, number: int) -> str:
         return self.names.get(number, str(number))
 
-    def save(self, path: str | Path | None = None, line_width: int | None = None) -> str:
-        """Writes `plot()` to a file and returns its path.
+    def save(self, filename: str | Path | None = None, **drawing: Any) -> str:
+        """Writes `plot(**drawing)` to a file and returns its path.
 
         The default is results_<name of the image> in the current folder.  It has the image's own suffix if OpenCV
         writes that format, else .jpg, so each frame of a video and each array has its own file.  Missing folders are
         created.  Raises OutputError if the file cannot be written.
         """
-        target = Path(path) if path is not None else Path(f"results_{self._name_to_save}{self._suffix()}")
-        return str(save_picture(target, _swapped(self.plot(line_width))))
+        target = Path(f"results_{self._name_to_save}{self._suffix()}" if filename is None else filename)
+        return str(save_picture(target, _swapped(self.plot(**{**drawing, "pil": False}))))
+
+    def save_crop(self, save_dir: str | Path, file_name: str | Path | None = None) -> list[str]:
+        """Writes what lies inside each box as a picture of its own, save_dir/CLASS/NAME.jpg, and returns the paths.
+
+        NAME is that of the image unless `file_name` gives another (with the suffix of a picture, or without).  No file
+        is written over: NAME-2, NAME-3, ... follow.  Raises OutputError if a file cannot be written.
+        """
+        name = Path(f"{self._name_to_save}.jpg" if file_name is None else file_name)
+        suffix = name.suffix if name.suffix.lower() in WRITABLE else ".jpg"
+        stem = name.stem if suffix == name.suffix else name.name
+        height, width = self.orig_shape
+        low = np.clip(np.floor(self.boxes.xyxy[:, :2]), 0, (width - 1, height - 1)).astype(int)
+        high = np.maximum(np.clip(np.ceil(self.boxes.xyxy[:, 2:]), 0, (width, height)).astype(int), low + 1)
+        written = []
+        for (left, top), (right, bottom), number in zip(low, high, self.boxes.cls, strict=True):
+            folder = Path(save_dir, _as_folder(self._name(int(number))))
+            crop = np.ascontiguousarray(self.orig_img[top:bottom, left:right])
+            written.append(str(save_picture(_free(folder, stem, suffix), _swapped(crop))))
+        return written
 
     def _suffix(self) -> str:
         """The suffix of the image's own file if it names a format that OpenCV writes, else .jpg."""
         suffix = Path(self.path).suffix.lower()
         return Path(self.path).suffix if suffix in WRITABLE else ".jpg"
 
-    def save_txt(self, path: str | Path, save_conf: bool = False) -> str:
+    def save_txt(self, txt_file: str | Path, save_conf: bool = False) -> str:
         """Writes YOLO rows `class x y w h [score]` (centre and size as shares of the image) and returns the path.
 
         An existing file is replaced; without detections the file is empty.  Raises OutputError if writing fails.
@@ -205,7 +252,7 @@ class Results:
         for number, place, score in zip(self.boxes.cls, self.boxes.xywhn, self.boxes.conf, strict=True):
             values = [*place, score] if save_conf else [*place]
             rows.append(" ".join([str(int(number)), *(f"{value:.6f}" for value in values)]) + "\n")
-        target = Path(path)
+        target = Path(txt_file)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text("".join(rows), encoding="utf-8")
@@ -213,22 +260,52 @@ class Results:
             raise OutputError(f"{target}: the labels cannot be written: {error.strerror or error}.") from error
         return str(target)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: path, orig_shape [height, width], speed, and for each box name, class, confidence, box in px."""
-        boxes = [
+    def summary(self, normalize: bool = False, decimals: int = 5) -> list[dict[str, Any]]:
+        """A dict for each detection: name, class, confidence, and box with x1, y1, x2, y2 in px, or with `normalize` as
+        shares of the image's width and height; rounded to `decimals`."""
+        places = (self.boxes.xyxyn if normalize else self.boxes.xyxy).tolist()
+        return [
             {
                 "name": self._name(int(number)),
                 "class": int(number),
-                "confidence": round(score, 5),
-                "box": dict(zip(("x1", "y1", "x2", "y2"), (round(v, 3) for v in corners), strict=True)),
+                "confidence": round(score, decimals),
+                "box": dict(zip(("x1", "y1", "x2", "y2"), (round(v, decimals) for v in corners), strict=True)),
             }
-            for *corners, score, number in self.boxes.data.tolist()
+            for corners, score, number in zip(places, self.boxes.conf.tolist(), self.boxes.cls.tolist(), strict=True)
         ]
-        return {"path": self.path, "orig_shape": list(self.orig_shape), "speed": self.speed, "boxes": boxes}
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: path, orig_shape [height, width], speed, and as boxes the `summary`."""
+        return {
+            "path": self.path,
+            "orig_shape": list(self.orig_shape),
+            "speed": self.speed,
+            "boxes": self.summary(),
+        }
+
+    def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
+        """The `summary` as a table of pandas, a row for each detection; ConfigError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigError(
+                "to_df: pandas is not installed here; pip install pandas. summary() gives the same as a list of dicts"
+            ) from None
+        return pandas.DataFrame(self.summary(normalize, decimals), columns=list(COLUMNS))
+
+    def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
+        """The `summary` as CSV text, a line for each detection below the line of the column names; the box as JSON."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows({**row, "box": json.dumps(row["box"])} for row in self.summary(normalize, decimals))
+        return text.getvalue()
+
+    def to_json(self, normalize: bool = False, decimals: int = 5) -> str:
+        """The `summary` as JSON text."""
+        return json.dumps(self.summary(normalize, decimals), ensure_ascii=False)
+
+    tojson = to_json
 
     def verbose(self) -> str:
         """The detections in words, e.g. "3 RBC, 1 WBC": most frequent first."""
@@ -239,3 +316,33 @@ class Results:
 def _swapped(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy with red and blue exchanged: BGR <-> RGB."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _pil(rgb: NDArray[np.uint8]) -> Image.Image:
+    from PIL import Image
+
+    return Image.fromarray(rgb)
+
+
+def _as_folder(name: str) -> str:
+    """A class name as the name of one folder, whatever stands in it."""
+    return re.sub(r"[^\w .()+-]", "_", name).strip(" .") or "_"
+
+
+def _free(folder: Path, stem: str, suffix: str) -> Path:
+    """A file that is not there yet: stem, else stem-2, stem-3, ..."""
+    path, number = folder / f"{stem}{suffix}", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}{suffix}"
+    return path
+
+
+def _unknown_drawing(name: str) -> TypeError:
+    """The error for a keyword that `plot` does not take."""
+    if name in _DRAWING_ELSEWHERE:
+        return TypeError(f"plot takes no {name}: {_DRAWING_ELSEWHERE[name]}")
+    close = nearest(name, _DRAWING)
+    return TypeError(
+        f"plot takes no {name}; " + (f"did you mean {close}?" if close else f"it takes {', '.join(_DRAWING)}")
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import gfldet
@@ -97,6 +98,17 @@ def test_arrays_are_bgr_and_pil_images_rgb(model: Model, picture: np.ndarray) ->
     assert [swapped.names[int(c)] for c in swapped.boxes.cls] == ["red", "blue"]
     np.testing.assert_allclose(swapped.boxes.xyxy, BOXES[::-1], atol=0.01)  # red is blue now
     check(model(bgr, **QUIET)[0])
+
+
+def test_floats_and_tensors(model: Model, picture: np.ndarray) -> None:
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    batch = torch.stack((tensor, tensor)).float() / 255
+    for source in (bgr / 255, bgr.astype(np.float32), tensor, tensor / 255, batch[:1], batch, [batch, bgr]):
+        for results in model.predict(source, **QUIET):
+            check(results)
+            assert (results.orig_img == bgr).all()
+    assert [results.path for results in model.predict([batch, bgr], **QUIET)] == ["image0", "image1", "image2"]
 
 
 def test_a_video(model: Model, picture: np.ndarray, tmp_path: Path) -> None:
@@ -237,7 +249,7 @@ def test_images_that_do_not_decode(model: Model, folder: Path, capsys: pytest.Ca
         ("empty", "empty: no image or video in this folder"),
         ("photos/*.gif", "matches no image or video"),
         ([], "source: the list is empty"),
-        (np.zeros((4, 4), np.float32), "image0"),
+        (np.full((4, 4), np.nan), "image0: float samples from nan to nan"),
     ],
 )
 def test_sources_that_are_none(model: Model, folder: Path, source: Any, told: str) -> None:

@@ -193,7 +193,7 @@ class OptimiserGroup:
         Choice("auto", "scratch"),
         "whose defaults hold: auto takes those of fine-tuning where the run starts from weights",
     )
-    optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd"), "who turns gradients into steps")
+    optimizer: str = _setting("muon", Choice("muon", "adamw", "sgd", auto="muon"), "who turns gradients into steps")
     lr0: float | None = _setting(
         None,
         OrNone(Real(0, 1, above=True)),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
+from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME
 from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
@@ -27,25 +27,9 @@ from gfldet.config.schema import (
     settings_of,
 )
 from gfldet.config.show import settings_yaml
-from gfldet.errors import ConfigError, OutputError, listed, shown
+from gfldet.errors import ConfigError, OutputError, listed, nearest, shown
 from gfldet.files import read_yaml
 
-# Names that other detectors use and that the spelling alone does not lead home.
-_ELSEWHERE = {
-    "weights": "model",
-    "img": "imgsz",
-    "size": "imgsz",
-    "image_size": "imgsz",
-    "lr": "lr0",
-    "learning_rate": "lr0",
-    "nms": "iou",
-    "threshold": "conf",
-    "images": "source",
-    "input": "source",
-    "output": "project",
-    "out": "project",
-    "amsgrad": "optimizer",
-}
 _STEP = 32  # px; the coarsest stride of the models
 MAX_ENTRIES = 1000  # of a file of settings; one that has more is another kind of file
 RUN_MARK = "gfldet: written by a run"  # the first line, a comment, of a file of settings that a run wrote
@@ -199,9 +183,12 @@ def _read(path: Path) -> tuple[list[tuple[str, Any, int]], bool]:
 def _unknown(name: str, command: str, known: Mapping[str, Setting]) -> str:
     if name == "cfg":
         return "cfg: a file of settings cannot name another one"
-    elsewhere = _ELSEWHERE.get(name.lower())
-    if elsewhere in known:
-        return f"{name}: no such setting; did you mean {elsewhere}?"
+    same = SAME.get(name.lower())
+    if same in known:
+        return f"{name}: no such setting; did you mean {same}?"
+    instead = INSTEAD_IN.get((command, name.lower())) or INSTEAD.get(name.lower())
+    if instead:
+        return f"{name}: no such setting of {command}; {instead}"
     owners = [other for other, kind in COMMANDS.items() if any(s.name == name for s in settings_of(kind))]
     if owners:
         others = f"{', '.join(owners[:-1])} and {owners[-1]}" if len(owners) > 1 else owners[0]
@@ -210,8 +197,8 @@ def _unknown(name: str, command: str, known: Mapping[str, Setting]) -> str:
 
 
 def _hint(word: str, choices: list[str] | tuple[str, ...]) -> str:
-    close = get_close_matches(word[:80].lower(), choices, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = nearest(word[:80], choices)
+    return f"; did you mean {close}?" if close else ""
 
 
 def _settled(found: _Reading) -> Settings:

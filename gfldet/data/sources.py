@@ -1,4 +1,5 @@
-"""What to predict on: file, folder, glob, .txt list, video, camera, array, PIL image, a built-in set, a list of these.
+"""What to predict on: file, folder, glob, .txt list, video, camera, array, tensor, PIL image, a built-in set, a list of
+these.
 
 The order is stable (by name), and every frame has a unique `name` for its results.  A folder is read without its
 subfolders, so that results saved below it are not read as input; a glob such as `photos/**/*.jpg` also reads
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -33,14 +34,18 @@ from gfldet.data.images import (
     read_image,
     to_rgb_uint8,
 )
+from gfldet.data.samples import is_tensor, pictures_of
 from gfldet.data.text import read_list
 from gfldet.errors import DataError, listed, shown
 from gfldet.files import exists, is_file, is_folder, listing, size
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_CAMERA = 4  # digits of a camera's number
 VIDEO_SUFFIXES = frozenset(f".{s}" for s in ("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"))
 
-Source: TypeAlias = "str | Path | int | NDArray[Any] | Image.Image | Sequence[Source]"
+Source: TypeAlias = "str | Path | int | NDArray[Any] | Image.Image | Tensor | Sequence[Source]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +53,7 @@ class Frame:
     """One picture to predict on.
 
     image      (H, W, 3) uint8 RGB, upright
-    path       the file it comes from; "image0", "image1", ... for arrays and PIL images
+    path       the file it comes from; "image0", "image1", ... for arrays, tensors and PIL images
     name       for files of its results: unique among the frames of one source, without suffix
     file_name  path relative to the folder given as source, with forward slashes; else the file's name
     index      number of the frame in its video, from 0; None for pictures
@@ -78,10 +83,11 @@ def iter_source(
 ) -> Iterator[Frame]:
     """The frames of a source; see the top of this file.
 
-    Arrays follow OpenCV: (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey, of uint8, uint16 or bool.  An int, or a
-    string of digits that names no file, is a camera.  A video gives every `vid_stride`-th frame.  `warn` gets a
-    sentence for each damaged but usable file, and for each file left out.  Raises DataError before the first frame if
-    the source holds nothing to read.
+    Arrays follow OpenCV: (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey, of uint8, uint16, bool, or floats from 0 to 1 or
+    from 0 to 255 (see `samples`).  Tensors follow torchvision: (B, 3, H, W) or (3, H, W) RGB, of the same floats or
+    uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera.  A video
+    gives every `vid_stride`-th frame.  `warn` gets a sentence for each damaged but usable file, and for each file left
+    out.  Raises DataError before the first frame if the source holds nothing to read.
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
@@ -156,6 +162,9 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
     if isinstance(source, (np.ndarray, Image.Image)):
         name = f"image{next(numbers)}"
         yield _Entry(name, name, "memory", source)
+    elif is_tensor(source):
+        for picture in pictures_of(source):
+            yield from _entries(picture, numbers)
     elif isinstance(source, (list, tuple)):
         if not source:
             raise DataError("source: the list is empty; expected at least one image")
@@ -169,8 +178,8 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
         yield from _entries_of_path(str(source))
     else:
         raise DataError(
-            f"source: expected a path, a glob, a numpy array (H, W, 3) BGR, a PIL image or a list of them, "
-            f"got {type(source).__name__}"
+            f"source: expected a path, a glob, a numpy array (H, W, 3) BGR, a tensor (B, 3, H, W) RGB, a PIL image or "
+            f"a list of them, got {type(source).__name__}"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gfldet.data.sources import Frame
 from gfldet.detect.predict import Prediction
 from gfldet.errors import OutputError
+from gfldet.machine import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
 
@@ -40,6 +41,7 @@ class Saver:
     _tables: list[DetectionTable] = field(default_factory=list)
     _video: cv2.VideoWriter | None = None
     _video_path: Path | None = None
+    _video_frames: int = 0
 
     def add(self, prediction: Prediction) -> None:
         """Write one prediction; OutputError if that fails."""
@@ -47,10 +49,11 @@ class Saver:
         if self._images is None:
             self.folder = self.claim()
             self._images = []
+        results.save_dir = str(self.folder)
         if self.pictures and frame.index is None:
-            results.save(self.folder / f"{frame.name}.jpg", self.line_width)
+            results.save(self.folder / f"{frame.name}.jpg", line_width=self.line_width)
         elif self.pictures:
-            self._add_to_video(frame, results.plot(self.line_width))
+            self._add_to_video(frame, results.plot(line_width=self.line_width))
         if self.txt:
             results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
         if self.coco:
@@ -59,9 +62,7 @@ class Saver:
 
     def close(self) -> None:
         """Finish the video and write predictions.json, if there were predictions."""
-        if self._video is not None:
-            self._video.release()
-            self._video = None
+        self._finish_video()
         if self.coco and self._images is not None:
             rows = coco_results(joined(self._tables), self._images, self.category_ids)
             runs.write_rows(self.folder / "predictions.json", rows)
@@ -70,8 +71,7 @@ class Saver:
         """Write a frame to the video that is named after its source."""
         path = self.folder / f"{frame.name.rpartition('_')[0]}.mp4"
         if path != self._video_path:
-            if self._video is not None:
-                self._video.release()
+            self._finish_video()
             height, width = picture.shape[:2]
             code = cv2.VideoWriter.fourcc(*"mp4v")
             fps = (frame.fps or VIDEO_FPS) / self.vid_stride
@@ -80,4 +80,22 @@ class Saver:
             if not self._video.isOpened():
                 raise OutputError(f"{path}: the video cannot be written; choose another project=, or save=false")
         assert self._video is not None
+        if disk_is_full(path.parent):  # OpenCV goes on without a frame
+            self._video.release()
+            self._video = None
+            raise OutputError(f"{path}: no space left on the disk; free space, or choose another project=")
         self._video.write(picture)
+        self._video_frames += 1
+
+    def _finish_video(self) -> None:
+        """Close the video; OutputError where it is not whole, which OpenCV does not tell."""
+        if self._video is None or self._video_path is None:
+            return
+        self._video.release()
+        self._video, wanted, self._video_frames = None, self._video_frames, 0
+        written = cv2.VideoCapture(str(self._video_path))
+        there = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if there < wanted:
+            reason = "no space left on the disk" if disk_is_full(self._video_path.parent) else "its end is missing"
+            raise OutputError(f"{self._video_path}: {reason}; free space, or choose another project=")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from gfldet.detect.card import Card
 from gfldet.detect.exported import RT_INFO
 from gfldet.errors import ConfigError
+from gfldet.machine import disk_is_full
 
 
 def convert(file: Path, card: Card, target: Path) -> Path:
@@ -18,5 +21,10 @@ def convert(file: Path, card: Card, target: Path) -> Path:
     model = openvino.Core().read_model(str(file))
     for key, text in card.to_text().items():
         model.set_rt_info(text, [RT_INFO, key])
-    openvino.save_model(model, str(target), compress_to_fp16=card.precision == "float16")
+    try:
+        openvino.save_model(model, str(target), compress_to_fp16=card.precision == "float16")
+    except RuntimeError as error:
+        if disk_is_full(target.parent):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
     return target

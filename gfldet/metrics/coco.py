@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gfldet.data.records import Split
 
 AREAS = ("all", "small", "medium", "large")
+_THEIR_NAMES = ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,32 @@ class DetectionMetrics:
     per_class: tuple[ClassMetrics, ...]
     curves: tuple[Curve, ...] = dataclasses.field(default=(), repr=False, compare=False)
     confusion: Ints | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def box(self) -> DetectionMetrics:
+        """These metrics, which are of boxes: `metrics.box.map` is `metrics.map`, as other packages write it."""
+        return self
+
+    @property
+    def mp(self) -> float:
+        """`precision`, under the name that other packages give it."""
+        return self.precision
+
+    @property
+    def mr(self) -> float:
+        """`recall`, under the name that other packages give it."""
+        return self.recall
+
+    @property
+    def maps(self) -> Floats:
+        """(C,) AP of each class."""
+        return np.array([row.ap for row in self.per_class], np.float64)
+
+    @property
+    def results_dict(self) -> dict[str, float]:
+        """Precision, recall and mAP by the names that other packages give them."""
+        values = (self.precision, self.recall, self.map50, self.map)
+        return dict(zip(_THEIR_NAMES, values, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json: all numbers, `per_class` as a list, None for NaN; no curves, no matrix."""

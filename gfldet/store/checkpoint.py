@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -100,9 +100,38 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "licence": checkpoint.licence,
     }
     try:
-        runs.write_aside(path, lambda file: torch.save(payload, file))
-    except RuntimeError as error:  # what torch makes of a disk that is full
-        raise OutputError(f"{path}: cannot be written ({first_line(error)}); free space or choose project=") from error
+        runs.write_aside(path, lambda file: _write(payload, file))
+    except RuntimeError as error:
+        raise OutputError(f"{path}: cannot be written ({first_line(error)}); choose another project=") from error
+
+
+class _Watched:
+    """A file that remembers why it could not be written to: torch tells of its own bookkeeping instead."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """As the file's own."""
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """As the file's own."""
+        self.file.flush()
+
+
+def _write(payload: Mapping[str, Any], file: BinaryIO) -> None:
+    """`torch.save` into an open file; OSError where the file cannot be written to."""
+    watched = _Watched(file)
+    try:
+        torch.save(payload, watched)  # type: ignore[arg-type, unused-ignore]
+    except RuntimeError as error:
+        raise watched.error or error from error
 
 
 def is_ours(path: Path) -> bool:

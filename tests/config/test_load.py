@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
+from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME
 from gfldet.config.load import check, dump, resolve, save
-from gfldet.config.schema import COMMANDS, TrainSettings
+from gfldet.config.schema import COMMANDS, TrainSettings, settings_of
 from gfldet.config.show import default_yaml
 from gfldet.errors import ConfigError, OutputError
 
@@ -82,6 +83,36 @@ def test_a_setting_of_another_command_is_named_as_such() -> None:
     assert problems_of("predict", {"source": "x", "data": "y"}) == [
         "data: a setting of train, val and export, not of predict"
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "told"),
+    [
+        ("train", "warmup_epochs", "the warm-up is counted in optimiser steps; give warmup_steps"),
+        ("train", "nbs", "an optimiser step is taken every batch; give batch"),
+        ("train", "save", "the weights are saved in any case; leave it out"),
+        ("predict", "save_crop", "call result.save_crop(folder)"),
+        ("predict", "show", "call result.show(); save=true writes the pictures"),
+        ("predict", "Half", "float16 is for exported files: gfldet export half=true"),
+        ("export", "simplify", "the graph is written as simple as it is; leave it out"),
+    ],
+)
+def test_what_others_call_a_setting(command: str, name: str, told: str) -> None:
+    given = {name: True, **({"source": "x"} if command == "predict" else {})}
+    assert problems_of(command, given) == [f"{name}: no such setting of {command}; {told}"]
+
+
+def test_the_names_of_others_are_none_of_ours() -> None:
+    ours = {command: {s.name for s in settings_of(kind)} for command, kind in COMMANDS.items()}
+    every = set().union(*ours.values())
+    assert set(SAME.values()) <= every
+    assert not INSTEAD.keys() & every
+    assert not {name for command, name in INSTEAD_IN if name in ours[command]}
+    assert {name for _, name in INSTEAD_IN} <= every
+
+
+def test_the_default_optimiser_of_others_is_ours() -> None:
+    assert resolve("train", {"optimizer": "auto"}).optimizer == resolve("train", {"optimizer": "Muon"}).optimizer
 
 
 def test_predict_needs_a_source() -> None:

@@ -141,7 +141,8 @@ def test_nothing_left_is_an_error_even_when_skipping(text, tmp_path: Path) -> No
         (None, "got NoneType"),
         (True, "got bool"),
         (np.zeros((2, 8, 8, 3), np.uint8), "image0: expected an array of shape"),
-        (np.zeros((8, 8, 3), np.float32), "image0: expected samples of uint8"),
+        (np.zeros((8, 8, 3), np.int32), "image0: expected samples of uint8"),
+        (np.full((8, 8, 3), -1.0), "image0: float samples from -1 to -1; expected 0 to 1, or 0 to 255"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((3, 8, 8), np.uint8)], "image1: expected an array of shape"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from torch import Tensor
 
 from gfldet.data.sources import Frame
+from gfldet.detect import saver as savers
 from gfldet.detect.detector import Selection
 from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.saver import Saver
@@ -228,3 +229,29 @@ def test_a_video_that_cannot_be_written(
     with pytest.raises(OutputError, match=r"clip\.mp4: the video cannot be written; choose another project="):
         into.add(predictions(frame("clip_000000", index=0, fps=10.0))[0])
     into.close()
+
+
+def test_a_video_on_a_full_disk(
+    tmp_path: Path,
+    predictions: Callable[..., list[Prediction]],
+    frame: Callable[..., Frame],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenCV itself raises nothing: it leaves out frames, and the end of the file."""
+    into = saver(tmp_path, pictures=True)
+    first, second = predictions(*(frame(f"clip_{i:06d}", index=i, fps=10.0) for i in (0, 1)))
+    into.add(first)
+    monkeypatch.setattr(savers, "disk_is_full", lambda folder: folder == tmp_path)
+    with pytest.raises(
+        OutputError, match=r"clip\.mp4: no space left on the disk; free space, or choose another project="
+    ):
+        into.add(second)
+    into.close()
+    into = saver(tmp_path, pictures=True)
+    monkeypatch.setattr(savers, "disk_is_full", lambda folder: False)
+    into.add(first)
+    assert into._video is not None
+    into._video.release()
+    (tmp_path / "clip.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:100])
+    with pytest.raises(OutputError, match=r"clip\.mp4: its end is missing; free space, or choose another project="):
+        into.close()

@@ -167,6 +167,10 @@ def test_ground_truth_keeps_the_users_ids(make_split):
 
 def test_plain_data_for_json(make_split, found):
     m = evaluate(make_split([[(0, A)]]), [found(0, 0, A, 0.5)])
+    assert (m.box.map, m.box.mp, m.box.mr) == (m.map, m.precision, m.recall)
+    np.testing.assert_array_equal(m.box.maps, [row.ap for row in m.per_class])
+    assert m.results_dict["metrics/mAP50-95(B)"] == m.map
+    assert list(m.results_dict.values()) == [m.precision, m.recall, m.map50, m.map]
     plain = m.to_dict()
     text = json.dumps(plain, allow_nan=False)
     assert json.loads(text) == plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from gfldet.errors import CheckpointError, ConfigError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
-from gfldet.store import transfer
+from gfldet.store import runs, transfer
 from gfldet.store.checkpoint import TRAINING_PARTS, Checkpoint
 
 NAMES = ("cat", "dog")
@@ -76,12 +77,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, whole: Checkpoint, monk
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    save = torch.save
-    monkeypatch.setattr(torch, "save", lambda payload, file: save(payload, Full(file)))
-    with pytest.raises(OutputError, match=r"last\.pt: cannot be written .*; free space or choose"):
+    write_aside = runs.write_aside
+    monkeypatch.setattr(runs, "write_aside", lambda path, write: write_aside(path, lambda file: write(Full(file))))
+    with pytest.raises(
+        OutputError, match=r"last\.pt: cannot be written \(No space left on device\); free space or choose"
+    ):
         checkpoints.save(path, replace(whole, epoch=4))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_may_not_become_so_large(tmp_path: Path, whole: Checkpoint) -> None:
+    """As under `ulimit -f`: here the system itself refuses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"last\.pt: cannot be written \(File too large\); free space or choose"):
+            checkpoints.save(tmp_path / "last.pt", whole)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_kill_before_the_renaming_leaves_the_old_file(
