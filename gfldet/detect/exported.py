@@ -50,7 +50,6 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> ExportedDe
     file = Path(path)
     if not is_file(file):
         raise CheckpointError(f"{file}: no such file; gfldet export model=best.pt writes one")
-    cv2.setNumThreads(1)  # as beside torch: its threads would wait for those of the engine, which spin
     return ExportedDetector((_openvino if file.suffix == ".xml" else _onnxruntime)(file, device, threads))
 
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from gfldet.data.train_set import TrainBatch
 from gfldet.files import MAX_TEXT, Unreadable, contents
 from gfldet.messages import warn
-from gfldet.store import runs
 from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, RunFacts, StepReport
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
+from gfldet.writing import write_aside
 
 COLUMNS = (
     "epoch",
@@ -105,7 +105,7 @@ class ResultsCsv(Observer):
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(self._rows)
-        runs.write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
+        write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _rows(path: Path, done: int) -> list[dict[str, str]]:

@@ -26,29 +26,31 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "messages": set(),
     "machine": set(),
+    "writing": set(),
+    "signals": set(),
     "config": set(),
     "ops": set(),
     "assigners": {"ops"},
     "losses": {"ops", "assigners"},
     "nn": {"ops", "losses"},
     "data": {"ops", "machine", "messages"},
-    "weights": {"messages"},
-    "viz": {"ops", "data.records"},
+    "weights": {"messages", "writing"},
+    "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
-    "results": {"ops", "viz", "boxes"},
+    "results": {"ops", "viz", "boxes", "writing"},
     "metrics": {"ops", "data.records"},
-    "store": {"nn"},
+    "store": {"nn", "writing"},
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
-BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
+BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
-BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}
+BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
 BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "model", "weights", "imports.fetch"}
+BELOW["cli"] = {"config", "model", "signals", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"model", "results", "train.events"}
 
@@ -61,6 +63,8 @@ TORCH_FREE = {
     "cli",
     "errors",
     "messages",
+    "writing",
+    "signals",
     "config",
     "metrics",
     "viz",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
@@ -51,19 +50,6 @@ def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.Monke
     assert runs.claim_folder(str(tmp_path), "mine", "train", True) == tmp_path / "mine"
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-
-    def slow(file: BinaryIO) -> None:
-        file.write(b"[1")
-        runs.write_json(path, [2])  # another writer, in the middle of this one
-        file.write(b"]")
-
-    runs.write_aside(path, slow)
-    assert json.loads(path.read_text()) == [1]
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_named_folder_that_exists_is_refused(tmp_path: Path) -> None:
     assert runs.free_folder(str(tmp_path), "mine", "train", False) == tmp_path / "mine"
     (tmp_path / "mine").mkdir()
@@ -91,28 +77,6 @@ def test_make_tells_why_not(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot be made \(Not a directory\); choose another project="):
         runs.make(tmp_path / "file" / "runs")
-
-
-def test_a_file_is_whole_or_untouched(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    runs.write_json(path, {"map": 0.5})
-    assert json.loads(path.read_text()) == {"map": 0.5}
-
-    def full(file: BinaryIO) -> None:
-        file.write(b'{"map": 0.')
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match=r"metrics.json: cannot be written \(No space left on device\); free space"):
-        runs.write_aside(path, full)
-
-    def interrupted(file: BinaryIO) -> None:
-        file.write(b"[")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        runs.write_aside(path, interrupted)
-    assert json.loads(path.read_text()) == {"map": 0.5}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_in_a_folder_that_is_gone(tmp_path: Path) -> None:
