@@ -1,1 +1,1 @@
-"""What tools/fuzz and the property tests are made of: small good files, what damages them, and the readers they are for."""
+"""What tools/fuzz and the property tests are made of: small good files, what damages them, and their readers."""

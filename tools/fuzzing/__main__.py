@@ -1,7 +1,7 @@
 """tools/fuzz: damaged files for every reader; each has to end in a value or in an error that names the file.
 
-The cases follow from family, seed and number alone.  One that ends in a traceback, in a hang or in too much memory is kept
-with its report in OUT/FAMILY-SEED-NUMBER/, and `--case NUMBER` reads it once more in this process.
+The cases follow from family, seed and number alone.  One that ends in a traceback, in a hang or in too much memory is
+kept with its report in OUT/FAMILY-SEED-NUMBER/, and `--case NUMBER` reads it once more in this process.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Tally:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser("tools/fuzz", description=__doc__)
-    parser.add_argument("--family", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), help="default: all of them")
+    parser.add_argument("--family", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), help="default: all")
     parser.add_argument("--cases", type=int, default=1000, help="of each family (default: 1000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="read this one alone, here, and keep its files")
     parser.add_argument("--seconds", type=int, default=20, help="the most for one case (default: 20)")
     parser.add_argument("--memory", type=int, default=2048, help="the most for the process, in MB (default: 2048)")
-    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="where faults are kept (default: runs/fuzz)")
+    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="for what goes wrong (default: runs/fuzz)")
     given = parser.parse_args(argv)
     if given.case is not None and len(given.family) != 1:
         parser.error("--case: belongs to one family; give it with --family")
@@ -57,7 +57,6 @@ def fuzz(family: str, given: argparse.Namespace) -> Tally:
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     while tally.cases < last:
-        # A name that is no part of anything else, and the same for every run of a case.
         folder = out / f"case-{family}"
         numbers = [given.seed, tally.cases, last, given.seconds, given.memory]
         command = [sys.executable, "-m", "fuzzing.worker", family, str(folder), *map(str, numbers)]

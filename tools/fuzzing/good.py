@@ -1,4 +1,4 @@
-"""Small files that every reader takes, to be damaged afterwards: each function writes those of one kind into a folder."""
+"""Small files that every reader takes, to be damaged afterwards: each function writes those of one kind in a folder."""
 
 from __future__ import annotations
 

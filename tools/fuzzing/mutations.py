@@ -6,6 +6,7 @@ sources give equal damage.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -21,12 +22,12 @@ PIPE, LOOP = "pipe", "loop"  # names of a pipe and of a link to itself that lie 
 BEYOND = "9" * 400  # beyond floats
 ENDLESS = "9" * 5000  # beyond what Python reads as a number
 WORDS = (
-    *("", " ", ".", "..", "/", "~", "~nobody/x", "../../x", "C:\\x", "http://u:p@h/x.jpg", "%00", "x" * 300, "x" * 70_000),
-    *("a\0b", "\x1b[31mred", "a\nb", "\u202e", "é", "图片", "\ufeff", "\x85", "\u2028"),
+    *("", " ", ".", "..", "/", "~", "~nobody/x", "../../x", "C:\\x", "http://u:p@h/x.jpg", "%00"),
+    *("x" * 300, "x" * 70_000, "a\0b", "\x1b[31mred", "a\nb", "\u202e", "é", "图片", "\ufeff", "\x85", "\u2028"),
     *("nan", "inf", "-inf", "-1", "0", "1e400", "1e-400", "0x1F", "1_0", "٣", "²", "1.5", "-0.0", BEYOND, ENDLESS),
     *("2001-99-99", "2001-01-01", "!!int x", "!!bool x", "!!timestamp x", "!!binary x", "!!set {a}", "!!python/x y"),
     *("null", "true", "no", "[", "{", "]", "}", "- " * 300, "[" * 3000, "&a [*a]", "*a", "? [a]", "<<: [1]", "1:1:1"),
-    *("shapes", "shapes:/val/-1.png", "shapes:/val/x", PIPE, LOOP, f"{LOOP}/a", "images", "data.yaml", "*.png", "[z-a]"),
+    *("shapes", "shapes:/val/-1.png", "shapes:/val/x", PIPE, f"{LOOP}/a", "images", "data.yaml", "*.png", "[z-a]"),
     *("None", "nc", "Conv", "GFLHead", "-", "#", "%YAML 9", "---", "...", "<!DOCTYPE a>", "&lt;", "]]>", "<?xml?>"),
 )
 _RAW = {  # what neither JSON nor YAML's writer writes
@@ -124,7 +125,7 @@ def value(chance: Random, depth: int = 2) -> Any:
     """A value of any kind: one of VALUES or WORDS, or a list or mapping of some."""
     kind = chance.randrange(8 if depth else 6)
     if kind < 4:
-        return chance.choice(VALUES)
+        return copy.deepcopy(chance.choice(VALUES))
     if kind < 6:
         return chance.choice(WORDS)
     some = [value(chance, depth - 1) for _ in range(chance.randrange(4))]
