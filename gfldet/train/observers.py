@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +19,7 @@ from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, RunFact
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
 from gfldet.writing import write_aside
 
+_EPOCH = re.compile("[0-9]{1,9}")
 COLUMNS = (
     "epoch",
     "time",
@@ -115,8 +117,7 @@ def _rows(path: Path, done: int) -> list[dict[str, str]]:
         rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if set(COLUMNS) == row.keys()]
     except (Unreadable, csv.Error):
         return []
-    epochs = {str(epoch + 1) for epoch in range(done)}
-    return [row for row in rows if row["epoch"] in epochs]
+    return [row for row in rows if _EPOCH.fullmatch(str(row["epoch"])) and int(row["epoch"]) <= done]
 
 
 def _cell(value: float) -> str:
