@@ -5,7 +5,6 @@ start.py     any file of weights, ours or foreign -> what a model starts from
 files.py     a foreign file, opened once
 shapes.py    what the shapes in a file tell: its size, its classes, whether it is whole
 foreign.py   what a reader gives, and how it says no
-unpickle.py  an archive of torch.save -> inert records
 save.py      what was read -> a checkpoint of ours
 yolov8/      the family YOLOv8
 yolov9.py    the family YOLOv9
