@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
+PROC = Path("/proc")
 
 
 def cores() -> int:
@@ -40,10 +41,99 @@ def memory_budget(cache: str) -> int:
     """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`)."""
     if cache != "auto":
         return 1 << 62 if cache == "ram" else 0
+    return free_memory() // 2
+
+
+def free_memory() -> int:
+    """Bytes of RAM that this process may still take: the least of what the machine has, of what each control group
+    around the process leaves (a container, a job of a scheduler), and of what `ulimit -v` leaves."""
+    left = [*_machine_left(), *_groups_left(), *_address_space_left()]
+    return max(0, min(left)) if left else 4 << 30  # not every system tells
+
+
+def _machine_left() -> list[int]:
+    """What the machine has to give without swapping."""
+    told = _numbers(PROC / "meminfo")
+    if "MemAvailable:" in told:
+        return [told["MemAvailable:"] << 10]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError, AttributeError):  # not every system tells
-        return 2 << 30
+        return [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (ValueError, OSError, AttributeError):
+        return []
+
+
+def _groups_left() -> list[int]:
+    """What the control groups around this process leave, version 1 and 2; a group is bound by all above it."""
+    left = []
+    for top, group in _memory_groups():
+        for folder in (group, *group.parents):
+            used = _number(folder / "memory.current"), _number(folder / "memory.usage_in_bytes")
+            most = [_number(folder / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
+            stat = _numbers(folder / "memory.stat")
+            most.append(stat.get("hierarchical_memory_limit"))  # of groups above that cannot be seen from here
+            # What files take is given back when memory is short.  Version 1 counts the groups below as `total_`.
+            cached = sum(stat.get(f"total_{kind}", stat.get(kind, 0)) for kind in ("active_file", "inactive_file"))
+            taken = max(0, (used[0] or used[1] or 0) - cached)
+            left += [limit - taken for limit in most if limit is not None]
+            if folder == top:
+                break
+    return left
+
+
+def _memory_groups() -> list[tuple[Path, Path]]:
+    """(top, group): folders of each hierarchy of control groups that bounds memory, the group this process is in.
+
+    A container often sees its own group as the top and still reads the path that the host knows, which is not there.
+    """
+    paths = {}
+    for line in _lines(PROC / "self" / "cgroup"):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers or "memory" in controllers.split(","):
+            paths["cgroup" if controllers else "cgroup2"] = path
+    found = []
+    for line in _lines(PROC / "self" / "mountinfo"):
+        where, _, what = line.partition(" - ")
+        words, kinds = where.split(), what.split()
+        if len(words) < 5 or len(kinds) < 3 or kinds[0] not in paths:
+            continue
+        if kinds[0] == "cgroup2" or "memory" in kinds[2].split(","):
+            top = Path(words[4])
+            below = os.path.relpath(paths[kinds[0]], words[3]) if paths[kinds[0]].startswith("/") else ".."
+            group = top if below.startswith("..") else top / below
+            found.append((top, group if group.is_dir() else top))
+    return found
+
+
+def _address_space_left() -> list[int]:
+    """What `ulimit -v` leaves; nothing where there is no such limit."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(next(iter(_lines(PROC / "self" / "statm")), "0").split()[0])
+    except (ImportError, AttributeError, ValueError, OSError):
+        return []
+    return [] if limit == resource.RLIM_INFINITY else [limit - pages * resource.getpagesize()]
+
+
+def _lines(file: Path) -> list[str]:
+    """Lines of a file of the system; none where it is not there."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _number(file: Path) -> int | None:
+    """The one number in a file of the system; None where there is no such file, or the word `max`."""
+    lines = _lines(file)
+    return int(lines[0]) if lines and lines[0].strip().isdecimal() else None
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """Numbers by name, from lines `name number ...`."""
+    words = (line.split() for line in _lines(file))
+    return {pair[0]: int(pair[1]) for pair in words if len(pair) > 1 and pair[1].isdecimal()}
 
 
 def pick_device(name: str) -> torch.device:

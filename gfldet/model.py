@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.load import eval_set, load_images, tell_findings
+from gfldet.data.load import eval_set, load_images, open_data, tell_findings
 from gfldet.data.sources import Source, iter_source
-from gfldet.data.spec import load_spec
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
@@ -48,7 +47,18 @@ __all__ = ["Model", "import_weights"]
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
-VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
+VALIDATED_WITH = (
+    "data",
+    "val_share",
+    "imgsz",
+    "sample_bits",
+    "batch",
+    "rect",
+    "conf",
+    "iou",
+    "max_det",
+    "agnostic_nms",
+)
 
 
 class Model(Familiar):
@@ -176,7 +186,7 @@ class Model(Familiar):
         if not rect:
             check_frame(settings.height_width, detector.multiple)
         check_evaluator(settings.evaluator)
-        spec = load_spec(settings.data)
+        spec = open_data(settings.data, settings.val_share)
         if tuple(self.names.values()) != spec.names:
             raise DataError(
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
@@ -184,7 +194,14 @@ class Model(Familiar):
             )
         budget = memory_budget("auto")
         loaded = load_images(
-            spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
+            spec,
+            settings.split,
+            settings.height_width,
+            budget,
+            settings.on_bad,
+            tell,
+            settings.verbose,
+            settings.sample_bits,
         )
         tell_findings(loaded.split.findings)
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
@@ -234,7 +251,7 @@ class Model(Familiar):
         """
         check_one_process()
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz",)))
+        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         found = self._in_own_threads(resolved)
@@ -265,7 +282,7 @@ class Model(Familiar):
             self._class_numbers(settings.classes),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-        frames = iter_source(settings.source, settings.vid_stride, on_bad, warn)
+        frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
         saver = self._saver(settings)
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
@@ -291,7 +308,8 @@ class Model(Familiar):
 
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
-        resolved = resolve("export", given, restored=self._trained_with(("imgsz",)))
+        restored = self._trained_with(("imgsz", "sample_bits", "val_share"))
+        resolved = resolve("export", given, restored=restored)
         _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(
@@ -379,7 +397,8 @@ class Model(Familiar):
         """Settings of the training run that later commands go by where the user, also in a file, gives none."""
         saved = self._checkpoint.settings if self._checkpoint else {}
         if self._exported:
-            saved = {"imgsz": self._exported.card.imgsz}
+            card = self._exported.card
+            saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits}
         return {name: saved[name] for name in names if name in saved}
 
 

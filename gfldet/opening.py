@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gfldet.config.load import check, resolve
 from gfldet.detect.card import FORMAT
 from gfldet.errors import ConfigError, listed
+from gfldet.files import is_file, size
 from gfldet.messages import teller
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 def is_foreign(path: str) -> bool:
     """Whether an ONNX file is there and bears no mark of our exports."""
     file = Path(path)
-    if file.suffix != ".onnx" or not file.is_file():
+    if file.suffix != ".onnx" or not is_file(file):
         return False
-    if file.stat().st_size == 0:
+    if size(file) == 0:
         return True
     with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
         return content.rfind(FORMAT.encode()) < 0  # from the end, where the card is: not all of it is read

@@ -48,7 +48,7 @@ class Drawn:
     truths: dict[str, list[Rectangle]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model YAML of two levels, 1/8 and 1/32: few tensors, as it is their number that takes time here."""
     path = tmp_path_factory.mktemp("model") / "tiny.yaml"

@@ -176,7 +176,7 @@ WHOLE = "expected a whole number from 1 up"
         (
             "train cfg=none.yaml x=1",
             [
-                "cfg=none.yaml: cannot be read (No such file or directory); give a YAML file of settings",
+                "cfg=none.yaml: cannot be read (No such file or directory)",
                 "x: no such setting",
             ],
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import cv2
@@ -90,3 +91,105 @@ def test_memory_for_images() -> None:
     assert machine.memory_budget("none") == 0
     assert machine.memory_budget("ram") > 1 << 60
     assert 0 < machine.memory_budget("auto") < 1 << 50
+
+
+class System:
+    """A made-up /proc and made-up control groups, which `machine` reads in place of the real ones."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        monkeypatch.setattr(machine, "PROC", folder / "proc")
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.write("proc/meminfo", "MemTotal: 64000000 kB\nMemFree: 1000 kB\nMemAvailable: 32000000 kB\n")
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def in_groups(self, cgroup: str, *mounts: str) -> None:
+        """`mounts` are lines of mountinfo, in which @ stands for the folder of the made-up groups."""
+        self.write("proc/self/cgroup", cgroup)
+        lines = "\n".join(line.replace("@", str(self.folder / "fs")) for line in mounts)
+        self.write("proc/self/mountinfo", "22 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n" + lines)
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    return System(tmp_path, monkeypatch)
+
+
+V1 = "35 31 0:32 {root} @ rw,relatime shared:9 - cgroup cgroup rw,memory"
+V2 = "35 31 0:32 {root} @ rw,relatime - cgroup2 cgroup2 rw"
+
+
+def test_memory_of_the_machine(system: System) -> None:
+    assert machine.free_memory() == 32_000_000 << 10
+    assert machine.memory_budget("auto") == 16_000_000 << 10
+    assert machine.memory_budget("none") == 0
+    assert machine.memory_budget("ram") > 1 << 60
+
+
+@pytest.mark.parametrize("above", ["10000000", "max"])
+def test_memory_of_nested_groups(system: System, above: str) -> None:
+    """cgroup v2: the least of what any group around this process leaves; caches of files are given back."""
+    system.in_groups("0::/job/step\n", V2.format(root="/"))
+    system.write("fs/job/step/memory.max", "max\n")
+    system.write("fs/job/step/memory.current", "1000\n")
+    system.write("fs/job/memory.max", "9000000\n")
+    system.write("fs/job/memory.current", "6000000\n")
+    system.write("fs/job/memory.stat", "anon 4\ninactive_file 1500000\nactive_file 500000\n")
+    system.write("fs/memory.max", above)
+    system.write("fs/memory.current", "1000")
+    assert machine.free_memory() == 5_000_000
+    system.write("fs/job/step/memory.high", "3001000")
+    assert machine.free_memory() == 3_000_000
+
+
+def test_memory_of_a_container(system: System) -> None:
+    """It sees its own group as the top, while the path is that which the host knows, or one it cannot see."""
+    for version, path, root in (
+        (V1, "/docker/abc", "/docker/abc"),
+        (V1, "/docker/abc", "/"),
+        (V2, "/docker/abc", "/"),
+        (V2, "/../../abc", "/"),
+    ):
+        old = version is V1
+        system.in_groups(f"{'4:cpu,memory' if old else '0:'}:{path}\n", version.format(root=root))
+        system.write("fs/memory.limit_in_bytes" if old else "fs/memory.max", "8000000000")
+        system.write("fs/memory.usage_in_bytes" if old else "fs/memory.current", "1000000000")
+        assert machine.free_memory() == 7_000_000_000, (version, path, root)
+        (system.folder / "fs").rename(system.folder / f"done{len(list(system.folder.iterdir()))}")
+
+
+def test_memory_of_groups_of_version_1(system: System) -> None:
+    """Beside an empty hierarchy of version 2, as systemd mounts both; the limit may be that of a group out of sight."""
+    mounts = (
+        V1.format(root="/"),
+        "41 31 0:38 / @/unified rw - cgroup2 cgroup2 rw",
+        "9 9 0:9 / @/pids rw - cgroup c pids",
+    )
+    system.in_groups("8:pids:/x\n4:memory:/slurm/job\n1:name=systemd:/\n0::/\n", *mounts)
+    system.write("fs/slurm/memory.limit_in_bytes", "9223372036854771712")
+    system.write("fs/slurm/job/memory.limit_in_bytes", "4000000000")
+    system.write("fs/slurm/job/memory.usage_in_bytes", "2000000000")
+    system.write("fs/slurm/job/memory.stat", "inactive_file 7\ntotal_inactive_file 500000000\n")
+    assert machine.free_memory() == 2_500_000_000
+    system.write("fs/slurm/job/memory.stat", "hierarchical_memory_limit 3000000000\n")
+    assert machine.free_memory() == 1_000_000_000
+
+
+def test_memory_under_a_limit_of_the_address_space(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (4_000_000_000, resource.RLIM_INFINITY))
+    system.write("proc/self/statm", f"{1_000_000_000 // resource.getpagesize()} 5 5 5 0 5 0\n")
+    assert machine.free_memory() == pytest.approx(3_000_000_000, abs=resource.getpagesize())
+    system.write("proc/self/statm", f"{5_000_000_000 // resource.getpagesize()} 5 5 5 0 5 0\n")
+    assert machine.free_memory() == 0
+
+
+def test_memory_where_the_system_tells_little(system: System) -> None:
+    (system.folder / "proc/meminfo").unlink()
+    assert machine.free_memory() > 0
+    system.write("proc/meminfo", "MemAvailable: some kB\n")
+    system.in_groups("nonsense\n4:memory\n0::relative\n", "short line", V2.format(root="/"))
+    system.write("fs/memory.max", "not a number")
+    assert machine.free_memory() > 0

@@ -324,7 +324,18 @@ def test_later_commands_go_by_the_training_run(
     plain, filed = settings_of("val"), settings_of("val", cfg="mine.yaml", batch=5)
     assert (plain.data, plain.imgsz, plain.iou, plain.batch, plain.rect) == (str(trained_on), 64, 0.3, 3, False)
     assert (filed.data, filed.imgsz, filed.iou, filed.batch, filed.rect) == (str(other), 96, 0.5, 5, False)
-    assert set(plain.origins) == {"model", "data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms"}
+    assert set(plain.origins) == {
+        "model",
+        "data",
+        "imgsz",
+        "sample_bits",
+        "batch",
+        "rect",
+        "conf",
+        "iou",
+        "max_det",
+        "agnostic_nms",
+    }
     assert plain.explicit == {"model"}  # the rest is restored from the run
     assert filed.explicit == {"model", "data", "imgsz", "iou", "batch"}
     assert settings_of("val", iou=0.7).iou == 0.7  # the default, but given

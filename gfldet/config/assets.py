@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import gfldet
-from gfldet.errors import ConfigError
+from gfldet.errors import ConfigError, shown
+from gfldet.files import is_file, read_yaml
 
 
 def cfg_folder() -> Path:
@@ -60,18 +58,21 @@ def _spellings(name: str) -> list[tuple[str, str, str]]:
 
 def scales_of(path: Path) -> tuple[str, ...]:
     """The names of the scales in a model YAML, in file order; empty if it has none.  ConfigError if it is not YAML."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: this model description is no YAML\n{error}") from error
+    content = read_yaml(path, ConfigError).value
     scales = content.get("scales") if isinstance(content, dict) else None
-    return tuple(str(scale) for scale in scales) if isinstance(scales, dict) else ()
+    return tuple(shown(scale, quoted=False) for scale in scales) if isinstance(scales, dict) else ()
 
 
 def _find(name: str) -> Path | None:
-    own = Path(name).expanduser()
+    own = _expanded(Path(name))
     folder = cfg_folder() / "models"
     shipped = [folder / name, folder / f"{name}.yaml"] if own.name == name else []
-    return next((path for path in (own, *shipped) if path.is_file()), None)
+    return next((path for path in (own, *shipped) if is_file(path)), None)
+
+
+def _expanded(path: Path) -> Path:
+    """A path with `~` and `~user` as the folders of these; as it is where there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path

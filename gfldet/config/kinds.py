@@ -185,7 +185,7 @@ class Device:
         return "auto, cpu, mps, cuda, cuda:N or N (one device)"
 
     def read(self, value: Any) -> str:
-        word = str(value).strip().lower() if not isinstance(value, bool) else ""
+        word = str(value).strip().lower() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
         if re.fullmatch(r"\d+", word):
             return f"cuda:{word}"
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):

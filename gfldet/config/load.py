@@ -12,8 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
-import yaml
-
 from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME
 from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
@@ -29,9 +27,11 @@ from gfldet.config.schema import (
     settings_of,
 )
 from gfldet.config.show import settings_yaml
-from gfldet.errors import ConfigError, listed, nearest
+from gfldet.errors import ConfigError, listed, nearest, shown
+from gfldet.files import read_yaml
 
 _STEP = 32  # px; the coarsest stride of the models
+MAX_ENTRIES = 1000  # of a file of settings; one that has more is another kind of file
 RUN_MARK = "gfldet: written by a run"  # the first line, a comment, of a file of settings that a run wrote
 
 
@@ -139,14 +139,14 @@ class _Reading:
         try:
             entries, of_a_run = _read(path)
         except ConfigError as error:
-            self.problems.append(str(error))
+            self.problems.append(f"cfg={error}")
             return
         others = {setting.name for kind in COMMANDS.values() for setting in settings_of(kind)} - self.known.keys()
         seen: set[str] = set()
         for name, value, line in entries:
             where = f"{path}:{line}: "
             if name in seen:
-                self.problems.append(f"{where}{name}: given twice in this file")
+                self.problems.append(f"{where}{shown(name, quoted=False)}: given twice in this file")
             elif name in self.known:
                 # None as in a copy of default.yaml: left to the command line
                 if not (self.known[name].required and value is None):
@@ -162,30 +162,19 @@ class _Reading:
             self.values[name] = kind.read(value)
             self.origins[name] = origin
         except ValueError:
-            shown = value if isinstance(value, str) else repr(value)
-            if len(shown) > 60:
-                shown = shown[:57] + "..."
+            given = shown(value, 60, quoted=False)
             choices = kind.words if isinstance(kind, Choice) else ()
-            self.problems.append(f"{where}{name}={shown}: expected {kind.describe()}{_hint(shown, choices)}")
+            self.problems.append(f"{where}{name}={given}: expected {kind.describe()}{_hint(given, choices)}")
 
 
 def _read(path: Path) -> tuple[list[tuple[str, Any, int]], bool]:
     """The entries of a YAML mapping as (key, value, line), and whether a run wrote it; ConfigError if it is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node, content = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cfg={path}: cannot be read ({reason}); give a YAML file of settings") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cfg={path}: no YAML; write one `key: value` a line\n{error}") from error
-    if node is None:
-        return [], False
-    if not isinstance(node, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
-        raise ConfigError(f"cfg={path}: expected settings, one `key: value` a line, as `gfldet settings` prints them")
+    found = read_yaml(path, ConfigError)
+    content = {} if found.value is None else found.value
+    if not isinstance(content, dict) or len(found.keys) > MAX_ENTRIES:
+        raise ConfigError(f"{path}: expected settings, one `key: value` a line, as `gfldet settings` prints them")
     plain = {str(key): value for key, value in content.items()}
-    entries = [(key.value, plain.get(key.value), key.start_mark.line + 1) for key, _ in node.value]
-    return entries, text.startswith(f"# {RUN_MARK}\n")
+    return [(key, plain.get(key), line) for key, line in found.keys], found.text.startswith(f"# {RUN_MARK}\n")
 
 
 def _unknown(name: str, command: str, known: Mapping[str, Setting]) -> str:
@@ -201,11 +190,11 @@ def _unknown(name: str, command: str, known: Mapping[str, Setting]) -> str:
     if owners:
         others = f"{', '.join(owners[:-1])} and {owners[-1]}" if len(owners) > 1 else owners[0]
         return f"{name}: a setting of {others}, not of {command}"
-    return f"{name}: no such setting{_hint(name, [*known, 'cfg'])}"
+    return f"{shown(name, quoted=False)}: no such setting{_hint(name, [*known, 'cfg'])}"
 
 
 def _hint(word: str, choices: list[str] | tuple[str, ...]) -> str:
-    close = nearest(word, choices)
+    close = nearest(word[:80], choices)
     return f"; did you mean {close}?" if close else ""
 
 

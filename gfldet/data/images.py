@@ -46,7 +46,10 @@ from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before
 from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
 from gfldet.data.orientation import orientation, turn, turn_back
 from gfldet.data.samples import float_scale, to_uint8
-from gfldet.errors import DataError
+from gfldet.data.to_rgb import Unusable, over_white, pillow_to_rgb
+from gfldet.errors import DataError, shown
+from gfldet.files import Unreadable, contents, exists, opened
+from gfldet.machine import free_memory
 
 Warn = Callable[[str], None]
 
@@ -60,11 +63,13 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 MAX_PIXELS = 2**30  # 3 GB as RGB; a header that declares more is probably broken
+LARGE = 1 << 26  # pixels; whether so many and more fit into the free memory is asked before they are decoded
+PER_PIXEL = 7  # bytes: 4 of Pillow's picture, 3 of ours
+MAX_ENTRIES = 2_000_000  # files and folders that are looked through for images
 MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG that ends early must still hold
 
 _MISSING = "does not exist"
 _EMPTY = "is empty (0 bytes); replace or remove it"
-_MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class ImageError(DataError):
@@ -92,10 +97,10 @@ def read_image(path: str | Path, warn: Warn | None = None, depth: Depth | None =
         if _is_large_tiff(image):
             return _large_tiff(image, data, depth)
         shallow = _shallow_colour(image, data, depth)
-        return _pillow_to_rgb(image, depth) if shallow is None else shallow
+        return pillow_to_rgb(image, depth) if shallow is None else shallow
     except ImageError:
         raise
-    except _Unusable as error:
+    except Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # decoders raise nearly every type on damaged bytes
         raise ImageError(path, f"cannot be decoded ({_first_line(error)}); replace or remove it") from error
@@ -130,8 +135,8 @@ def to_rgb_uint8(
     depth = depth or Depth()
     if isinstance(image, Image.Image):
         try:
-            return _pillow_to_rgb(image, depth)
-        except _Unusable as error:
+            return pillow_to_rgb(image, depth)
+        except Unusable as error:
             raise DataError(f"{what}: {error}") from None
         except OSError as error:  # PIL opened the file lazily, and the file is damaged
             raise DataError(f"{what}: cannot be decoded ({_first_line(error)})") from error
@@ -146,7 +151,7 @@ def to_rgb_uint8(
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     if image.shape[2] == 4:
-        return _over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
+        return over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
     return np.ascontiguousarray(image[..., ::-1])
 
 
@@ -173,33 +178,39 @@ def find_images(folder: Path, recursive: bool = True) -> list[Path]:
 
 
 def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -> list[Path]:
-    """Files below `folder` whose lower-case suffix is in `suffixes`, sorted; linked folders are followed once."""
+    """Files below `folder` whose lower-case suffix is in `suffixes`, sorted; linked folders are followed once.
+
+    Raises DataError for a folder that is, or leads to, the root of the whole file system, or that holds more than
+    MAX_ENTRIES files and folders: to look through them would take minutes.
+    """
     found: list[Path] = []
     seen: set[str] = set()
+    entries = 0
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
+        if recursive and os.path.dirname(real) == real:
+            raise DataError(f"{here}: is the root of the file system; name the folder of the images")
         folders[:] = [] if real in seen or not recursive else sorted(f for f in folders if f[0] != ".")
         if real not in seen:
             found += [Path(here, f) for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes]
         seen.add(real)
+        entries += len(folders) + len(files)
+        if entries > MAX_ENTRIES:
+            raise DataError(
+                f"{folder}: holds more than {MAX_ENTRIES:,} files and folders; name the folder of the images"
+            )
     return sorted(found, key=lambda path: path.as_posix())
 
 
-class _Unusable(Exception):
-    """The reason, without the path, why bytes are not a usable image."""
-
-
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return shown(f"{type(error).__name__}: {error}".splitlines()[0], 200, quoted=False)
 
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+        data = contents(path)
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
     if not data:
         raise ImageError(path, _EMPTY)
     return data
@@ -215,12 +226,12 @@ def _read_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[np.u
         return _read_cut_jpeg(path, data, warn)
     if warn and is_watchable(data, scan, channels, end):
         watched = WatchedJpeg(data, end)
-        upright = _pillow_to_rgb(watched)
+        upright = pillow_to_rgb(watched)
         if watched.corrupt:
             warn(f"{path}: the JPEG's picture data are corrupt, so part of it may be shifted or grey; look at it")
         return upright
     image = decode_fast(data) if channels in (1, 3) else None  # CMYK is for Pillow
-    return _pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
+    return pillow_to_rgb(_open_pillow(io.BytesIO(data))) if image is None else image
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int]:
@@ -241,7 +252,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int]:
         if marker == 0xDA:
             return channels, at
         at += 2 + size
-    raise _Unusable("is a JPEG without picture data (it ends inside its header); replace or remove it")
+    raise Unusable("is a JPEG without picture data (it ends inside its header); replace or remove it")
 
 
 def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[np.uint8]:
@@ -249,11 +260,11 @@ def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[
     opened = JpegImagePlugin.JpegImageFile(io.BytesIO(data + b"\xff\xd9"))
     turned = orientation(opened)
     opened.load()
-    upright = _pillow_to_rgb(opened)
+    upright = pillow_to_rgb(opened)
     stored = turn_back(upright, turned)
     left = rows_before_fill(stored) / stored.shape[0]
     if left < MIN_ROWS_LEFT:
-        raise _Unusable(f"is a JPEG that ends early: {1 - left:.0%} of its rows are missing; replace or remove it")
+        raise Unusable(f"is a JPEG that ends early: {1 - left:.0%} of its rows are missing; replace or remove it")
     missing = f"about {1 - left:.0%} of its rows are grey" if left < 1 else "no whole row is missing"
     if warn:
         warn(f"{path}: the JPEG ends too early; the part before its end is used ({missing})")
@@ -267,15 +278,15 @@ def _read_cut_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[
 def _header(path: str | Path) -> Iterator[Image.Image]:
     """The image in `path`, opened but not decoded; every failure becomes an ImageError."""
     try:
-        with Path(path).open("rb") as file:
+        with opened(path) as file:
             if not file.read(1):
                 raise ImageError(path, _EMPTY)
             yield _open_pillow(file)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(path, _MISSING) from None
-    except _Unusable as error:
+    except Unreadable as error:
+        raise ImageError(path, error.reason if exists(path) else _MISSING) from error
+    except Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # as in `read_image`
         raise ImageError(path, f"cannot be read ({_first_line(error)}); replace or remove it") from error
@@ -308,7 +319,7 @@ def _open_pillow(file: BinaryIO) -> Image.Image:
 
         image = AvifImagePlugin.AvifImageFile(file)
     else:
-        raise _Unusable(unknown_kind(data))
+        raise Unusable(unknown_kind(data))
     _check_size(*image.size)
     return image
 
@@ -318,41 +329,28 @@ def _open_tiff(file: BinaryIO) -> Image.Image:
     bands = tiff_bands(file)
     reason = f"has {bands} bands; expected 1, 3 or 4: save those that are to be seen as RGB"
     if bands > TiffImagePlugin.MAX_SAMPLESPERPIXEL:
-        raise _Unusable(reason)
+        raise Unusable(reason)
     file.seek(0)
     try:
         return TiffImagePlugin.TiffImageFile(file)
     except SyntaxError:  # how Pillow's readers refuse a file
         if bands in (1, 3, 4):
             raise
-        raise _Unusable(reason) from None
+        raise Unusable(reason) from None
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise _Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in total")
+        raise Unusable(f"declares {width} x {height} px; expected at least 1 x 1 and at most {MAX_PIXELS} px in total")
+    _check_free(width, height, PER_PIXEL)
 
 
-def _pillow_to_rgb(image: Image.Image, depth: Depth | None = None) -> NDArray[np.uint8]:
-    depth = Depth(16) if depth is None or _declares_depth(image) else depth
-    image.load()
-    # When Pillow loads a TIFF, it applies the orientation (some versions keep the tag).  It does so only for TIFFs.
-    turned = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else orientation(image)
-    mode = image.mode
-    if mode in _MODES_16BIT:
-        rgb = _grey_to_rgb(depth.to_uint8(np.asarray(image).astype(np.uint16)))
-    elif mode == "I":  # 32-bit integers; older versions of Pillow open 16-bit grey PNGs in this mode
-        rgb = _grey_to_rgb(_int32_to_uint8(np.asarray(image), depth))
-    elif mode == "F":
-        raise _Unusable("holds floating-point samples, and their range is unknown; save it with 8 or 16 bits")
-    elif mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        rgb = _over_white(image)
-    else:
-        try:
-            rgb = np.array(image.convert("RGB"))
-        except ValueError:
-            raise _Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
-    return np.ascontiguousarray(turn(rgb, turned))
+def _check_free(width: int, height: int, per_pixel: int) -> None:
+    """Raises Unusable for a large image that takes more memory than is free, with `per_pixel` bytes of each."""
+    need = per_pixel * width * height
+    if width * height >= LARGE and need > free_memory():
+        found = f"{need / 1e9:.1f} GB to read where {free_memory() / 1e9:.1f} GB are free"
+        raise Unusable(f"declares {width} x {height} px, which take {found}; scale it down")
 
 
 def _is_large_tiff(image: Image.Image) -> bool:
@@ -365,18 +363,10 @@ def _is_large_tiff(image: Image.Image) -> bool:
 def _large_tiff(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise _Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
+        raise Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
+    if pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels), np.uint8)  # in place
     return to_rgb_uint8(pixels, depth=depth)  # OpenCV always applies the orientation of a TIFF, whatever the flags say
-
-
-def _declares_depth(image: Image.Image) -> bool:
-    """Whether the file says how many bits its samples have, so that Pillow has scaled them to 16 already."""
-    return image.format == "JPEG2000" or (image.format == "PPM" and _decoder(image) != "raw")
-
-
-def _decoder(image: Image.Image) -> str:
-    """Pillow's name of what decodes an image that is opened and not yet loaded."""
-    return next((str(tile[0]) for tile in getattr(image, "tile", ())), "raw")
 
 
 def _shallow_colour(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uint8] | None:
@@ -385,24 +375,10 @@ def _shallow_colour(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np
     tiff = (
         isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(258, ()) and image.mode[0] in "RL"
     )
+    if png or tiff:
+        _check_free(*image.size, per_pixel=12 + 3)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if png or tiff else None
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or depth.look(pixels[..., :3]) == 16:
         return None
     rgb = to_rgb_uint8(pixels, depth=depth)  # OpenCV has turned a TIFF
     return rgb if tiff else np.ascontiguousarray(turn(rgb, orientation(image)))
-
-
-def _over_white(image: Image.Image) -> NDArray[np.uint8]:
-    over = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGBA", over.size, (255, 255, 255, 255))
-    return np.array(Image.alpha_composite(white, over).convert("RGB"))
-
-
-def _grey_to_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _int32_to_uint8(grey: NDArray[Any], depth: Depth) -> NDArray[Any]:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise _Unusable(f"holds 32-bit samples from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
-    return depth.to_uint8(grey)

@@ -64,6 +64,7 @@ def decode_fast(data: bytes) -> NDArray[np.uint8] | None:
 
 def rows_before_fill(image: NDArray[np.uint8]) -> int:
     """Number of rows above the bottom rows of one single colour."""
-    same = (image == image[-1, -1]).all(axis=(1, 2))
-    varied = np.flatnonzero(~same)
-    return int(varied[-1]) + 1 if len(varied) else 0
+    rows = len(image)
+    while rows and (image[rows - 1] == image[-1, -1]).all():
+        rows -= 1
+    return rows

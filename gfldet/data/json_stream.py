@@ -5,6 +5,7 @@ A COCO file of 118,000 images is 450 MB of text and 3 GB of Python objects.  Not
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gfldet.errors import DataError
+from gfldet.files import opened, told_as
 
 PIECE = 1 << 22  # characters that are read at a time
 _BLANK = " \t\n\r"
@@ -31,9 +33,10 @@ def read_lists(file: Path, rows: Mapping[str, Callable[[Any], None]]) -> set[str
     read, is not valid JSON, or has one of the lists twice, and NotAnObject if it is no object.
     """
     try:
-        with file.open("rb") as binary:
+        with told_as(DataError, file), opened(file) as binary:
             encoding = json.detect_encoding(binary.read(4))
-        with file.open(encoding=encoding, errors="surrogatepass", newline="") as stream:
+            binary.seek(0)
+            stream = io.TextIOWrapper(binary, encoding=encoding, errors="surrogatepass", newline="")
             return _read_object(_Cursor(stream), rows)
     except _SyntaxError as error:
         raise DataError(f"{file}:{error.line}: is not valid JSON: {error.reason} (column {error.column})") from None
@@ -43,8 +46,14 @@ def read_lists(file: Path, rows: Mapping[str, Callable[[Any], None]]) -> set[str
         raise NotAnObject(f"{file}: is not a JSON object") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError, OverflowError, MemoryError) as error:  # text, numbers or depth beyond reason
-        raise DataError(f"{file}: is not valid JSON ({type(error).__name__})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not valid JSON: it is not {error.encoding} text") from None
+    except RecursionError:
+        raise DataError(f"{file}: is not valid JSON: its brackets are nested too deep") from None
+    except ValueError:  # where Python refuses to read a number
+        raise DataError(f"{file}: is not valid JSON: a number has thousands of digits") from None
+    except MemoryError:
+        raise DataError(f"{file}: cannot be read (a value in it is larger than the free memory)") from None
 
 
 class _SyntaxError(Exception):

@@ -101,9 +101,9 @@ def _open(path: str | Path) -> tuple[Variant, np.random.Generator]:
         variant = VARIANTS[parts[0].removesuffix(":")]
         splits = [split for split, _ in variant.images]
         seed = [variant.seed, splits.index(parts[1]), int(Path(parts[2]).stem)]
+        return variant, np.random.default_rng(seed)
     except (KeyError, ValueError, IndexError):
         raise DataError(f"{path}: is not an image of a built-in set; expected e.g. shapes:/val/000012.png") from None
-    return variant, np.random.default_rng(seed)
 
 
 def _labels(path: Path) -> Labels:

@@ -12,7 +12,6 @@ with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, i
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gfldet.data import shapes
+from gfldet.data import patterns, shapes
+from gfldet.data.depth import Depth
 from gfldet.data.images import (
     IMAGE_SUFFIXES,
     ImageError,
@@ -38,12 +38,20 @@ from gfldet.data.images import (
 )
 from gfldet.data.samples import is_tensor, pictures_of
 from gfldet.data.text import read_list
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
+from gfldet.files import exists, is_file, is_folder, listing, size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VIDEO_SUFFIXES = frozenset(f".{s}" for s in ("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"))
+MAX_CAMERA = 4  # digits of a camera's number
+VIDEO_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in [
+        *("3g2", "3gp", "asf", "avi", "f4v", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv"),
+        *("ts", "vob", "webm", "wmv"),
+    ]
+)
 
 Source: TypeAlias = "str | Path | int | NDArray[Any] | Image.Image | Tensor | Sequence[Source]"
 
@@ -79,7 +87,11 @@ class _Entry:
 
 
 def iter_source(
-    source: Source, vid_stride: int = 1, on_bad: Literal["error", "skip"] = "error", warn: Warn | None = None
+    source: Source,
+    vid_stride: int = 1,
+    on_bad: Literal["error", "skip"] = "error",
+    warn: Warn | None = None,
+    bits: int | None = None,
 ) -> Iterator[Frame]:
     """The frames of a source; see the top of this file.
 
@@ -87,11 +99,15 @@ def iter_source(
     from 0 to 255 (see `samples`).  Tensors follow torchvision: (B, 3, H, W) or (3, H, W) RGB, of the same floats or
     uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera.  A video
     gives every `vid_stride`-th frame.  `warn` gets a sentence for each damaged but usable file, and for each file left
-    out.  Raises DataError before the first frame if the source holds nothing to read.
+    out.  `bits` tells how many the samples of 16-bit images use; None: each image goes by its own, of which `warn` is
+    told once.  Raises DataError before the first frame if the source holds nothing to read.
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
-    entries = list(_entries(source, count()))
+    try:
+        entries = list(_entries(source, count()))
+    except RecursionError:
+        raise DataError("source: the lists in it are nested too deep; give one list") from None
     tell = warn or (lambda message: None)
     bad = _find_bad(entries)
     if bad and (on_bad == "error" or len(bad) == len(entries)):
@@ -99,19 +115,25 @@ def iter_source(
     for problem in bad.values():
         tell(f"left out (on_bad=skip): {problem}")
     left = [entry for number, entry in enumerate(entries) if number not in bad]
-    return _frames(left, vid_stride, on_bad, tell)
+    return _frames(left, vid_stride, on_bad, tell, bits)
 
 
-def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn) -> Iterator[Frame]:
+def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn, bits: int | None) -> Iterator[Frame]:
     unique = _UniqueNames(entries)
     bad: dict[int, str] = {}
+    told: set[str] = set()
     for number, entry in enumerate(entries):
         name = unique(entry)
         try:
             if entry.what in ("video", "camera"):
                 yield from _video_frames(entry, name, vid_stride)
             else:
-                yield Frame(_open(entry, tell), entry.path, name, entry.file_name)
+                depth = Depth(bits)
+                image = _open(entry, tell, depth)
+                for text in {_of_depth(depth)} - told - {""}:
+                    told.add(text)
+                    tell(f"{entry.path}: {text}")
+                yield Frame(image, entry.path, name, entry.file_name)
         except ImageError as error:
             if on_bad == "error" and len(entries) == 1:
                 raise
@@ -129,10 +151,21 @@ def _listed(bad: dict[int, str]) -> DataError:
     return DataError(listed(f"{len(bad)} files of the source cannot be read:", list(bad.values()), tail))
 
 
-def _open(entry: _Entry, tell: Warn) -> NDArray[np.uint8]:
+def _open(entry: _Entry, tell: Warn, depth: Depth) -> NDArray[np.uint8]:
     if entry.picture is not None:
-        return to_rgb_uint8(entry.picture, entry.path)
-    return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell)
+        return to_rgb_uint8(entry.picture, entry.path, depth)
+    return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell, depth)
+
+
+def _of_depth(depth: Depth) -> str:
+    """What is told once of 16-bit images that do not use all their bits, or use more than was wanted; else empty."""
+    if depth.found is None or (depth.wanted or 16) == depth.found == 16:
+        return ""
+    if depth.wanted is None:
+        return "uses fewer than its 16 bits; such images are read each by its own range, unless sample_bits is set"
+    if depth.found > depth.wanted:
+        return f"holds samples of more than sample_bits={depth.wanted} bits; the larger ones are white"
+    return ""
 
 
 class _UniqueNames:
@@ -178,6 +211,8 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
         for one in source:
             yield from _entries(one, numbers)
     elif isinstance(source, int) and not isinstance(source, bool):
+        if not -1 <= source < 10**MAX_CAMERA:
+            raise DataError(f"source={shown(source)}: expected the number of a camera, from 0 up")
         yield _Entry(str(source), str(source), "camera")
     elif isinstance(source, (str, Path)):
         yield from _entries_of_path(str(source))
@@ -190,23 +225,24 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
 
 def _entries_of_path(source: str) -> list[_Entry]:
     path = Path(source)
-    if source in shapes.VARIANTS and not path.exists():
+    if source in shapes.VARIANTS and not exists(path):
         return [_Entry(str(i.path), i.file_name, "shape") for i in shapes.index(source, "val").items]
     if shapes.is_virtual(path):
         return [_Entry(source, path.name, "shape")]
-    if path.is_dir():
+    if is_folder(path):
         return _in_folder(path)
-    if path.is_file() and path.suffix.lower() == ".txt":
+    if is_file(path) and path.suffix.lower() == ".txt":
         return _listed_in(path)
-    if path.is_file():
+    if is_file(path):
         return [_file(path, path.name)]
-    if source.isdecimal():
+    if source.isdecimal() and len(source) <= MAX_CAMERA:
         return [_Entry(source, source, "camera")]
     if "://" in source:
         raise DataError(f"{source}: URLs are not supported; download the file first")
-    if glob.has_magic(source):
+    if patterns.is_pattern(source):
         return _matching(source)
-    raise DataError(f"{source}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
+    name = shown(source, 300, quoted=False)
+    raise DataError(f"{name}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
 
 
 def _file(path: Path, file_name: str) -> _Entry:
@@ -214,7 +250,7 @@ def _file(path: Path, file_name: str) -> _Entry:
 
 
 def _in_folder(folder: Path) -> list[_Entry]:
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
+    paths = [path for path in listing(folder) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
     paths = sorted([*paths, *find_images(folder, recursive=False)])
     if not paths:
         glob_below = folder / "**" / "*"
@@ -225,18 +261,11 @@ def _in_folder(folder: Path) -> list[_Entry]:
 
 def _matching(pattern: str) -> list[_Entry]:
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    paths = [Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).suffix.lower() in known]
+    paths = [path for path in patterns.matching(pattern) if path.suffix.lower() in known]
     if not paths:
-        raise DataError(f"{pattern}: this glob matches no image or video")
-    fixed = Path(*_fixed_parts(Path(pattern)))
-    return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if path.is_file()]
-
-
-def _fixed_parts(pattern: Path) -> list[str]:
-    """The folders of a pattern up to the first part with a wildcard."""
-    parts = list(pattern.parts)
-    first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return parts[:first]
+        raise DataError(f"{shown(pattern, 300, quoted=False)}: this glob matches no image or video")
+    fixed = patterns.fixed_part(pattern)
+    return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if is_file(path)]
 
 
 def _listed_in(file: Path) -> list[_Entry]:
@@ -253,9 +282,9 @@ def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:
         try:
             if entry.what == "image":
                 check_header(entry.path)
-            elif entry.what == "video" and not Path(entry.path).is_file():
+            elif entry.what == "video" and not is_file(entry.path):
                 raise ImageError(entry.path, "does not exist")
-            elif entry.what == "video" and not Path(entry.path).stat().st_size:
+            elif entry.what == "video" and not size(entry.path):
                 raise ImageError(entry.path, "is empty (0 bytes); replace or remove it")
             elif isinstance(entry.picture, np.ndarray):
                 check_array(entry.picture, entry.path)

@@ -5,25 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from gfldet.errors import DataError
+from gfldet.files import MAX_LIST, MAX_TEXT, exists, read_text
 
 
-def read_lines(file: Path) -> list[str]:
-    """Lines of a UTF-8 text file (a byte-order mark is skipped); raises DataError if it cannot be read as UTF-8."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not a UTF-8 text file (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+def read_lines(file: Path, limit: int = MAX_TEXT) -> list[str]:
+    """Lines of a UTF-8 text file (a byte-order mark is skipped) of at most `limit` bytes; DataError if it is none."""
+    return read_text(file, DataError, limit).splitlines()
+
+
+def list_lines(file: Path) -> list[str]:
+    """The paths in a .txt list as they are written, one per line."""
+    return [line.strip() for line in read_lines(file, MAX_LIST) if line.strip()]
 
 
 def read_list(file: Path, root: Path) -> list[Path]:
     """Image paths in a .txt list, one per line, relative to the list's folder or else to `root`."""
     paths = []
-    for line in read_lines(file):
-        if not line.strip():
-            continue
-        path = Path(line.strip().replace("\\", "/"))
+    for line in list_lines(file):
+        path = Path(line.replace("\\", "/"))
         beside = file.parent / path
-        paths.append(beside if beside.exists() or not (root / path).exists() else root / path)
+        paths.append(beside if exists(beside) or not exists(root / path) else root / path)
     return paths

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import gfldet
-from gfldet.errors import CheckpointError
+from gfldet.errors import CheckpointError, shown
 from gfldet.ops.letterbox import PAD_COLOUR
 
 FORMAT, VERSION = "gfldet-export", 1
@@ -24,6 +24,9 @@ MIGRATIONS: Mapping[int, Callable[[Text], Text]] = {}  # version -> what makes a
 Layout = Literal["raw", "decoded", "detections"]
 LAYOUTS: tuple[Layout, ...] = ("raw", "decoded", "detections")
 CHANNELS = ("RGB", "BGR")
+MAX_CLASSES = 100_000
+MAX_SIDE = 1 << 14  # px
+MAX_PIXELS = 1 << 27  # of the frames of a run; their planes take 1.6 GB
 # Outputs by layout, with shapes: B images, A anchor points, C classes, R bins, D detections (0 beyond `count`).
 OUTPUTS: dict[Layout, dict[str, str]] = {
     "raw": {"bins": "B, 4R, A: logits of left, top, right, bottom", "logits": "B, C, A"},
@@ -86,6 +89,7 @@ class Card:
     pad_colour   the grey, 0 to 255, around an image in its frame
     channels     their order in the input
     normalisation   how grey levels x become the input's values, as `Values.of` reads it
+    sample_bits  that 16-bit images were trained with: the upper 8 of them are the grey levels; None: there were none
     licence      of the weights
     """
 
@@ -107,6 +111,7 @@ class Card:
     pad_colour: int = PAD_COLOUR
     channels: Literal["RGB", "BGR"] = "RGB"
     normalisation: str = "x / 255"
+    sample_bits: int | None = None
     model: str = ""
     licence: str = WEIGHTS_LICENCE
     gfldet: str = gfldet.__version__
@@ -118,8 +123,10 @@ class Card:
         return Values.of(self.normalisation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain data, for JSON; what is None is left out."""
+        values = {
+            field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None
+        }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_text(self) -> dict[str, str]:
@@ -146,34 +153,88 @@ class Card:
                     values[field.name] = tuple(value) if isinstance(value, list) else value
             card = cls(**values)
             problem = card.problem()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             problem = str(error)
+        except RecursionError:
+            problem = "its lists are nested too deep"
         except KeyError as error:
             problem = f"it has no {error}"
         if problem:
-            raise CheckpointError(f"{file}: its card is damaged ({problem}); export it anew with gfldet export")
+            told = shown(problem, 300, quoted=False)
+            raise CheckpointError(f"{file}: its card is damaged ({told}); export it anew with gfldet export")
         return card
 
     def problem(self) -> str:
         """What contradicts itself in the card, or cannot be obeyed; empty if nothing does."""
-        sizes = (*self.imgsz, *self.strides, self.multiple, self.reg_max, self.batch)
-        if self.layout not in LAYOUTS:
-            return f"layout {self.layout!r}, expected one of {', '.join(LAYOUTS)}"
-        if len(self.imgsz) != 2 or not self.strides or any(not isinstance(s, int) or s < 1 for s in sizes):
-            return f"imgsz {self.imgsz}, strides {self.strides}, multiple {self.multiple}: whole numbers of px expected"
-        if any(side % self.multiple for side in self.imgsz):
+        for name, (fits, expected) in _EXPECTED.items():
+            value: Any = getattr(self, name)
+            if not fits(value):
+                return f"{name} {shown(value)}, expected {expected}"
+        height, width = self.imgsz
+        if self.batch * height * width > MAX_PIXELS:
+            return f"{self.batch} frames of {height} x {width} px in a run, expected at most {MAX_PIXELS} px in all"
+        if height % self.multiple or width % self.multiple:
             return f"imgsz {self.imgsz} is no multiple of {self.multiple}"
-        if not self.names or len(self.names) != len(self.category_ids):
+        if len(self.names) != len(self.category_ids):
             return f"{len(self.names)} names and {len(self.category_ids)} category ids"
-        if self.channels not in CHANNELS:
-            return f"channels {self.channels!r}, expected one of {', '.join(CHANNELS)}"
-        if type(self.pad_colour) is not int or not 0 <= self.pad_colour <= 255:
-            return f"pad_colour {self.pad_colour!r}, expected a grey from 0 to 255"
         try:
             Values.of(self.normalisation)
         except ValueError as error:
             return str(error)
         return ""
+
+
+def _whole(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high}"
+
+
+def _wholes(low: int, high: int, least: int, most: int) -> tuple[Callable[[Any], bool], str]:
+    one, _ = _whole(low, high)
+    count = f"{least}" if least == most else f"{least} to {most}"
+    return (
+        lambda value: isinstance(value, tuple) and least <= len(value) <= most and all(map(one, value)),
+        f"{count} whole numbers from {low} to {high}",
+    )
+
+
+def _one_of(*words: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: isinstance(value, type(words[0])) and value in words, f"one of {', '.join(map(str, words))}"
+
+
+def _share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, tuple) and 0 < len(value) <= MAX_CLASSES and all(isinstance(name, str) for name in value)
+
+
+_TEXT: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, str), "text")
+# What each entry of a card has to be: whether a value is, and in words.
+_EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "names": (_texts, f"a list of 1 to {MAX_CLASSES} texts"),
+    "category_ids": _wholes(-(1 << 62), 1 << 62, 1, MAX_CLASSES),
+    "imgsz": _wholes(1, MAX_SIDE, 2, 2),
+    "strides": _wholes(1, MAX_SIDE, 1, 64),
+    "multiple": _whole(1, MAX_SIDE),
+    "reg_max": _whole(1, 256),
+    "layout": _one_of(*LAYOUTS),
+    "dynamic": _one_of("none", "batch", "all"),
+    "batch": _whole(1, 1 << 16),
+    "end2end": _one_of(True, False),
+    "conf": (_share, "a number from 0 to 1"),
+    "iou": (_share, "a number from 0 to 1"),
+    "max_det": _whole(0, 1 << 20),
+    "agnostic": _one_of(True, False),
+    "precision": _one_of("float32", "float16", "int8"),
+    "pad_colour": _whole(0, 255),
+    "channels": _one_of(*CHANNELS),
+    "sample_bits": (lambda value: value is None or _whole(8, 16)[0](value), "none, or a whole number from 8 to 16"),
+    "normalisation": _TEXT,
+    "model": _TEXT,
+    "licence": _TEXT,
+    "gfldet": _TEXT,
+}
 
 
 def _version(text: Mapping[str, str], file: str) -> int:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.detect.detector import Selection
-from gfldet.errors import CheckpointError, ConfigError
+from gfldet.errors import CheckpointError, ConfigError, shown
+from gfldet.files import is_file
 from gfldet.machine import cores
 from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
 from gfldet.ops.detections import Detections, survivors
@@ -47,7 +48,7 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> ExportedDe
     or a package that is not installed.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_file(file):
         raise CheckpointError(f"{file}: no such file; gfldet export model=best.pt writes one")
     return ExportedDetector((_openvino if file.suffix == ".xml" else _onnxruntime)(file, device, threads))
 
@@ -217,9 +218,9 @@ def _onnxruntime(file: Path, device: str, threads: int) -> Engine:
     names = list(OUTPUTS[card.layout])
 
     def run(images: NDArray[np.float32]) -> Outputs:
-        return {INPUT: images, **dict(zip(names, session.run(names, {INPUT: images}), strict=True))}
+        return dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
-    return Engine(run, card, session.get_providers()[0].removesuffix("ExecutionProvider").lower())
+    return Engine(_checked(run, card, file), card, session.get_providers()[0].removesuffix("ExecutionProvider").lower())
 
 
 def _openvino(file: Path, device: str, threads: int) -> Engine:
@@ -248,9 +249,9 @@ def _openvino(file: Path, device: str, threads: int) -> Engine:
 
     def run(images: NDArray[np.float32]) -> Outputs:
         request.infer({INPUT: images}, share_inputs=True)
-        return {INPUT: images, **{name: request.get_tensor(name).data.copy() for name in names}}
+        return {name: request.get_tensor(name).data.copy() for name in names}
 
-    return Engine(run, card, "cpu")
+    return Engine(_checked(run, card, file), card, "cpu")
 
 
 def _rt_keys(model: Any) -> list[str]:
@@ -269,6 +270,55 @@ def _check_names(file: Path, card: Card, inputs: Sequence[str], outputs: Sequenc
         )
 
 
+def _checked(
+    run: Callable[[NDArray[np.float32]], Outputs], card: Card, file: Path
+) -> Callable[[NDArray[np.float32]], Outputs]:
+    """`run`, which gives the frames beside its outputs, and raises CheckpointError where the graph of `file` fails or
+    gives other outputs than the card says."""
+
+    def checked(images: NDArray[np.float32]) -> Outputs:
+        try:
+            outputs = run(images)
+        except Exception as error:  # engines' own errors share no class but this
+            reason = shown(" ".join(str(error).split()), 300, quoted=False)
+            raise CheckpointError(f"{file}: its graph fails when it is run ({reason}); export it anew") from error
+        problem = output_problem(card, images.shape, outputs)
+        if problem:
+            raise CheckpointError(f"{file}: its graph gives {problem}; export it anew with gfldet export model=best.pt")
+        return {INPUT: images, **outputs}
+
+    return checked
+
+
+def output_problem(card: Card, images: tuple[int, ...], outputs: Outputs) -> str:
+    """What of the outputs for frames of shape `images` is not as the card says; empty if all is."""
+    count, _, height, width = images
+    points = sum(-(-height // stride) * -(-width // stride) for stride in card.strides)
+    classes, scores = len(card.names), outputs.get("scores")
+    best = scores.shape[-1:] if isinstance(scores, np.ndarray) else ()  # D
+    shapes: dict[str, tuple[int, ...]] = {
+        "raw": {"bins": (count, 4 * card.reg_max, points), "logits": (count, classes, points)},
+        "decoded": {"boxes": (count, points, 4), "scores": (count, points, classes)},
+        "detections": {
+            "boxes": (count, *best, 4),
+            "scores": (count, *best),
+            "classes": (count, *best),
+            "count": (count,),
+        },
+    }[card.layout]
+    for name, shape in shapes.items():
+        found, kinds = outputs[name], "iu" if name in ("classes", "count") else "f"
+        if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind not in kinds:
+            told = f"{list(found.shape)} {found.dtype}" if isinstance(found, np.ndarray) else type(found).__name__
+            kind = "whole numbers" if kinds == "iu" else "fractions"
+            return f"{name} {told}, where its card says {list(shape)}, {kind}"
+    for name, most in (("classes", classes - 1), ("count", best[0])) if card.layout == "detections" else ():
+        found = outputs[name]
+        if found.size and not (found.min() >= 0 and found.max() <= most):
+            return f"{name} from {found.min()} to {found.max()}, where 0 to {most} are possible"
+    return ""
+
+
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:300]
+    reason = shown(" ".join(str(error).split()), 300, quoted=False)
     return CheckpointError(f"{file}: cannot be loaded ({reason}); export it anew with gfldet export model=best.pt")

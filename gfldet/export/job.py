@@ -22,6 +22,7 @@ from gfldet.detect.torch_detector import for_inference
 from gfldet.errors import ConfigError, DataError, OutputError, listed
 from gfldet.export import onnx, openvino, quantise, web
 from gfldet.export.parity import compare
+from gfldet.files import exists, is_folder
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
@@ -114,6 +115,7 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
         max_det=selection.max_det,
         agnostic=selection.agnostic,
         precision="int8" if settings.int8 else "float16" if settings.half else "float32",
+        sample_bits=settings.sample_bits,
         model=model.description.name,
         licence=subject.licence,
     )
@@ -131,10 +133,10 @@ def target_path(source: str, settings: ExportSettings) -> Path:
     if suffix.startswith(".") and target.suffix != suffix:
         raise OutputError(f"out={target}: format={settings.format} writes a {suffix} file; end the name in {suffix}")
     for path in (target, target.with_suffix(".bin")) if suffix == ".xml" else (target,):
-        if path.exists() and not settings.exist_ok:
+        if exists(path) and not settings.exist_ok:
             raise OutputError(f"{path} exists; choose another out=, or exist_ok=true to write over it")
-    if target.exists() and target.is_dir() != (settings.format == "web"):
-        raise OutputError(f"{target}: is a {'folder' if target.is_dir() else 'file'}; choose another out=")
+    if exists(target) and is_folder(target) != (settings.format == "web"):
+        raise OutputError(f"{target}: is a {'folder' if is_folder(target) else 'file'}; choose another out=")
     check_writable(target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
@@ -148,11 +150,11 @@ def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> l
     wanted = data_of(subject, settings)
     if wanted is not None:
         try:
-            spec = load_spec(wanted)
+            spec = load_spec(wanted, settings.val_share)
             items = index_split(spec, "train" if spec.val is None else "val").items
             step = max(1, len(items) // COMPARED_IMAGES)
             tell(f"compared on images of {spec.source}")
-            return [open_image(item.path) for item in items[::step][:COMPARED_IMAGES]]
+            return [open_image(item.path, bits=settings.sample_bits) for item in items[::step][:COMPARED_IMAGES]]
         except DataError as error:
             if "data" in settings.explicit:
                 raise
@@ -189,7 +191,7 @@ def build(
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)
-        calibration = quantise.calibration_images(spec, settings.calibration)
+        calibration = quantise.calibration_images(spec, settings.calibration, settings.sample_bits)
         quantise.quantised(float_file, card, predicting_weights(subject.model), calibration, final_file)
         quantise.check_drop(float_file, final_file, spec, settings)
     if settings.format == "openvino":
@@ -212,7 +214,7 @@ def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:
     wanted = data_of(subject, settings)
     if wanted is None:
         raise ConfigError("int8=true: needs images to calibrate on; give data=, the data YAML of the training run")
-    return load_spec(wanted)
+    return load_spec(wanted, settings.val_share)
 
 
 def predicting_weights(model: DetectionModel) -> list[str]:

@@ -6,6 +6,7 @@ by torch's own reader of tensors and plain data, which runs nothing either.  An 
 
 from __future__ import annotations
 
+import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfldet.errors import CheckpointError, ConfigError
-from gfldet.imports import unpickle
-from gfldet.imports.foreign import Refusal
-from gfldet.imports.unpickle import Allowed, Archive, Record, Stored
-from gfldet.store.checkpoint import read_tensors
+from gfldet.errors import ConfigError
+from gfldet.store import unpickle
+from gfldet.store.archive import MAX_PICKLE, Refusal
+from gfldet.store.checkpoint import first_line
+from gfldet.store.unpickle import REBUILT, STORAGES, Allowed, Archive, Record, Stored
 
 WRAPPERS = ("module.", "model.", "_orig_mod.")  # of parallel, lightning and compiled models: before every name
 HOLDERS = ("ema", "model", "state_dict", "model_state_dict")  # where checkpoints keep their tensors
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch before 1.6 begins: its magic number, pickled
+LEGACY_PICKLES = 5  # magic number, protocol, the machine that wrote it, the tree, the names of the storages after them
+LEGACY_NAMES = frozenset(STORAGES) | REBUILT | {"torch._utils._rebuild_tensor"}
 MAX_TENSORS = 100_000
 
 
@@ -116,14 +119,36 @@ def opened(path: Path, allowed: Allowed) -> Iterator[ForeignFile]:
     if path.suffix.lower() == ".onnx":
         yield ForeignFile(path, onnx=_onnx(path))
     elif _begins(path, LEGACY):
-        try:
-            tree = read_tensors(path)
-        except CheckpointError as error:
-            raise Refusal(str(error).removeprefix(f"{path}: ").removeprefix("refused: ")) from error
-        yield ForeignFile(path, state=_state_in(tree, Tensor, lambda value: value))
+        yield ForeignFile(path, state=_state_in(_legacy(path), Tensor, lambda value: value))
     else:
         with unpickle.opened(path, allowed) as archive:
             yield ForeignFile(path, archive, _state_in(archive.tree, Stored, archive.tensor))
+
+
+def _legacy(path: Path) -> Any:
+    """What a file of torch before its 1.6 holds, by torch's own reader of tensors and plain data.
+
+    Its pickles are looked through first: that reader also takes calls which fill any amount of memory.
+    """
+    try:
+        _check_legacy(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Refusal:
+        raise
+    except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
+        raise Refusal(f"not a readable checkpoint ({first_line(error)}); copy it again or use another") from error
+
+
+def _check_legacy(path: Path) -> None:
+    """Refusal for pickles that name anything but tensors, or that are too large."""
+    with path.open("rb") as file:
+        for _ in range(LEGACY_PICKLES):
+            for opcode, argument, at in pickletools.genops(file):
+                named = str(argument).replace(" ", ".")
+                if opcode.name == "GLOBAL" and named not in LEGACY_NAMES:
+                    raise Refusal(f"it asks for {named:.100}, so it holds more than tensors and plain data")
+                if at is not None and at > MAX_PICKLE:
+                    raise Refusal(f"its pickle is larger than {MAX_PICKLE >> 20} MB, which no detector needs")
 
 
 def _begins(path: Path, start: bytes) -> bool:

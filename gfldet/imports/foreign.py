@@ -12,10 +12,7 @@ from torch import Tensor
 
 from gfldet.nn.blocks import BN_EPS
 from gfldet.nn.build import Description
-
-
-class Refusal(Exception):
-    """Why a file is not taken, without its name, which `registry.read_foreign` adds."""
+from gfldet.store.archive import Refusal
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from gfldet.imports.files import OnnxFile
-from gfldet.imports.foreign import Refusal, identity_norm
+from gfldet.imports.foreign import identity_norm
 from gfldet.nn.backbones import Normalise
-from gfldet.nn.build import Graph
+from gfldet.nn.graph import Graph
 from gfldet.nn.heads import DetectionHead
 from gfldet.nn.nanodet_blocks import ChannelShuffle
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
 
 Sides = tuple[int, ...]  # height and width in cells, empty where unknown
 THROUGH = ("Identity", "Cast")  # leave values what they are

@@ -16,11 +16,12 @@ from torch import Tensor
 from gfldet.imports import matching
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
-from gfldet.imports.foreign import ForeignModel, Refusal, check_bins, image_size
+from gfldet.imports.foreign import ForeignModel, check_bins, image_size
 from gfldet.imports.shapes import MAX_CLASSES, Shape, body_shapes, check_shapes, size_of, unfilled
 from gfldet.nn.build import MAX_REG_MAX, Description
 from gfldet.nn.nanodet_blocks import ShuffleStage
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
 
 READS = "weights of NanoDet-m (also 0.5x and 1.5x) as its authors publish them (.pth, .ckpt or .onnx)"
 LICENCE = "Apache-2.0 if it is a file that NanoDet's authors published; the file itself tells none"

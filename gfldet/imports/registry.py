@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfldet.errors import CheckpointError, UserError
+from gfldet.files import is_file
 from gfldet.imports import files, nanodet, resnets, yolov8, yolov9, yolox
 from gfldet.imports.files import ForeignFile
-from gfldet.imports.foreign import ForeignModel, Refusal
-from gfldet.imports.unpickle import Allowed
+from gfldet.imports.foreign import ForeignModel
+from gfldet.store.archive import Refusal
+from gfldet.store.unpickle import Allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def read_foreign(path: str | Path, also: tuple[str, ...] = ()) -> ForeignModel:
     """
     path = Path(path)
     advice = f"give {', or '.join((*also, *(family.reads for family in FAMILIES)))}"
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such file; {advice}")
     family: Family | None = None
     try:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from gfldet.config.assets import cfg_folder
 from gfldet.imports.files import ForeignFile, StateDict
-from gfldet.imports.foreign import ForeignModel, Refusal
+from gfldet.imports.foreign import ForeignModel
 from gfldet.imports.shapes import check_shapes
 from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description, read_description
+from gfldet.store.archive import Refusal
 
 READS = "weights of torchvision's FCOS or RetinaNet (resnet50_fpn, v1) or of its ResNets (.pth)"
 LICENCE = "BSD-3-Clause if it is a file that torchvision's authors published; the file itself tells none"

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from gfldet.errors import OutputError
+from gfldet.files import exists, is_folder
 from gfldet.imports.foreign import ForeignModel
 from gfldet.imports.start import as_checkpoint
 from gfldet.store import checkpoint as checkpoints
@@ -17,9 +18,9 @@ def check_out(out: str | Path, exist_ok: bool = False) -> Path:
     out = Path(out)
     if out.suffix != ".pt":
         raise OutputError(f"out={out}: a checkpoint's name ends with .pt; choose another out=")
-    if (out.exists() or out.is_symlink()) and not exist_ok:
+    if (exists(out) or os.path.islink(out)) and not exist_ok:
         raise OutputError(f"out={out}: exists; choose another out=, or exist_ok=true to write over it")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+    if not is_folder(out.parent) or not os.access(out.parent, os.W_OK | os.X_OK):
         raise OutputError(f"out={out}: {out.parent} is no folder that can be written to; make it, or choose another")
     return out
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 
 from gfldet.config.assets import cfg_folder, scales_of
-from gfldet.imports.foreign import Refusal
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
 
 Shape = tuple[int, ...]
 MAX_CLASSES = 100_000

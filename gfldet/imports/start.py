@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gfldet.files import exists, is_file
 from gfldet.imports.foreign import ForeignModel
 from gfldet.imports.registry import read_foreign
 from gfldet.store import checkpoint as checkpoints
@@ -42,9 +43,9 @@ def read_start(path: str | Path) -> Start:
     kind of file needs is not installed.
     """
     file = Path(path)
-    if not file.exists():
+    if not exists(file):
         file = find_weights(str(path)) or file
-    if checkpoints.is_ours(file) or not file.is_file():
+    if not is_file(file) or checkpoints.is_ours(file):
         return Start(str(path), checkpoints.load(file))
     foreign = read_foreign(file, also=("a checkpoint that gfldet wrote (.pt)",))
     return Start(str(path), as_checkpoint(foreign), foreign.family, foreign.left)

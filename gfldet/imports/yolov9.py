@@ -12,10 +12,11 @@ from torch import Tensor
 from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, StateDict
-from gfldet.imports.foreign import ForeignModel, Refusal, check_bins
+from gfldet.imports.foreign import ForeignModel, check_bins
 from gfldet.imports.shapes import check_classes, check_shapes, four_sides, unfilled
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
 
 READS = "weights of YOLOv9 (t, s, m, c) by MultimediaTechLab (.pt, or .ckpt of a training)"
 LICENCE = "MIT if it is a file that MultimediaTechLab published; the file itself tells none"

@@ -13,11 +13,12 @@ from torch import Tensor
 from gfldet.imports import matching
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
-from gfldet.imports.foreign import ForeignModel, Refusal, image_size
+from gfldet.imports.foreign import ForeignModel, image_size
 from gfldet.imports.shapes import Shape, body_shapes, check_classes, check_shapes, four_sides, size_of, unfilled
 from gfldet.nn.blocks import Row
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
 
 READS = "weights of YOLOX (nano, tiny, s, m, l, x) as its authors publish them (.pth or .onnx)"
 LICENCE = "Apache-2.0 (as its authors publish it; the file tells none)"

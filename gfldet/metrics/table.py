@@ -6,14 +6,14 @@ Letter: N detections of all images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, listed, shown
 from gfldet.ops.detections import Detections
 
 if TYPE_CHECKING:
@@ -98,32 +98,45 @@ def split_results(table: DetectionTable, split: Split) -> Iterator[dict[str, Any
 def read_results(split: Split, results: Sequence[Mapping[str, Any]]) -> DetectionTable:
     """COCO result dicts (`image_id`, `category_id`, `bbox` xywh px, `score`) -> rows, in the same order.
 
-    Raises DataError for an image or category id that the split does not have.
+    Raises DataError for an image or category id that the split does not have, and for boxes and scores that are none.
     """
     images = {record.image_id: i for i, record in enumerate(split.records)}
     categories = {category: i for i, category in enumerate(split.category_ids)}
     try:
         image = [images[d["image_id"]] for d in results]
         classes = [categories[d["category_id"]] for d in results]
-    except KeyError:
-        raise _unknown_ids(split, results) from None
-    boxes = np.array([d["bbox"] for d in results], np.float64).reshape(-1, 4)
-    scores = np.array([d["score"] for d in results], np.float64)
+        boxes = np.array([d["bbox"] for d in results], np.float64).reshape(len(results), 4)
+        scores = np.array([d["score"] for d in results], np.float64).reshape(len(results))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        raise _unusable(split, results) from None
     return DetectionTable(np.array(image, np.int64), np.array(classes, np.int64), boxes, scores)
 
 
-def _unknown_ids(split: Split, results: Sequence[Mapping[str, Any]]) -> DataError:
+def _unusable(split: Split, results: Sequence[Mapping[str, Any]]) -> DataError:
     known: dict[str, set[Any]] = {
         "image_id": {record.image_id for record in split.records},
         "category_id": set(split.category_ids),
     }
-    problems = [
-        f"detection {row}: no {key} (its keys: {', '.join(d)})"
-        if key not in d
-        else f"detection {row}: {key} {d[key]!r}"
-        for row, d in enumerate(results)
-        for key in known
-        if key not in d or d[key] not in known[key]
-    ]
-    head = f"Detections name images or categories that the split '{split.name}' does not have:"
+    problems = [problem for row, one in enumerate(results) if (problem := _problem(row, one, known))]
+    head = f"Detections that are none, or of images or categories that the split '{split.name}' does not have:"
     return DataError(listed(head, problems, "Use the ids of the split (Record.image_id, Split.category_ids).", 20))
+
+
+def _problem(row: int, one: object, known: Mapping[str, set[Any]]) -> str:
+    """What is wrong with one detection; empty if nothing is."""
+    if not isinstance(one, Mapping):
+        return f"detection {row}: {shown(one)}, which is no mapping"
+    for key in (*known, "bbox", "score"):
+        if key not in one:
+            return f"detection {row}: no {key} (its keys: {', '.join(shown(k, quoted=False) for k in one)})"
+    for key, ids in known.items():
+        if not isinstance(one[key], Hashable) or one[key] not in ids:
+            return f"detection {row}: {key} {shown(one[key])}"
+    for key, shape in (("bbox", (4,)), ("score", ())):
+        try:
+            right = np.asarray(one[key], np.float64).shape == shape
+        except (TypeError, ValueError, OverflowError):
+            right = False
+        if not right:
+            return f"detection {row}: {key} {shown(one[key])}"
+    return ""

@@ -13,20 +13,23 @@ settings override.  They are read here and judged where settings are (`config`).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from torch import Tensor, nn
+from torch import nn
 
-from gfldet.errors import ConfigError
-from gfldet.nn import blocks
+from gfldet.errors import ConfigError, listed, shown
+from gfldet.files import read_yaml
+from gfldet.nn import blocks, limits
 from gfldet.nn.backbones import Normalise, ResNetFPN
 from gfldet.nn.blocks import Block, Row
 from gfldet.nn.ghost_blocks import C3Ghost, GhostBottleneck, GhostConv
+from gfldet.nn.graph import Graph
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
 from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, SeparableLeaky, ShuffleStage
 from gfldet.nn.yolov9_blocks import ELAN, SPPELAN, AConv, ADown, RepNCSPELAN
@@ -74,7 +77,7 @@ HEADS: dict[str, type[Head]] = {
 SCALING = ("scales", "scale", "depth_multiple", "width_multiple", "max_channels")
 PREFERENCES = ("cls_loss", "cls_target", "iou_loss", "assigner", "box", "cls", "dfl", "lr0")
 KEYS = ("nc", "reg_max", "dgqp", "end2end", *PREFERENCES, *SCALING, "backbone", "head")
-MAX_REG_MAX = 256
+MAX_REG_MAX = limits.MAX_REG_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,11 @@ class Description:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Description:
-        return cls(**{**data, "rows": tuple(tuple(row) for row in data["rows"])})
+        """What `to_dict` gave; ConfigError for what no model YAML could have given, TypeError or KeyError for what is
+        no description at all."""
+        description = cls(**{**data, "rows": tuple(tuple(row) for row in data["rows"])})
+        check(description)
+        return description
 
 
 def read_description(path: Path, scale: str | None = None, nc: int | None = None) -> Description:
@@ -126,12 +133,7 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
 
     Raises ConfigError with the file and every mistake found in it.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"model YAML {path}: cannot be read ({error.strerror}); check the path") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"model YAML {path}: is not valid YAML: {error}") from error
+    data = read_yaml(path, ConfigError).value
     if not isinstance(data, dict):
         raise ConfigError(f"model YAML {path}: expected keys such as backbone and head, got {type(data).__name__}")
     problems = _key_problems(data)
@@ -142,10 +144,10 @@ def read_description(path: Path, scale: str | None = None, nc: int | None = None
     rows = [_named(row, chosen.names) for row in written]
     for number, row in enumerate(rows):
         problems += [
-            f"row {number} {row!r}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)
+            f"row {number} {shown(row)}: {problem}" for problem in _row_problems(row, number, number == len(rows) - 1)
         ]
     if problems:
-        raise ConfigError("\n".join([f"model YAML {path}:", *(f"  {p}" for p in problems)]))
+        raise ConfigError(listed(f"model YAML {path}:", problems, "Correct the file and try again."))
     named = f"{path.stem}-{chosen.name}" if chosen.name else path.stem
     values = {**data, "nc": data.get("nc", 80) if nc is None else nc, "reg_max": data.get("reg_max", 16)}
     resolved = tuple((row[0], row[1], row[2], [_value(a, values) for a in row[3]]) for row in rows)
@@ -179,15 +181,16 @@ def _key_problems(data: Mapping[str, Any]) -> list[str]:
         if key == "anchors":
             problems.append("anchors: gfldet is anchor-free; remove the key and end the head with GFLHead")
         elif key not in KEYS:
-            close = difflib.get_close_matches(str(key), KEYS, 1)
-            problems.append(f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known: {KEYS}"))
+            close = difflib.get_close_matches(shown(key, quoted=False), KEYS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {KEYS}"
+            problems.append(f"unknown key {shown(key)}; {hint}")
     for key, low, high in (("nc", 1, 100_000), ("reg_max", 1, MAX_REG_MAX)):
         value = data.get(key, low)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            problems.append(f"{key}: {value!r}; a whole number from {low} to {high} is expected")
+            problems.append(f"{key}: {shown(value)}; a whole number from {low} to {high} is expected")
     for key in ("dgqp", "end2end"):
         if not isinstance(data.get(key, False), bool):
-            problems.append(f"{key}: {data[key]!r}; true or false is expected")
+            problems.append(f"{key}: {shown(data[key])}; true or false is expected")
     for key in ("backbone", "head"):
         if not isinstance(data.get(key), list) or not data[key]:
             problems.append(f"{key}: a list of rows [from, repeats, module, args] is expected")
@@ -196,25 +199,33 @@ def _key_problems(data: Mapping[str, Any]) -> list[str]:
 
 def _chosen_scale(data: Mapping[str, Any], scale: str | None) -> tuple[_Scale, list[str]]:
     """The scale asked for, else the YAML's `scale`, else its first, else depth_multiple and width_multiple."""
-    scales = data.get("scales")
+    scales, fallback = data.get("scales"), _Scale("", 1.0, 1.0, 1e9)
     if not scales:
-        plain = _Scale(
-            "", data.get("depth_multiple", 1.0), data.get("width_multiple", 1.0), data.get("max_channels", 1e9)
-        )
-        return plain, [f"scale {scale!r} was asked for, but the file has no `scales`"] if scale else []
-    fallback = _Scale("", 1.0, 1.0, 1e9)
+        factors = {key: data.get(key, 1.0) for key in ("depth_multiple", "width_multiple")}
+        factors["max_channels"] = data.get("max_channels", 1e9)
+        problems = [f"{key}: {shown(v)}; a number above 0 is expected" for key, v in factors.items() if not _factor(v)]
+        if scale:
+            problems.append(f"scale {shown(scale)} was asked for, but the file has no `scales`")
+        return fallback if problems else _Scale("", *factors.values()), problems
     if not isinstance(scales, dict):
         return fallback, ["scales: expected name: [depth, width, max_channels]"]
     scale = scale or data.get("scale") or next(iter(scales))
-    if scale not in scales:
-        return fallback, [f"scale {scale!r} is not there; the file has {', '.join(map(str, scales))}"]
+    if not isinstance(scale, Hashable) or scale not in scales:
+        there = ", ".join(shown(one, quoted=False) for one in islice(scales, 100))
+        return fallback, [f"scale {shown(scale)} is not there; the file has {there}"]
     values = scales[scale]
     numbers, names = (values[:3], values[3:]) if isinstance(values, list) else ([], [])
-    if len(numbers) != 3 or not all(isinstance(v, (int, float)) for v in numbers) or len(names) > 1:
-        return fallback, [f"scales.{scale}: {values!r}; expected three numbers [depth, width, max_channels]"]
+    place = f"scales.{shown(scale, quoted=False)}"
+    if len(numbers) != 3 or not all(map(_factor, numbers)) or len(names) > 1:
+        return fallback, [f"{place}: {shown(values)}; expected three numbers [depth, width, max_channels] above 0"]
     if names and not (isinstance(names[0], dict) and all(isinstance(v, (str, int, float)) for v in names[0].values())):
-        return fallback, [f"scales.{scale}: {names[0]!r}; expected names in the rows, each with a word or a number"]
+        return fallback, [f"{place}: {shown(names[0])}; expected names in the rows, each with a word or a number"]
     return _Scale(str(scale), *values), []
+
+
+def _factor(value: object) -> bool:
+    """Whether a value is a finite number above 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _name_problems(data: Mapping[str, Any], rows: Sequence[Any]) -> list[str]:
@@ -232,12 +243,16 @@ def _name_problems(data: Mapping[str, Any], rows: Sequence[Any]) -> list[str]:
         if isinstance(row, list) and len(row) == 4:
             used |= {word for word in (row[2], *(row[3] if isinstance(row[3], list) else ())) if isinstance(word, str)}
     problems = [
-        f"scales.{scale}: no value for {', '.join(map(str, sorted(every - names, key=str)))}, which other scales name"
+        f"scales.{shown(scale, quoted=False)}: no value for {_listed(every - names)}, which other scales name"
         for scale, names in given.items()
         if every - names
     ]
-    unused = ", ".join(repr(name) for name in sorted(every - used, key=str))
+    unused = _listed(every - used, quoted=True)
     return problems + ([f"scales: {unused} stands in no row, neither as module nor in args"] if unused else [])
+
+
+def _listed(names: Iterable[Any], quoted: bool = False) -> str:
+    return ", ".join(shown(name, quoted=quoted) for name in islice(sorted(names, key=str), 100))
 
 
 def _named(row: Any, names: Mapping[str, Any]) -> Any:
@@ -263,18 +278,18 @@ def _row_problems(row: Any, number: int, last: bool) -> list[str]:
             or not -number - 1 <= source < number
             or (source < 0 and number == 0 and source != -1)
         ):
-            problems.append(f"from {source!r}: a layer number below {number}, or a negative one counted back")
+            problems.append(f"from {shown(source)}: a layer number below {number}, or a negative one counted back")
     if not isinstance(repeats, int) or repeats < 1:
-        problems.append(f"repeats {repeats!r}: a whole number of 1 or more is expected")
+        problems.append(f"repeats {shown(repeats)}: a whole number of 1 or more is expected")
     if not isinstance(args, list):
-        problems.append(f"args {args!r}: a list is expected")
+        problems.append(f"args {shown(args)}: a list is expected")
     known, other = (HEADS, BLOCKS) if last else (BLOCKS, HEADS)
-    if module in other:
+    if isinstance(module, str) and module in other:
         problems.append("the last row must be a detection head, and only it: " + ", ".join(HEADS))
-    elif module not in known:
-        close = difflib.get_close_matches(str(module), list(known), 1)
+    elif not isinstance(module, str) or module not in known:
+        close = difflib.get_close_matches(shown(module, quoted=False), list(known), 1)
         problems.append(
-            f"unknown module {module!r}"
+            f"unknown module {shown(module)}"
             + (f"; did you mean {close[0]!r}?" if close else "")
             + f" (known: {', '.join(known)})"
         )
@@ -285,47 +300,33 @@ def _value(argument: Any, values: Mapping[str, Any]) -> Any:
     return values[argument] if isinstance(argument, str) and argument in ("nc", "reg_max") else argument
 
 
-class Graph(nn.Module):
-    """Layers in order, each with the numbers of those it reads.  The last is the head."""
-
-    def __init__(self, layers: Sequence[nn.Module], sources: Sequence[tuple[int, ...]]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.sources = tuple(sources)
-        self._needed = frozenset(s for i, row in enumerate(sources) for s in row if s != i - 1)
-
-    @property
-    def head(self) -> DetectionHead:
-        head = self.layers[-1]
-        assert isinstance(head, DetectionHead)
-        return head
-
-    @property
-    def multiple(self) -> int:
-        """What the sides of an image must be multiples of."""
-        return int(getattr(self.layers[0], "multiple", max(self.head.strides)))
-
-    def forward(self, x: Tensor) -> Any:
-        """Images (B, 3, H, W) -> what the last layer returns."""
-        kept: dict[int, Any] = {-1: x}
-        out: Any = x
-        for number, (layer, sources) in enumerate(zip(self.layers, self.sources, strict=True)):
-            inputs = [out if s == number - 1 else kept[s] for s in sources]
-            if number == len(self.layers) - 1:  # the head takes levels, however they are grouped
-                inputs = [x for given in inputs for x in (given if isinstance(given, list) else [given])]
-                out = layer(inputs)
-            else:
-                out = layer(inputs[0] if len(inputs) == 1 else inputs)
-            if number in self._needed:
-                kept[number] = out
-        return out
+def check(description: Description) -> None:
+    """ConfigError with every value of a description that is of a wrong kind, or beyond what `limits` allows."""
+    rows = description.rows
+    problems = limits.problems(description, PREFERENCES) or [
+        f"row {number} {shown(list(row))}: {problem}"
+        for number, row in enumerate(rows)
+        for problem in _row_problems(list(row), number, number == len(rows) - 1)
+    ]
+    if problems:
+        raise ConfigError("\n".join([f"model {shown(description.name, quoted=False)}:", *(f"  {p}" for p in problems)]))
 
 
 def build(description: Description) -> Graph:
     """Description -> layers with fresh weights, strides measured, biases at their prior.
 
-    Raises ConfigError naming the row whose arguments its block refuses.
+    Raises ConfigError naming the row whose arguments its block refuses, or with which the model becomes larger than
+    `limits` allows.
     """
+    check(description)
+    with limits.AtMost():
+        graph = _graph(description)
+        _measure_strides(graph, description.name)
+    return graph
+
+
+def _graph(description: Description) -> Graph:
+    """The layers of a description; the strides of its head are not known yet."""
     layers: list[nn.Module] = []
     sources: list[tuple[int, ...]] = []
     channels: list[int | tuple[int, ...]] = []
@@ -333,7 +334,7 @@ def build(description: Description) -> Graph:
         given = origin if isinstance(origin, list) else [origin]
         absolute = tuple(s if s >= 0 else number + s for s in given)
         inputs = _flat(3 if s < 0 else channels[s] for s in absolute)
-        scaled = max(round(repeats * description.depth), 1) if repeats > 1 else repeats
+        scaled = limits.repeats(repeats, description.depth)
         row = Row(inputs, scaled, tuple(args), description.width, description.max_channels)
         try:
             if name in HEADS:
@@ -343,14 +344,13 @@ def build(description: Description) -> Graph:
                 made = BLOCKS[name].from_row(row)
                 layers.append(made.module)
                 channels.append(made.channels)
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise ConfigError(
-                f"model {description.name}, row {number} {[origin, repeats, name, args]}: {error}"
-            ) from error
+            if sum(_flat(channels[-1:])) > limits.MAX_CHANNELS:
+                raise limits.TooLarge(f"{sum(_flat(channels[-1:]))} channels; at most {limits.MAX_CHANNELS} of a row")
+        except Exception as error:  # torch raises almost anything for arguments that it does not expect
+            place = f"model {description.name}, row {number} {shown([origin, repeats, name, args])}"
+            raise ConfigError(f"{place}: {_reason(error)}") from error
         sources.append(absolute)
-    graph = Graph(layers, sources)
-    _measure_strides(graph, description.name)
-    return graph
+    return Graph(layers, sources)
 
 
 def _flat(channels: Iterable[int | tuple[int, ...]]) -> tuple[int, ...]:
@@ -372,8 +372,14 @@ def _measure_strides(graph: Graph, name: str) -> None:
     try:
         with torch.no_grad():
             maps = graph(torch.zeros(1, 3, side, side))
-    except RuntimeError as error:
-        raise ConfigError(f"model {name}: the layers do not fit together: {error}") from error
-    graph.train(training)
-    graph.head.strides = tuple(side // m.shape[-1] for m in maps)
-    graph.head.init_biases()
+        graph.train(training)
+        graph.head.strides = tuple(side // m.shape[-1] for m in maps)
+        graph.head.init_biases()
+    except limits.TooLarge as error:
+        raise ConfigError(f"model {name}: {error}") from error
+    except Exception as error:  # as above: a stride of 1.5 is found here
+        raise ConfigError(f"model {name}: the layers do not fit together: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return shown(" ".join(str(error).split()) or type(error).__name__, 300, quoted=False)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gfldet.losses.detection import E2EDetectLoss, LossItems, v8DetectionLoss
-from gfldet.nn.build import Description, Graph, build
+from gfldet.nn.build import Description, build
+from gfldet.nn.graph import Graph
 from gfldet.nn.heads import DetectionHead
 from gfldet.ops.decode import Decoded
 

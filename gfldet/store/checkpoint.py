@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,19 @@ import torch
 from torch import Tensor
 
 import gfldet
-from gfldet.errors import CheckpointError, ConfigError, OutputError
+from gfldet.errors import CheckpointError, ConfigError, OutputError, shown
+from gfldet.files import is_file
 from gfldet.nn.build import Description
+from gfldet.nn.limits import MAX_CLASSES, MAX_NUMBERS, AtMost
 from gfldet.nn.tasks import DetectionModel
-from gfldet.store import migrations
+from gfldet.store import archive, migrations, unpickle
 from gfldet.writing import write_aside
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 2  # older ones are read by `migrations`
 PYRAMID = "graph.layers.0.fpn."  # of a `ResNetFPN`
+NOTHING = unpickle.Allowed()  # beside tensors
+ROOM = 1 << 24  # numbers that a model is made with beside its own: 16 million
 TRAINING_PARTS = frozenset({"weights", "optimizer", "scaler", "updates", "progress", "random"})
 
 
@@ -61,7 +63,8 @@ class Checkpoint:
         Raises CheckpointError, which names `file`, when weights and description do not fit.
         """
         try:
-            model = DetectionModel(self.description, self.names)
+            with AtMost(self._size()):
+                model = DetectionModel(self.description, self.names)
             weights = dict(self.weights)
             if self.body_only:
                 fresh = tuple(part for part in (self.description.head_prefix, PYRAMID) if not self._has(part))
@@ -72,6 +75,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"{file}: the weights do not fit the model they name ({first_line(error)})"
             ) from error
+
+    def _size(self) -> int:
+        """Numbers that a model with these weights can take while it is made: its description may tell anything."""
+        return MAX_NUMBERS if self.body_only else ROOM + 2 * sum(value.numel() for value in self.weights.values())
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -102,10 +109,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def is_ours(path: Path) -> bool:
     """Whether a file is a checkpoint of ours, by the mark in it; False for one that is missing or no archive."""
     try:
-        with zipfile.ZipFile(path) as file:
-            found = [name for name in file.namelist() if name.rpartition("/")[2] == "data.pkl"]
-            return len(found) == 1 and FORMAT.encode() in file.read(found[0])
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError):
+        with archive.opened(path) as records:
+            return FORMAT.encode() in records.pickle()
+    except (OSError, archive.Refusal):
         return False
 
 
@@ -114,38 +120,98 @@ def load(path: str | Path) -> Checkpoint:
 
     Versions before VERSION are migrated.  Raises CheckpointError for a file that is missing, no checkpoint, not ours,
     of a later version, or that holds anything but tensors and plain data (such a file could run code when loaded, so it
-    is refused unread).
+    is refused unread), or parts of other kinds than ours have.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
     payload = _read(path)
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+    if not isinstance(payload, dict) or not isinstance(payload.get("format"), str) or payload["format"] != FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")
     version = payload.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path}: checkpoint version {version!r}; this gfldet {gfldet.__version__} reads versions 1 to {VERSION}; "
-            f"install the gfldet that wrote it ({payload.get('gfldet')!r}) or a newer one"
+            f"{path}: checkpoint version {shown(version)}; this gfldet {gfldet.__version__} reads versions 1 to "
+            f"{VERSION}; install the gfldet that wrote it ({shown(payload.get('gfldet'))}) or a newer one"
         )
     try:
         payload = migrations.migrated(payload, VERSION, migrations.STEPS)
         missing = TRAINING_PARTS - (TRAINING_PARTS if payload["training"] is None else payload["training"].keys())
         if missing:
             raise KeyError(*sorted(missing))
-        return Checkpoint(
-            description=Description.from_dict(payload["model"]),
-            names=tuple(payload["names"]),
-            category_ids=tuple(payload["category_ids"]),
-            weights=payload["weights"],
-            settings=payload["settings"],
-            epoch=payload["epoch"],
-            metrics=payload["metrics"],
-            training=payload["training"],
-            licence=payload.get("licence", ""),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({error!r}); use another file") from error
+        description = Description.from_dict(payload["model"])
+        parts = {name: payload.get(name, "") if name == "licence" else payload[name] for name in PARTS}
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{path}: the model it describes is none ({_on_a_line(error)}); use another file"
+        ) from error
+    except Exception as error:  # values of any kind may stand where others belong
+        missed = shown(repr(error), 200, quoted=False)
+        raise CheckpointError(f"{path}: parts of the checkpoint are missing ({missed}); use another file") from error
+    for name, part in PARTS.items():
+        if not part.fits(parts[name]):
+            told = f"{name} {shown(parts[name])}; {part.expected} expected"
+            raise CheckpointError(f"{path}: a part of the checkpoint is damaged ({told}); use another file")
+    names, ids = tuple(parts.pop("names")), tuple(parts.pop("category_ids"))
+    if len(names) != len(ids):
+        raise CheckpointError(f"{path}: {len(names)} names and {len(ids)} category ids in it; use another file")
+    return Checkpoint(description, names, ids, **parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a part of a checkpoint has to be: whether a value is, and in words."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1 << 63
+
+
+def _number(value: Any) -> bool:
+    return type(value) is float or _whole(value)
+
+
+def _listed(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) <= MAX_CLASSES and all(map(of, value))
+
+
+def _table(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value) and all(map(of, value.values()))
+
+
+def _setting(value: Any, depth: int = 2) -> bool:
+    """Whether a value is one that settings have: a word, a number, or a list of these (of lists, down to `depth`)."""
+    if isinstance(value, (list, tuple)):
+        return depth > 0 and len(value) <= MAX_CLASSES and all(_setting(item, depth - 1) for item in value)
+    return value is None or isinstance(value, (bool, str)) or _number(value)
+
+
+def _training(value: Any) -> bool:
+    """Whether a value is a state of training; what its parts hold is judged by those that they are of."""
+    return value is None or (
+        _table(value, lambda _: True)
+        and _table(value["weights"], lambda part: isinstance(part, Tensor))
+        and isinstance(value["optimizer"], dict)
+        and _table(value["scaler"], _number)
+        and _whole(value["updates"])
+        and _table(value["progress"], _number)
+        and isinstance(value["random"], Tensor)
+    )
+
+
+PARTS: Mapping[str, _Part] = {
+    "names": _Part(lambda value: bool(value) and _listed(value, lambda name: isinstance(name, str)), "a list of text"),
+    "category_ids": _Part(lambda value: _listed(value, _whole), "a list of whole numbers"),
+    "weights": _Part(lambda value: _table(value, lambda part: isinstance(part, Tensor)), "tensors by name"),
+    "settings": _Part(lambda value: _table(value, _setting), "settings by name"),
+    "epoch": _Part(_whole, "a whole number"),
+    "metrics": _Part(lambda value: _table(value, _number), "numbers by name"),
+    "training": _Part(_training, "the state of a run, or nothing"),
+    "licence": _Part(lambda value: isinstance(value, str), "text"),
+}
 
 
 def _read(path: Path) -> Any:
@@ -154,21 +220,17 @@ def _read(path: Path) -> Any:
         whole = zipfile.is_zipfile(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    if not whole:  # torch would take it for one of its older formats
+    if not whole:  # it may be of one of torch's older formats, which ours never were
         raise CheckpointError(f"{path}: no checkpoint, or one that was cut short; copy it again or use another")
-    return read_tensors(path)
-
-
-def read_tensors(path: Path) -> Any:
-    """Tensors and plain data of any torch file, without running what it may hold."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        with unpickle.opened(path, NOTHING) as file:
+            return file.plain()
+    except unpickle.Forbidden as error:
         raise CheckpointError(
             f"{path}: refused: it holds more than tensors and plain data, and loading such a file could run code. "
-            f"Use a checkpoint that gfldet wrote. ({_asked_for(error)})"
+            f"Use a checkpoint that gfldet wrote. ({first_line(error)})"
         ) from error
-    except Exception as error:  # bytes of any kind may be in there, and torch raises almost anything
+    except Exception as error:  # bytes of any kind may be in there
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({first_line(error)}); copy it again or use another"
         ) from error
@@ -180,14 +242,16 @@ def load_model(path: str | Path) -> tuple[DetectionModel, Checkpoint]:
     return checkpoint.model(str(path)), checkpoint
 
 
-def _asked_for(error: pickle.UnpicklingError) -> str:
-    """What torch did not take, without the ways round it that torch proposes."""
-    named = re.search(r"\bGLOBAL (\S+)", str(error))
-    return f"it asks for {named[1]:.100}" if named else first_line(error)
-
-
 def first_line(error: BaseException) -> str:
     """The first line of an error, cut to a length that fits a message, without what would steer a terminal; its class
     where it says nothing."""
-    line = str(error).strip().split("\n")[0][:200]
-    return "".join(c for c in line if c.isprintable()) or type(error).__name__
+    return _printable(str(error)[:1000].strip().split("\n")[0]) or type(error).__name__
+
+
+def _on_a_line(error: BaseException) -> str:
+    """As `first_line`, of all lines."""
+    return _printable(" ".join(str(error)[:1000].split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text[:200] if c.isprintable())

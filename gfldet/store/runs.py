@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gfldet.errors import OutputError
+from gfldet.errors import OutputError, shown
+from gfldet.files import exists, is_folder, name_problem
 from gfldet.writing import lock, remove_unfinished, write_aside
 
 LOCK = ".lock"  # in a run folder while a process trains there; it tells which
@@ -50,7 +51,7 @@ def claim_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
         try:
             folder.mkdir()
         except (FileExistsError, FileNotFoundError) as error:  # by a process that makes, or removes, folders beside us
-            if exist_ok and folder.is_dir():
+            if exist_ok and is_folder(folder):
                 return folder
             reason = error.strerror or ""
         except OSError as error:
@@ -67,7 +68,7 @@ def claimed(project: str, name: str, command: str, exist_ok: bool) -> Iterator[P
     The folders above it that were made for it go too.
     """
     named = Path(project) / (name or command)
-    made = [folder for folder in (named, *named.parents) if not folder.exists()]
+    made = [folder for folder in (named, *named.parents) if not exists(folder)]
     folder = claim_folder(project, name, command, exist_ok)
     try:
         yield folder
@@ -134,10 +135,13 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def check_writable(folder: Path) -> None:
     """Raise OutputError if the folder could not be written to; the folder need not exist yet."""
+    problem = name_problem(folder)
+    if problem:
+        raise OutputError(f"{shown(str(folder), 300, quoted=False)}: {problem}; choose another project= or name=")
     above = folder
-    while not above.exists() and above != above.parent:
+    while not exists(above) and above != above.parent:
         above = above.parent
-    if not above.is_dir():
+    if not is_folder(above):
         raise OutputError(f"{folder}: {above} is a file, not a folder; choose another project= or name=")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"{folder}: no permission to write in {above}; choose another project=")

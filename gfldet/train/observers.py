@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from gfldet.data.train_set import TrainBatch
+from gfldet.files import MAX_TEXT, Unreadable, contents
 from gfldet.messages import warn
 from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, RunFacts, StepReport
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
@@ -108,12 +109,14 @@ class ResultsCsv(Observer):
 
 
 def _rows(path: Path, done: int) -> list[dict[str, str]]:
-    """The rows of the first `done` epochs, as far as they are there."""
-    if not path.is_file():
+    """The rows of the first `done` epochs, as far as they are there and can be read."""
+    try:
+        text = contents(path, MAX_TEXT).decode("utf-8", "replace")
+        rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if set(COLUMNS) == row.keys()]
+    except (Unreadable, csv.Error):
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = [row for row in csv.DictReader(file) if set(COLUMNS) == row.keys()]
-    return [row for row in rows if str(row["epoch"]).isdecimal() and int(row["epoch"]) <= done]
+    epochs = {str(epoch + 1) for epoch in range(done)}
+    return [row for row in rows if row["epoch"] in epochs]
 
 
 def _cell(value: float) -> str:

@@ -14,9 +14,9 @@ from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.findings import findings_of_training
-from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
+from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
 from gfldet.data.sampling import repeat_factors
-from gfldet.data.spec import DataSpec, load_spec
+from gfldet.data.spec import DataSpec
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError
 from gfldet.imports.start import Start, read_start
@@ -72,7 +72,9 @@ def prepare_training(
     tell, watching = teller(settings.verbose), Observers((*own_observers(settings), *observers))
     device = pick_device(settings.device)
     description = described_head(description, settings)
-    spec = load_spec(settings.data)
+    if not settings.val:  # all images are for training; `val` of this run must not take some of them for unseen
+        settings = dataclasses.replace(settings, val_share=0.0)
+    spec = open_data(settings.data, settings.val_share)
     last = source.checkpoint if resume and source else None
     if last and last.names != spec.names:
         raise DataError(f"resume: the run has the classes {list(last.names)}, {spec.source} has {list(spec.names)}")
@@ -83,6 +85,8 @@ def prepare_training(
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
     train, val = load_training_images(settings, spec, tell)
+    if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
+        settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
     model.head.init_biases(settings.prior, half_side)
     taken = take_weights(model, start, tell)
@@ -121,10 +125,11 @@ def fresh_model(settings: TrainSettings, description: Description, names: tuple[
 def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
     if settings.val and spec.val is None:
-        raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
+        raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
-    val = load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None
+    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments, settings.sample_bits)
+    bits = train.split.bits or settings.sample_bits
+    val = load_images(spec, "val", size, train.store.left, *arguments, bits) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val

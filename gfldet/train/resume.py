@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
+from gfldet.data.patterns import matching
 from gfldet.errors import CheckpointError, ConfigError
+from gfldet.files import is_file, is_folder
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train.schedule import warmup_steps
-from gfldet.train.trainer import Progress, out_of_patience
+from gfldet.train.trainer import Progress, damaged, out_of_patience
 
 
 def find_resume(settings: TrainSettings) -> Path | None:
@@ -27,16 +30,16 @@ def find_resume(settings: TrainSettings) -> Path | None:
     elif settings.model.endswith(".pt"):
         path = Path(settings.model)
         last = path.with_name("last.pt")
-        if path.parent.name == "weights" and last.is_file():  # as for best.pt, from which a run cannot go on
+        if path.parent.name == "weights" and is_file(last):  # as for best.pt, from which a run cannot go on
             path = last
     else:
         pattern = f"{glob.escape(settings.name) or '*'}/weights/last.pt"
-        found = sorted(Path(settings.project).glob(pattern), key=lambda p: p.stat().st_mtime)
+        found = sorted(matching(f"{glob.escape(settings.project)}/{pattern}"), key=os.path.getmtime)
         if not found:
             raise CheckpointError(f"resume: no {pattern} in {settings.project}; give resume=RUN/weights/last.pt")
         path = found[-1]
-    path = path / "weights" / "last.pt" if path.is_dir() else path
-    if not path.is_file() or path.parent.name != "weights":
+    path = path / "weights" / "last.pt" if is_folder(path) else path
+    if not is_file(path) or path.parent.name != "weights":
         raise CheckpointError(f"resume: {path} is no last.pt in its run folder; expected RUN/weights/last.pt")
     return path
 
@@ -52,8 +55,8 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
-    saved, state = dict(checkpoint.settings), checkpoint.training
-    if state is None:
+    saved = dict(checkpoint.settings)
+    if checkpoint.training is None:
         raise CheckpointError(f"resume: {path} holds weights alone; resume from the last.pt of a run")
     explicit, from_file = (
         {n: getattr(given, n) for n, o in given.origins.items() if o == origin and n not in ("model", "resume")}
@@ -67,7 +70,10 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
         was, now = saved.get(name), config.dump(settings)[name]
         if was != now:
             raise ConfigError(f"resume: {name}={now}, but the run has {name}={was}; start another with model={path}")
-    progress = Progress(**state["progress"])
+    try:
+        progress = Progress(**checkpoint.training["progress"])
+    except TypeError as error:
+        raise damaged(path, error) from error
     if progress.epoch >= settings.epochs:
         raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
     if out_of_patience(progress, settings.patience):

@@ -27,7 +27,7 @@ from gfldet.machine import loader_threads, mixed_precision
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
-from gfldet.store.checkpoint import Checkpoint
+from gfldet.store.checkpoint import Checkpoint, first_line
 from gfldet.train.ema import WeightAverage
 from gfldet.train.events import ITEMS, EpochReport, Observers, RunFacts, StepReport
 from gfldet.train.guard import StepGuard
@@ -296,11 +296,19 @@ class Trainer:
         """Take up the state of `last.pt`; what follows is what would have followed without the interruption.
 
         With another batch size or data set an epoch has other steps.  The run then continues at the same share of its
-        epochs: its steps are counted as those that so many epochs have now.
+        epochs: its steps are counted as those that so many epochs have now.  Raises CheckpointError for a state that is
+        none of such a run.
         """
         state = checkpoint.training
         if state is None:
             raise CheckpointError("resume: this checkpoint holds weights alone; resume from weights/last.pt of a run")
+        try:
+            self._take_up(checkpoint, state)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise damaged(self.weights / "last.pt", error) from error
+
+    def _take_up(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
+        """See `restore`."""
         self.model.load_state_dict(state["weights"])
         self.average.model.load_state_dict(dict(checkpoint.weights))
         self.average.updates = state["updates"]
@@ -317,6 +325,14 @@ class Trainer:
         self.metrics, self.saved = checkpoint.metrics, self.progress.epoch
         self._make_criterion(self.progress.epoch)
         torch.set_rng_state(state["random"])
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """What is said of a last.pt whose state of training cannot be taken up."""
+    return CheckpointError(
+        f"resume: the state of training in {path} is damaged ({first_line(error)}); start another run from its weights "
+        f"with model={path}"
+    )
 
 
 def out_of_patience(progress: Progress, patience: int) -> bool:

@@ -76,5 +76,5 @@ def test_odd_names_are_unknown_models(name: str) -> None:
 
 def test_model_file_that_is_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text("scales: [1")
-    with pytest.raises(ConfigError, match="no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         scales_of(tmp_path / "net.yaml")

@@ -230,17 +230,17 @@ def test_mistakes_in_a_file_have_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"epochs: [3", "no YAML; write one `key: value` a line"),
-        (b"- epochs\n", "expected settings, one `key: value` a line"),
-        (b"just text\n", "expected settings, one `key: value` a line"),
-        (b"epochs: \xff\xfe\n", "cannot be read (not UTF-8 text)"),
+        (b"epochs: [3", "1: is not valid YAML: "),
+        (b"- epochs\n", " expected settings, one `key: value` a line"),
+        (b"just text\n", " expected settings, one `key: value` a line"),
+        (b"epochs: \xff\xfe\n", " is not a UTF-8 text file (byte 8)"),
     ],
 )
 def test_a_file_that_holds_no_settings(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "my.yaml"
     file.write_bytes(content)
     (problem,) = problems_of("train", {"cfg": file})
-    assert problem.startswith(f"cfg={file}: {message}")
+    assert problem.startswith(f"cfg={file}:{message}")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ import gfldet
 PACKAGE = Path(gfldet.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A room -> the rooms below it, that is: all it may import, besides itself and `errors`.
+# A room -> the rooms below it, that is: all it may import, besides itself, `errors` and `files`.
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "messages": set(),
     "machine": set(),
     "writing": set(),
@@ -41,7 +42,7 @@ BELOW: dict[str, set[str]] = {
     "store": {"nn", "writing"},
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
-BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
+BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
@@ -103,7 +104,7 @@ def own_imports(file: Path) -> set[str]:
 
 def allowed(module: str, target: str) -> bool:
     room, target_room = module.split(".")[0], target.split(".")[0]
-    if target_room in (room, "errors"):
+    if target_room in (room, "errors", "files"):
         return True
     if module not in ONLY.get((room, target_room), {module}):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,3 +204,71 @@ def test_packages_that_are_missing(
         exported.load(file.rename(file.with_suffix(".xml")))
     with pytest.raises(ConfigError, match=r"pip install 'gfldet\[onnx\]'"):
         onnx.to_graph(DetectionModel(tiny), CARD)
+
+
+# ---------------------------------------------------------------------------------- graphs that do not what they say
+
+FRAMES = (2, 3, 64, 96)  # 96 cells at stride 8, 6 at stride 32
+WHOLE: dict[str, dict[str, tuple[int, ...]]] = {
+    "raw": {"bins": (2, 32, 102), "logits": (2, 2, 102)},
+    "decoded": {"boxes": (2, 102, 4), "scores": (2, 102, 2)},
+    "detections": {"boxes": (2, 5, 4), "scores": (2, 5), "classes": (2, 5), "count": (2,)},
+}
+
+
+def outputs_of(layout: str) -> dict[str, np.ndarray]:
+    kinds = {"classes": np.int64, "count": np.int64}
+    return {name: np.zeros(shape, kinds.get(name, np.float32)) for name, shape in WHOLE[layout].items()}
+
+
+@pytest.mark.parametrize("layout", WHOLE)
+def test_outputs_that_are_not_as_the_card_says(layout: Any) -> None:
+    card = replace(CARD, layout=layout)
+    assert exported.output_problem(card, FRAMES, outputs_of(layout)) == ""
+    for name in WHOLE[layout]:
+        found = outputs_of(layout)[name]
+        for odd in (found[:1], found[..., None], found.astype(np.str_), found.astype(bool), [found], found[..., :0]):
+            told = exported.output_problem(card, FRAMES, {**outputs_of(layout), name: odd})
+            assert "where its card says" in told, name
+    if layout == "detections":
+        for name, value, told in (
+            ("classes", 2, "classes from 0 to 2, where 0 to 1 are possible"),
+            ("classes", -1, "classes from -1 to 0"),
+            ("count", 6, "count from 0 to 6, where 0 to 5"),
+        ):
+            found = outputs_of(layout)
+            found[name].flat[0] = value
+            assert exported.output_problem(card, FRAMES, found).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        (
+            "boxes, scores = Split<axis = 1, num_outputs = 2>(images)",
+            r"gives boxes \[1, 2, 64, 96\] float32, where its car",
+        ),
+        (
+            "shape = Constant<value_ints = [1, 7]>() boxes = Reshape(images, shape) scores = Identity(images)",
+            r"fails when it is run \(.*\); export it anew",
+        ),
+    ],
+)
+def test_a_graph_that_loads_and_does_something_else(tmp_path: Path, nodes: str, told: str) -> None:
+    parser, proto = pytest.importorskip("onnx.parser"), pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    graph = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 18]> odd (float[N, 3, H, W] images) => (float[] boxes, float[] scores) '
+        f"{{ {nodes} }}"
+    )
+    del graph.graph.output[0].type.tensor_type.shape.dim[:]
+    for output in graph.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    for key, text in CARD.to_text().items():
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, text
+    path = tmp_path / "odd.onnx"
+    proto.save(graph, str(path))
+    loaded = exported.load(path, "cpu", threads=1)
+    with pytest.raises(CheckpointError, match=rf"odd\.onnx: its graph {told}"):
+        loaded.infer(np.zeros((1, 64, 96, 3), np.uint8))

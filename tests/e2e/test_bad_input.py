@@ -183,7 +183,7 @@ def test_a_jpeg_without_its_end_is_used_with_a_warning(
 def test_models_that_are_none(refused: Gfldet, tmp_path: Path) -> None:
     assert "gone.yaml" in refused("train", model="gone.yaml")
     Path("net.yaml").write_text("backbone: [")
-    assert refused("train", model="net.yaml").startswith("gfldet: model YAML net.yaml: is not valid YAML")
+    assert refused("train", model="net.yaml").startswith("gfldet: net.yaml:1: is not valid YAML")
     Path("net.yaml").write_text("nc: 2\nbackbone:\n  - [-1, 1, Cnov, [8]]\nhead:\n  - [[0], 1, GFLHead, [nc]]\n")
     told = refused("train", model="net.yaml")
     assert "did you mean 'Conv'?" in told

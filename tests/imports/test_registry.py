@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from gfldet.errors import CheckpointError
-from gfldet.imports import registry, unpickle
+from gfldet.imports import registry
 from gfldet.imports.files import ForeignFile
-from gfldet.imports.foreign import ForeignModel, Refusal
+from gfldet.imports.foreign import ForeignModel
 from gfldet.imports.registry import Family, read_foreign
-from gfldet.imports.unpickle import Allowed
 from gfldet.model import Model, import_weights
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store import unpickle
+from gfldet.store.archive import Refusal
+from gfldet.store.unpickle import Allowed
 
 NAMES = ("red", "blue", "green hat")
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from gfldet.errors import CheckpointError
-from gfldet.imports import unpickle
-from gfldet.imports.foreign import Refusal
 from gfldet.imports.registry import allowed, read_foreign
 from gfldet.imports.yolov8 import tree as trees
+from gfldet.store import unpickle
+from gfldet.store.archive import Refusal
 
 NAMES = ("red", "blue", "green hat")
 Classes = dict[str, type[nn.Module]]

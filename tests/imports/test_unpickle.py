@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from gfldet.errors import CheckpointError
-from gfldet.imports import unpickle
-from gfldet.imports.foreign import Refusal
 from gfldet.imports.registry import allowed, read_foreign
-from gfldet.imports.unpickle import Storage, Stored
+from gfldet.store import unpickle
+from gfldet.store.archive import Refusal
+from gfldet.store.unpickle import Storage, Stored
 
 
 class Call:

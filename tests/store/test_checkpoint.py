@@ -35,7 +35,7 @@ def whole(tiny: Description) -> Checkpoint:
         settings={"imgsz": [64, 96], "lr0": None, "data": "x.yaml"},
         epoch=3,
         metrics={"map": float("nan"), "map50": 0.5},
-        training=dict.fromkeys(TRAINING_PARTS, 1),
+        training={**{part: {} for part in TRAINING_PARTS}, "updates": 1, "random": torch.tensor(3)},
     )
 
 
@@ -159,18 +159,18 @@ BAD_PAYLOADS: dict[str, tuple[Change, str]] = {
         lambda p: {**p, "training": {k: v for k, v in p["training"].items() if k != "progress"}},
         r"parts of the checkpoint are missing \(KeyError\('progress'\)\)",
     ),
-    "names": (lambda p: {**p, "names": 3}, "parts of the checkpoint are missing"),
+    "names": (lambda p: {**p, "names": 3}, r"a part of the checkpoint is damaged \(names 3; a list of text expected"),
     "model": (lambda p: {**p, "model": {"nc": 2}}, "parts of the checkpoint are missing"),
     "module": (
         lambda p: {**p, "model": {**p["model"], "rows": [[-1, 1, "Nothing", []]]}},
-        "the weights do not fit the model they name",
+        r"the model it describes is none \(model tiny: row 0 \[-1, 1, 'Nothing', \[\]\]: unknown module",
     ),
     "weights": (lambda p: {**p, "weights": {}}, "the weights do not fit the model they name"),
     "shape": (
         lambda p: {**p, "weights": {**p["weights"], "graph.layers.0.conv.weight": torch.zeros(1)}},
         "the weights do not fit the model they name",
     ),
-    "classes": (lambda p: {**p, "names": ["one"]}, "the weights do not fit the model they name"),
+    "classes": (lambda p: {**p, "names": ["one"]}, "1 names and 2 category ids in it"),
 }
 
 

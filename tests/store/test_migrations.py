@@ -1,7 +1,7 @@
 """Checkpoints of every older version: a file of each, which loads, predicts and goes on training.
 
 files/checkpoint-1.pt is `last.pt` of a run of four epochs (batches of 3 at 64 px, on the data set of `dataset()`) that
-was stopped after two.  Its weights were rounded to three bits of fraction, and its archive packed, to keep it small.
+was stopped after two.  Its weights were rounded to three bits of fraction.
 """
 
 from __future__ import annotations

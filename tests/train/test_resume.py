@@ -125,6 +125,27 @@ def test_weights_alone_do_not_go_on(stopped: Callable[..., Checkpoint]) -> None:
         go_on(replace(stopped(), training=None))
 
 
+def test_a_damaged_state_of_training_is_told(stopped: Callable[..., Checkpoint], prepared: Prepared) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"resume: the state of training in run/weights/last\.pt is damaged \(.*ep"
+    ):
+        go_on(replace(stopped(), training={"progress": {"epochs": 3}}))
+    trainer = prepared(epochs=2)
+    state = trainer._state()
+    whole = Checkpoint(
+        trainer.model.description, ("red", "blue"), (0, 1), trainer.average.model.state_dict(), training=state
+    )
+    trainer.restore(whole)
+    for part, odd in (
+        ("weights", {}),
+        ("optimizer", {"state": 3}),
+        ("random", torch.zeros(3)),
+        ("scaler", {"scale": 1}),
+    ):
+        with pytest.raises(CheckpointError, match=r"last\.pt is damaged \(.*; start another run from its weights with"):
+            trainer.restore(replace(whole, training={**state, part: odd}))
+
+
 def test_a_run_goes_on_with_its_own_classes_only(prepared: Prepared, dataset: Callable[..., Any]) -> None:
     trainer = prepared(epochs=3)
     trainer.run()

@@ -9,9 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from gfldet.data.formats.keypoints import LongRows
+from gfldet.errors import shown
+
+MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
 
 # Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
 POLYGON = "polygon row(s) were read as the bounding boxes of their polygons"
@@ -87,22 +91,24 @@ class Index:
     warnings: list[str] = field(default_factory=list)
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?' with the most similar known word; '' if none is similar."""
+def nearest(word: object, known: Sequence[str]) -> str:
+    """' Did you mean ...?' with the most similar known word; '' if none is similar, and for what is no word."""
+    if not isinstance(word, str) or len(word) > MAX_WORD or len(known) > MAX_KNOWN:
+        return ""
+    return _nearest(word, tuple(known))
+
+
+@lru_cache(1000)  # a class that is written wrong is so in every row
+def _nearest(word: str, known: tuple[str, ...]) -> str:
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), list(folded), n=1)
-    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+    return f" Did you mean {shown(folded[close[0]])}?" if close else ""
 
 
 def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:
     """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most `limit` places."""
     more = f", and {len(places) - limit} more" if len(places) > limit else ""
     return f"{len(places)} {count_of}: {', '.join(places[:limit])}{more}"
-
-
-def relative(path: Path, folder: Path) -> str:
-    """`path` relative to `folder`, with forward slashes; a path outside of `folder` stays whole."""
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def repeats(paths: Sequence[Path]) -> list[str]:

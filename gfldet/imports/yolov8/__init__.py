@@ -7,9 +7,10 @@ graph.py  an ONNX graph -> description and weights
 from __future__ import annotations
 
 from gfldet.imports.files import ForeignFile
-from gfldet.imports.foreign import ForeignModel, Refusal
-from gfldet.imports.unpickle import Allowed, Record
+from gfldet.imports.foreign import ForeignModel
 from gfldet.imports.yolov8 import graph, tree
+from gfldet.store.archive import Refusal
+from gfldet.store.unpickle import Allowed, Record
 
 READS = "a YOLOv8 detection checkpoint (.pt) or its ONNX export (.onnx)"
 ALLOWED = Allowed(packages=("ultralytics.", "torch.nn.modules."))  # the classes of its modules

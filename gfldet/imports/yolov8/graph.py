@@ -20,7 +20,6 @@ from gfldet.config.assets import cfg_folder, scales_of
 from gfldet.imports.files import OnnxFile
 from gfldet.imports.foreign import (
     ForeignModel,
-    Refusal,
     check_bins,
     class_names,
     identity_norm,
@@ -32,6 +31,7 @@ from gfldet.nn import blocks
 from gfldet.nn.build import MAX_REG_MAX, read_description
 from gfldet.nn.heads import GFLHead
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
 
 OPERATIONS = (
     *("Conv", "MaxPool", "Resize", "Add", "Sub", "Mul", "Div", "Sigmoid", "Softmax"),

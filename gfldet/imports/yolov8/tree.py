@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from gfldet.errors import ConfigError
-from gfldet.imports.foreign import ForeignModel, Refusal, check_bins, class_names, image_size, shown, text
+from gfldet.imports.foreign import ForeignModel, check_bins, class_names, image_size, shown, text
 from gfldet.imports.shapes import MAX_CLASSES
-from gfldet.imports.unpickle import Archive, Record, Stored
 from gfldet.nn import blocks
 from gfldet.nn.build import MAX_REG_MAX, Description
 from gfldet.nn.tasks import DetectionModel
+from gfldet.store.archive import Refusal
+from gfldet.store.unpickle import Archive, Record, Stored
 
 MODEL = "DetectionModel"
 HEAD = "Detect"

@@ -9,8 +9,8 @@ taken at all.  So there is no list of dangerous things to keep complete.  Tensor
 
 from __future__ import annotations
 
+import math
 import pickletools
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfldet.imports.foreign import Refusal
+from gfldet.store import archive
+from gfldet.store.archive import Records, Refusal
 
 STORAGES = {
     "torch.HalfStorage": torch.float16,
@@ -40,8 +41,8 @@ REBUILT = {
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
 }
-MAX_PICKLE = 64 << 20  # bytes; a detector's takes a tenth of a megabyte
-ARCHIVE_VERSION = "3"  # what torch.save has written since its 1.6
+MAX_COPIED = 1_000_000  # values that a pickle may have copied from one of its lists or tuples into another
+MAX_SIDES = 64  # of a tensor
 # Instructions that put their argument on the stack, or a value of their own, or a tuple of the last few.
 PLAIN = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -49,6 +50,10 @@ PLAIN = (
 )
 VALUES: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Forbidden(Refusal):
+    """A file is not taken since it holds more than tensors, plain data and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,70 +106,78 @@ class Archive:
 
     tree: Any
     size: int
-    file: zipfile.ZipFile
-    prefix: str
+    records: Records
 
     def tensor(self, stored: Stored) -> Tensor:
-        """Read one tensor, in its own type.
+        """Read one tensor, in its own type; Refusal as `flat` and `view`."""
+        return self.view(self.flat(stored.storage), stored).clone(memory_format=torch.contiguous_format)
 
-        Raises Refusal for a record that is missing or has another length than told, and for a view that reaches
-        outside of it or shows more numbers than it holds.
-        """
-        storage = stored.storage
-        name = f"{self.prefix}data/{storage.key}"
-        data = _record(self.file, name)
+    def flat(self, storage: Storage) -> Tensor:
+        """The numbers of a storage, (numel,); Refusal for a record that is missing or has another length than told."""
+        data = bytearray(self.records.read(f"data/{storage.key}"))
         if len(data) != storage.numel * storage.dtype.itemsize:
+            name = self.records.prefix + f"data/{storage.key}"
             raise Refusal(f"{name} has {len(data)} bytes, not {storage.numel} numbers of {storage.dtype}")
-        numel = 1
-        for side in stored.shape:
-            numel *= side
+        return torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+
+    def view(self, flat: Tensor, stored: Stored) -> Tensor:
+        """A tensor as a view of its storage's numbers `flat`; Refusal for one that reaches outside of them or shows
+        more numbers than they are."""
+        numel = math.prod(stored.shape)
         if numel == 0:
-            return torch.empty(stored.shape, dtype=storage.dtype)
+            return flat.new_empty(stored.shape)
         last = stored.offset + sum((n - 1) * step for n, step in zip(stored.shape, stored.strides, strict=True))
-        if numel > storage.numel or last >= storage.numel:
-            raise Refusal(f"a tensor of {list(stored.shape)} reaches outside of the {storage.numel} numbers of {name}")
-        flat = torch.frombuffer(bytearray(data), dtype=storage.dtype)
-        return flat.as_strided(stored.shape, stored.strides, stored.offset).clone(memory_format=torch.contiguous_format)
+        if numel > len(flat) or last >= len(flat):
+            name = f"{self.records.prefix}data/{stored.storage.key}"
+            raise Refusal(f"a tensor of {list(stored.shape)} reaches outside of the {len(flat)} numbers of {name}")
+        return flat.as_strided(stored.shape, stored.strides, stored.offset)
+
+    def plain(self) -> Any:
+        """`tree` with its tensors read, which share their numbers where the file's do.
+
+        Refusal for a tree that holds anything beside tensors and plain data, or that is nested too deep.
+        """
+        try:
+            return _plain(self, self.tree, {}, {})
+        except RecursionError as error:
+            raise Refusal("its lists are nested too deep") from error
+
+
+def _plain(source: Archive, value: Any, done: dict[int, Any], flats: dict[Storage, Tensor]) -> Any:
+    """See `Archive.plain`; `done` has what was made of the containers, which may be shared or hold themselves."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, list):
+        done[id(value)] = made = []
+        made += [_plain(source, item, done, flats) for item in value]
+    elif isinstance(value, dict):
+        done[id(value)] = table = {}
+        for key, item in value.items():
+            table[_plain(source, key, done, flats)] = _plain(source, item, done, flats)
+    elif isinstance(value, tuple):
+        done[id(value)] = tuple(_plain(source, item, done, flats) for item in value)
+    elif isinstance(value, Stored):
+        if value.storage not in flats:
+            flats[value.storage] = source.flat(value.storage).clone()  # torch's own memory, which is aligned
+        done[id(value)] = source.view(flats[value.storage], value)
+    else:
+        told = (
+            value.kind if isinstance(value, Record) else value.text if isinstance(value, Name) else type(value).__name__
+        )
+        raise Forbidden(f"it holds {told:.100}, which is no plain data")
+    return done[id(value)]
 
 
 @contextmanager
 def opened(path: Path, allowed: Allowed) -> Iterator[Archive]:
     """A file of `torch.save`, open for reading.
 
-    Raises Refusal for a file that is no such archive, was cut short or is of another version, and for a pickle that
-    names anything beyond tensors and what is `allowed`.
+    Raises Refusal as `archive.opened`, and for a pickle that names anything beyond tensors and what is `allowed`.
     """
-    try:
-        file = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise Refusal(
-            "no archive as torch.save writes them, or one that was cut short; copy or download it again"
-        ) from error
-    with file:
-        found = [name for name in file.namelist() if name.rpartition("/")[2] == "data.pkl"]
-        if len(found) != 1:
-            raise Refusal(f"{len(found)} records data.pkl in it instead of one, so torch.save did not write it")
-        prefix = found[0].removesuffix("data.pkl")
-        for record, known in (("version", ARCHIVE_VERSION), ("byteorder", "little")):
-            if prefix + record in file.NameToInfo:
-                told = _record(file, prefix + record).decode("ascii", "replace").strip()
-                if told != known:
-                    raise Refusal(f"an archive of {record} {told[:20]!r}; {known!r} is what can be read")
-        if file.getinfo(found[0]).file_size > MAX_PICKLE:
-            raise Refusal(f"data.pkl is larger than {MAX_PICKLE >> 20} MB, which no detector needs")
-        yield Archive(unpickled(_record(file, found[0]), allowed), path.stat().st_size, file, prefix)
-
-
-def _record(file: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of a record, which torch stores as they are: so none can be larger than the file."""
-    try:
-        if file.getinfo(name).compress_type != zipfile.ZIP_STORED:
-            raise Refusal(f"the record {name} is compressed, which torch.save never does")
-        return file.read(name)
-    except KeyError as error:
-        raise Refusal(f"the record {name} is missing") from error
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise Refusal(f"the record {name} is damaged ({error})") from error
+    with archive.opened(path) as records:
+        yield Archive(unpickled(records.pickle(), allowed), path.stat().st_size, records)
 
 
 def unpickled(data: bytes, allowed: Allowed) -> Any:
@@ -191,6 +204,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
 
     def step(self, name: str, argument: Any) -> None:
         """Carry out one instruction."""
@@ -235,6 +249,7 @@ class _Machine:
             self.stack[-1].extend(items)
         elif name in ("REDUCE", "NEWOBJ"):
             called, arguments = self.popped(2)
+            self._count(arguments)
             self.stack.append(_made(called, arguments))
         elif name == "BUILD":
             (state,) = self.popped(1)
@@ -245,11 +260,18 @@ class _Machine:
         else:
             raise Refusal(f"the pickle instruction {name}, which torch.save does not write")
 
+    def _count(self, arguments: Any) -> None:
+        """Refusal where calls copy more from lists than any file needs: one list may be given to every call."""
+        given = arguments[0] if isinstance(arguments, tuple) and arguments else ()
+        self.copied += len(given) if isinstance(given, (list, tuple)) else 0
+        if self.copied > MAX_COPIED:
+            raise Refusal(f"its pickle copies more than {MAX_COPIED} values, which no detector needs")
+
     def named(self, text: str) -> Name:
         """A class or function by its full name; Refusal for one that is not allowed."""
         if text in STORAGES or text in REBUILT or text in self.allowed.names or text.startswith(self.allowed.packages):
             return Name(text)
-        raise Refusal(f"it asks for {text[:100]}, which no detector's checkpoint needs and which could run code")
+        raise Forbidden(f"it asks for {text[:100]}, which no detector's checkpoint needs and which could run code")
 
     def popped(self, count: int) -> list[Any]:
         """The last `count` values, taken off the stack."""
@@ -317,6 +339,10 @@ def _storage(told: Any) -> Storage:
 
 def _whole(values: Any) -> tuple[int, ...]:
     """Sizes, strides and offsets: whole numbers from 0 on."""
-    if not isinstance(values, (tuple, list)) or not all(type(v) is int and 0 <= v < 1 << 40 for v in values):
+    if (
+        not isinstance(values, (tuple, list))
+        or len(values) > MAX_SIDES
+        or not all(type(v) is int and 0 <= v < 1 << 40 for v in values)
+    ):
         raise Refusal("a tensor whose sizes, strides or offset are no whole numbers from 0 on")
     return tuple(values)
