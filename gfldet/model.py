@@ -34,6 +34,7 @@ from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
 
 if TYPE_CHECKING:
+    from gfldet.detect.torch_detector import KeptDetector
     from gfldet.imports.start import Start
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
@@ -66,7 +67,9 @@ class Model:
         self.save_dir: Path | None = None
         self._start: Start | None = None
         self._model: DetectionModel | None = None
+        self._kept: KeptDetector | None = None
         self._exported: exported.ExportedDetector | None = None
+        self._opened_with: tuple[str, int] = ("auto", 0)  # device and threads of the exported file
         if self.source.endswith(exported.SUFFIXES) and not _is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
@@ -80,6 +83,7 @@ class Model:
         """Weights of ours or of another program, which are this Model's source from now on."""
         from gfldet.imports.start import read_start
 
+        self._kept = None
         self._start = read_start(path)
         self._model = self._start.checkpoint.model(str(path))
         self.source = str(path)
@@ -186,15 +190,17 @@ class Model:
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
-            from gfldet.detect.torch_detector import for_inference
+            from gfldet.detect.torch_detector import KeptDetector
             from gfldet.machine import pick_device, set_threads
 
             self._need_head()
             device = pick_device(settings.device)
             set_threads(settings.threads)
-            return for_inference(self.model, device)
-        if {"device", "threads"} & settings.origins.keys():
+            self._kept = self._kept or KeptDetector()
+            return self._kept.of(self.model, device)
+        if {"device", "threads"} & settings.origins.keys() and self._opened_with != (settings.device, settings.threads):
             self._exported = exported.load(self.source, settings.device, settings.threads)
+            self._opened_with = (settings.device, settings.threads)
         frame = self._exported.frame
         if frame is not None and settings.height_width != frame:
             raise ConfigError(
