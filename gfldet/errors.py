@@ -77,7 +77,9 @@ def plain(text: str) -> str:
     for line in text.split("\n"):
         if len(line) > LONGEST_LINE:
             line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-        lines.append(line if line.isprintable() else "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line))
+        lines.append(
+            line if line.isprintable() else "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+        )
     return "\n".join(lines)
 
 

@@ -36,6 +36,7 @@ from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
 
 if TYPE_CHECKING:
+    from gfldet.detect.torch_detector import KeptDetector
     from gfldet.imports.start import Start
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
@@ -83,7 +84,9 @@ class Model(Familiar):
         self.save_dir: Path | None = None
         self._start: Start | None = None
         self._model: DetectionModel | None = None
+        self._kept: KeptDetector | None = None
         self._exported: exported.ExportedDetector | None = None
+        self._opened_with: tuple[str, int] = ("auto", 0)  # device and threads of the exported file
         if self.source.endswith(exported.SUFFIXES) and not is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
@@ -97,6 +100,7 @@ class Model(Familiar):
         """Weights of ours or of another program, which are this Model's source from now on."""
         from gfldet.imports.start import read_start
 
+        self._kept = None
         self._start = read_start(path)
         self._model = self._start.checkpoint.model(str(path))
         self._pretrained = ""  # they are its own from now on
@@ -223,13 +227,15 @@ class Model(Familiar):
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
-            from gfldet.detect.torch_detector import for_inference
+            from gfldet.detect.torch_detector import KeptDetector
             from gfldet.machine import pick_device
 
             self._need_head()
-            return for_inference(self.model, pick_device(settings.device))
-        if {"device", "threads"} & settings.origins.keys():
+            self._kept = self._kept or KeptDetector()
+            return self._kept.of(self.model, pick_device(settings.device))
+        if {"device", "threads"} & settings.origins.keys() and self._opened_with != (settings.device, settings.threads):
             self._exported = exported.load(self.source, settings.device, settings.threads)
+            self._opened_with = (settings.device, settings.threads)
         frame = self._exported.frame
         if frame is not None and settings.height_width != frame:
             raise ConfigError(

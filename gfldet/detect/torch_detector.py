@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from gfldet.detect.detector import Selection
 from gfldet.nn.tasks import DetectionModel
@@ -69,3 +70,46 @@ def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:
     fused.fuse()
     fused.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchDetector(fused)
+
+
+class KeptDetector:
+    """The detector of a model, made once and made anew when the model has changed since.
+
+    A change of anything in a weight is seen, in whatever way it was made, since all of them are compared with copies:
+    versions of tensors do not count what is written through `.data` or an array that shares their memory.
+    """
+
+    def __init__(self) -> None:
+        self._detector: TorchDetector | None = None
+        self._device = torch.device("cpu")
+        self._modules: list[nn.Module] = []
+        self._names: dict[int, str] = {}
+        self._weights: list[Tensor] = []
+
+    def of(self, model: DetectionModel, device: torch.device) -> TorchDetector:
+        """The detector of `model` on `device`, as `for_inference` makes it."""
+        if self._detector is None or device != self._device or not self._is_of(model):
+            self._detector = None  # so that not two of them are held
+            self._modules, self._names = list(model.modules()), dict(model.names)
+            self._weights = [weight.detach().clone() for weight in _weights(model)]
+            self._detector, self._device = for_inference(model, device), device
+        return self._detector
+
+    def _is_of(self, model: DetectionModel) -> bool:
+        """Whether the model is still as it was when the detector was made."""
+        modules, weights = list(model.modules()), _weights(model)
+        return (
+            len(modules) == len(self._modules)
+            and all(a is b for a, b in zip(modules, self._modules, strict=True))
+            and model.names == self._names
+            and len(weights) == len(self._weights)
+            and all(_same(a, b) for a, b in zip(weights, self._weights, strict=True))
+        )
+
+
+def _weights(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)

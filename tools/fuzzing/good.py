@@ -241,4 +241,3 @@ def foreign(folder: Path) -> None:
     node = helper.make_node("Conv", ["images", values[0].name], ["out"])
     ends = [helper.make_tensor_value_info(name, 1, [1, 4, 8, 8]) for name in ("images", "out")]
     save_onnx(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], values)), str(folder / "net.onnx"))
-
