@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -47,7 +48,10 @@ def test_keys_are_drawn_no_faster_than_needed_and_abandoned_work_ends() -> None:
     results = in_order_by_processes(torch.tensor, keys(), 2, pin=False)
     assert int(next(results)) == 0
     assert len(drawn) <= 2 * processes.AHEAD + 1
-    del results
+    results.close()
+    until = time.monotonic() + 30  # torch waits five seconds for each, and asks the slow ones to end
+    while multiprocessing.active_children() and time.monotonic() < until:
+        time.sleep(0.05)
     assert not multiprocessing.active_children()
 
 
