@@ -17,8 +17,8 @@ from gfldet.train.trainer import Progress, out_of_patience
 def find_resume(settings: TrainSettings) -> Path | None:
     """The last.pt that `resume` means; None if it is false.
 
-    A path is that of a last.pt or of its run folder.  True is the run of the checkpoint that `model` names, or else the
-    newest last.pt in `project` (in the folder `name` there, if that is given).
+    A path is that of a last.pt, of its folder or of its run folder.  True is the run of the checkpoint that `model`
+    names, or else the newest last.pt in `project` (in the folder `name` there, if that is given).
     """
     if settings.resume is False:
         return None
@@ -35,7 +35,14 @@ def find_resume(settings: TrainSettings) -> Path | None:
         if not found:
             raise CheckpointError(f"resume: no {pattern} in {settings.project}; give resume=RUN/weights/last.pt")
         path = found[-1]
-    path = path / "weights" / "last.pt" if path.is_dir() else path
+    if path.is_dir():
+        path = (path if path.name == "weights" else path / "weights") / "last.pt"
+    best = path.with_name("best.pt")
+    if path.name == "last.pt" and not path.is_file() and best.is_file():
+        raise CheckpointError(
+            f"resume: {path} is gone, from which alone a run goes on; gfldet train model={best} starts another from "
+            "the best weights"
+        )
     if not path.is_file() or path.parent.name != "weights":
         raise CheckpointError(f"resume: {path} is no last.pt in its run folder; expected RUN/weights/last.pt")
     return path
