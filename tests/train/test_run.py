@@ -178,7 +178,7 @@ def test_observers_are_checked_before_any_work(train: Callable[..., Model], quic
     assert not Path(quick["project"]).exists()
 
 
-# ----------------------------------------------------------------------------------------- interrupted, and two at once
+# ------------------------------------------------------------------------------------ interrupted, and two at once
 
 
 class Interrupter(Observer):
@@ -213,14 +213,12 @@ def test_who_interrupts_is_told_how_to_go_on(
         assert checkpoints.load(folder / "weights" / "last.pt").epoch == kept - 1
 
 
-def test_an_interrupted_report_is_told_how_to_get(
-    train: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_report_is_told_how_to_get(train: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*given: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gfldet.train.run.write_validation", interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"the training was done; gfldet val model=.*best\.pt measures its best"):
+    with pytest.raises(KeyboardInterrupt, match=r"training was done; gfldet val model=.*best\.pt measures its best"):
         train()
 
 
