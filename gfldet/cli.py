@@ -1,16 +1,20 @@
 """argv -> one call of `Model`; the help, the messages and the exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one message, no traceback), 130 interrupted.  Settings are
-checked before torch is imported, so a typing mistake is reported at once; help loads neither torch nor YAML.
+Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one message, no traceback), 130 interrupted by Ctrl-C, 143
+by SIGTERM, 129 by SIGHUP.  Settings are checked before torch is imported, so a typing mistake is reported at once; help
+loads neither torch nor YAML.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 
 import gfldet
@@ -19,6 +23,7 @@ from gfldet.config.kinds import Flag
 from gfldet.config.schema import COMMANDS, VERBS, Settings, TrainSettings, WeightsSettings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
+from gfldet.signals import ending
 
 _HELP_WORDS = ("-h", "--help", "help")
 _VERSION_WORDS = ("version", "--version", "-V")
@@ -32,20 +37,25 @@ Settings are written key=value (or --key value), in any order; cfg=my.yaml takes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (`sys.argv` by default) and return its exit code."""
+    """Run one command line and return its exit code.
+
+    Without `argv` it is that of this process, which then exists for this command alone (see `signals.ending`).
+    """
+    if argv is None:
+        gc.disable()  # what imports make is no garbage, yet there is much of it to look through: `_collect_again`
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        with ending(for_good=argv is None):
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"gfldet: {error}", file=sys.stderr)
         return 2
     except WorkError as error:
         print(f"gfldet: the work failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("gfldet: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:  # the reader of our output, for example `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -53,6 +63,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"gfldet: {place}{error.strerror}; free space, or choose another place", file=sys.stderr)
         return 2
+    finally:
+        if argv is None:
+            gc.freeze()  # the process ends: not all of torch is to be looked through once more
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Tell what the signal was, and how to go on where the work says so; the exit code that shells expect."""
+    number = getattr(error, "number", signal.SIGINT)
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    try:
+        sys.stdout.flush()
+    except OSError:  # its reader got the signal too
+        _drop_output()
+    with suppress(OSError):
+        print("; ".join((f"gfldet: {what}", *(str(word) for word in error.args))), file=sys.stderr, flush=True)
+    return 128 + number
+
+
+def _drop_output() -> None:
+    """Let what is left to print lead nowhere, so that the end of the process does not fail at it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _collect_again() -> None:
+    """Garbage is collected from here on, past all that was imported: a quarter of the time of a start goes into that
+    otherwise."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def _run(argv: list[str]) -> int:
@@ -176,6 +215,7 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
         print(f"Written: {import_weights(**given)}")
         return
     model = Model(given.pop("pretrained") if _names_no_model(settings) else settings.model)
+    _collect_again()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
         warnings.showwarning = tell

@@ -20,9 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
+LONGEST_LINE = 4000  # letters of a line for people; a path may have as many
+
 
 class GfldetError(Exception):
-    """Root of all errors that gfldet raises on purpose."""
+    """Root of all errors that gfldet raises on purpose.  Its text is `plain`, whatever a file's name has in it."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class UserError(GfldetError):
@@ -65,6 +70,19 @@ def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> s
     return "\n".join([head, *shown, tail])
 
 
+def plain(text: str) -> str:
+    """A text for people, of one or several lines: what would steer a terminal, or what no terminal can write, stands as
+    its escape, and a line of more than LONGEST_LINE letters is cut in its middle."""
+    lines = []
+    for line in text.split("\n"):
+        if len(line) > LONGEST_LINE:
+            line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+        lines.append(
+            line if line.isprintable() else "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+        )
+    return "\n".join(lines)
+
+
 def shown(value: object, most: int = 80, quoted: bool = True) -> str:
     """A value of the user's in a message: its repr, cut to `most` letters; text that is not `quoted` stands as it is,
     but for what would steer a terminal.
@@ -73,7 +91,7 @@ def shown(value: object, most: int = 80, quoted: bool = True) -> str:
     over would be unfolded by repr without an end, and Python refuses to write a number of 5,000 digits.
     """
     if isinstance(value, str) and not quoted:
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[: most + 1])
+        text = plain(value[: most + 1].replace("\n", "\\n"))
     else:
         text = _repr(value, most, 3)
     return text if len(text) <= most else f"{text[: most - 3]}..."

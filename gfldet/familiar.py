@@ -70,6 +70,7 @@ class Familiar:
     _start: Start | None
     _model: DetectionModel | None
     _exported: exported.ExportedDetector | None
+    _opened_with: tuple[str, int]
     _device = ""  # where `to` put the model
     _pretrained = ""  # what `load` took
     _callbacks: tuple[Callback, ...] = ()
@@ -90,6 +91,7 @@ class Familiar:
             raise ConfigError(f"to({device!r}): expected {Device().describe()}") from None
         if self._exported:
             self._exported = exported.load(self.source, name)
+            self._opened_with = (name, 0)
         else:
             from gfldet.machine import pick_device
 

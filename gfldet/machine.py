@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,6 +163,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def check_one_process() -> None:
+    """ConfigError where torchrun, or a launcher like it, started several processes for one run.
+
+    Each of them would do the whole run by itself, beside the others.
+    """
+    world = os.environ.get("WORLD_SIZE", "")
+    if world.isdecimal() and int(world) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE={world}: a launcher such as torchrun started {world} processes, but gfldet runs in one, "
+            "on one device; start it without the launcher, with device=0 for instance (and unset WORLD_SIZE)"
+        )
+
+
 def set_threads(threads: int) -> None:
     """`threads` (0: every core) for torch, one for opencv, whose work runs in threads of the loader already."""
     import cv2
@@ -170,19 +185,66 @@ def set_threads(threads: int) -> None:
     cv2.setNumThreads(1)
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep memory that tensors free, instead of giving it back to the system at once.
+@contextmanager
+def threads_of(threads: int | None) -> Iterator[None]:
+    """`set_threads` for as long as a command computes; afterwards the process has the threads that it had.
+
+    None is for an exported file, whose engine has threads of its own: then torch is left alone, and not even loaded.
+    """
+    import cv2
+
+    of_opencv = cv2.getNumThreads()
+    if threads is None:
+        cv2.setNumThreads(1)  # more would wait for those of the engine, which spin
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(of_opencv)
+        return
+    import torch
+
+    of_torch = torch.get_num_threads()
+    try:
+        set_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(of_torch)
+        cv2.setNumThreads(of_opencv)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # as in malloc.h
+MMAP_MAX = 65536  # glibc's own limit
+MALLOC_TUNED = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"}
+LARGEST_THRESHOLD = 32 << 20  # up to which glibc raises its mmap threshold by itself, as large blocks are freed
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Let glibc keep memory that tensors free while this lasts, instead of giving it back to the system at once.
 
     Feature maps of a training step are larger than glibc's mmap threshold: each would be returned and faulted in again,
-    zeroed, at every step, which costs a tenth of the time on a CPU.  Elsewhere (other C libraries) this does nothing.
+    zeroed, at every step, which costs a tenth of the time on a CPU.  Afterwards glibc has the limits that a program
+    with such tensors comes to by itself, and gives back what is free.  Elsewhere (other C libraries), and where the
+    environment tunes malloc, this does nothing.
     """
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    tuned = bool(os.environ.keys() & MALLOC_TUNED) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        mallopt, trim = library.mallopt, library.malloc_trim
     except (AttributeError, OSError, TypeError):
+        tuned = True
+    if tuned:
+        yield
         return
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        mallopt(M_MMAP_MAX, MMAP_MAX)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_THRESHOLD)
+        trim(0)
 
 
 def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:

@@ -7,16 +7,16 @@ is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.load import eval_set, load_images, tell_findings
+from gfldet.data.load import eval_set, load_images, open_data, tell_findings
 from gfldet.data.sources import Source, iter_source
-from gfldet.data.spec import load_spec
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
@@ -25,16 +25,18 @@ from gfldet.detect.saver import Saver
 from gfldet.detect.validate import Validation, validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import loader_threads, memory_budget
+from gfldet.machine import check_one_process, freed_memory_kept, loader_threads, memory_budget, threads_of
 from gfldet.messages import teller, warn
-from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
+from gfldet.ops.letterbox import check_frame
 from gfldet.report.validation import write_validation
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
 
 if TYPE_CHECKING:
+    from gfldet.detect.torch_detector import KeptDetector
     from gfldet.imports.start import Start
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
@@ -46,7 +48,18 @@ __all__ = ["Model", "import_weights"]
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
-VALIDATED_WITH = ("data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms")
+VALIDATED_WITH = (
+    "data",
+    "val_share",
+    "imgsz",
+    "sample_bits",
+    "batch",
+    "rect",
+    "conf",
+    "iou",
+    "max_det",
+    "agnostic_nms",
+)
 
 
 class Model(Familiar):
@@ -71,7 +84,9 @@ class Model(Familiar):
         self.save_dir: Path | None = None
         self._start: Start | None = None
         self._model: DetectionModel | None = None
+        self._kept: KeptDetector | None = None
         self._exported: exported.ExportedDetector | None = None
+        self._opened_with: tuple[str, int] = ("auto", 0)  # device and threads of the exported file
         if self.source.endswith(exported.SUFFIXES) and not is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
@@ -85,6 +100,7 @@ class Model(Familiar):
         """Weights of ours or of another program, which are this Model's source from now on."""
         from gfldet.imports.start import read_start
 
+        self._kept = None
         self._start = read_start(path)
         self._model = self._start.checkpoint.model(str(path))
         self._pretrained = ""  # they are its own from now on
@@ -129,20 +145,24 @@ class Model(Familiar):
         from gfldet.train import resume as resuming
         from gfldet.train.run import run_training
 
+        check_one_process()
         given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
         resolved = resolve("train", given)
         resume = resuming.find_resume(resolved)
         description, start = self.description, self._start
-        if resume is None:
-            resolved = resolve("train", given, preferred=description.preferred)
-        else:
-            start = read_start(resume)
-            resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
-            description = start.checkpoint.description
-        _warn_of_notices(resolved)
-        trainer = prepare.prepare_training(resolved, description, start, resume, self._observed(observers))
-        self.save_dir = trainer.folder
-        result = run_training(trainer)
+        with prepare.run_folder(resolved, resume) as folder:
+            if resume is None:
+                resolved = resolve("train", given, preferred=description.preferred)
+            else:
+                start = read_start(resume)
+                resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
+                description = start.checkpoint.description
+            _warn_of_notices(resolved)
+            with threads_of(resolved.threads), freed_memory_kept():
+                watching = self._observed(observers)
+                trainer = prepare.prepare_training(resolved, description, start, folder, resume, watching)
+                self.save_dir = folder
+                result = run_training(trainer)
         self._take(result.best)
         return result.metrics
 
@@ -152,20 +172,25 @@ class Model(Familiar):
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
+        check_one_process()
         given = {**settings, **self._named(settings)}
         resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
-        found = self._validate(resolved)
+        where = (resolved.project, resolved.name, "val", resolved.exist_ok)
+        with runs.claimed(*where) as folder, self._threads(resolved):
+            found = self._validate(resolved, folder)
         teller(resolved.verbose)(format_table(found.metrics))
         return found.metrics
 
-    def _validate(self, settings: ValSettings) -> Validation:
+    def _validate(self, settings: ValSettings, folder: Path) -> Validation:
         tell = teller(settings.verbose)
-        where = (settings.project, settings.name, "val", settings.exist_ok)
-        runs.free_folder(*where)  # its mistakes now, not after minutes
         detector = self._detector(settings)
-        spec = load_spec(settings.data)
+        rect = settings.rect and detector.frame is None
+        if not rect:
+            check_frame(settings.height_width, detector.multiple)
+        check_evaluator(settings.evaluator)
+        spec = open_data(settings.data, settings.val_share)
         if tuple(self.names.values()) != spec.names:
             raise DataError(
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
@@ -173,10 +198,16 @@ class Model(Familiar):
             )
         budget = memory_budget("auto")
         loaded = load_images(
-            spec, settings.split, settings.height_width, budget, settings.on_bad, tell, settings.verbose
+            spec,
+            settings.split,
+            settings.height_width,
+            budget,
+            settings.on_bad,
+            tell,
+            settings.verbose,
+            settings.sample_bits,
         )
         tell_findings(loaded.split.findings)
-        rect = settings.rect and detector.frame is None
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         found = validate(
             detector,
@@ -185,23 +216,26 @@ class Model(Familiar):
             loader_threads(settings.workers, detector.device == "cpu"),
             settings.evaluator,
         )
-        folder = runs.claim_folder(*where)
         self.save_dir = folder
         write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
         return found
 
+    def _threads(self, settings: ValSettings | PredictSettings) -> AbstractContextManager[None]:
+        """The threads of this model while it finds; the caller's come back after it."""
+        return threads_of(None if self._exported else settings.threads)
+
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
-            from gfldet.detect.torch_detector import for_inference
-            from gfldet.machine import pick_device, set_threads
+            from gfldet.detect.torch_detector import KeptDetector
+            from gfldet.machine import pick_device
 
             self._need_head()
-            device = pick_device(settings.device)
-            set_threads(settings.threads)
-            return for_inference(self.model, device)
-        if {"device", "threads"} & settings.origins.keys():
+            self._kept = self._kept or KeptDetector()
+            return self._kept.of(self.model, pick_device(settings.device))
+        if {"device", "threads"} & settings.origins.keys() and self._opened_with != (settings.device, settings.threads):
             self._exported = exported.load(self.source, settings.device, settings.threads)
+            self._opened_with = (settings.device, settings.threads)
         frame = self._exported.frame
         if frame is not None and settings.height_width != frame:
             raise ConfigError(
@@ -221,16 +255,30 @@ class Model(Familiar):
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
+        check_one_process()
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz",)))
+        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
-        found = self._predict(resolved)
+        found = self._in_own_threads(resolved)
         return found if stream else list(found)
 
     __call__ = predict
 
-    def _predict(self, settings: PredictSettings) -> Iterator[Results]:
+    def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
+        """`_predict`; between one result and the next the caller has threads as before."""
+        found = self._predict(settings)
+        try:
+            while True:
+                with self._threads(settings):
+                    one = next(found, None)
+                if one is None:
+                    return
+                yield one
+        finally:
+            found.close()
+
+    def _predict(self, settings: PredictSettings) -> Generator[Results, None, None]:
         tell = teller(settings.verbose)
         detector = self._detector(settings)
         predictor = Predictor(
@@ -240,7 +288,7 @@ class Model(Familiar):
             self._class_numbers(settings.classes),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-        frames = iter_source(settings.source, settings.vid_stride, on_bad, warn)
+        frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
         saver = self._saver(settings)
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
@@ -266,7 +314,8 @@ class Model(Familiar):
 
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
-        resolved = resolve("export", given, restored=self._trained_with(("imgsz",)))
+        restored = self._trained_with(("imgsz", "sample_bits", "val_share"))
+        resolved = resolve("export", given, restored=restored)
         _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(
@@ -276,7 +325,8 @@ class Model(Familiar):
             (saved.licence if saved else "") or WEIGHTS_LICENCE,
             saved.settings.get("data") if saved else None,
         )
-        return job.export(subject, resolved)
+        with threads_of(None):  # what is exported runs in the engine's threads, and is compared there
+            return job.export(subject, resolved)
 
     def _saver(self, settings: PredictSettings) -> Saver | None:
         """Who writes the predictions; None if nothing is to be written."""
@@ -353,7 +403,8 @@ class Model(Familiar):
         """Settings of the training run that later commands go by where the user, also in a file, gives none."""
         saved = self._checkpoint.settings if self._checkpoint else {}
         if self._exported:
-            saved = {"imgsz": self._exported.card.imgsz}
+            card = self._exported.card
+            saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits}
         return {name: saved[name] for name in names if name in saved}
 
 

@@ -24,6 +24,7 @@ from gfldet.boxes import Boxes
 from gfldet.errors import ConfigError, DataError, OutputError, nearest, no_attribute
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_picture
+from gfldet.writing import write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -255,7 +256,7 @@ class Results:
         target = Path(txt_file)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text("".join(rows), encoding="utf-8")
+            write_whole(target, lambda file: file.write("".join(rows).encode()), lasting=False)
         except OSError as error:
             raise OutputError(f"{target}: the labels cannot be written: {error.strerror or error}.") from error
         return str(target)

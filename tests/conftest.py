@@ -139,7 +139,7 @@ def trained(tiny: Description, tmp_path_factory: pytest.TempPathFactory) -> Path
 class ColourFinder(DetectionModel):
     """A detector whose answer is known: a box around all pixels of each class's pure colour, score .9 and .8."""
 
-    def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
+    def infer(self, x: Tensor) -> Decoded:
         decoded = torch.zeros(len(x), 4 + self.nc, self.nc)
         for image in range(len(x)):
             for c in range(self.nc):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from gfldet.cli import main
 from gfldet.config.schema import COMMANDS, settings_of
 from gfldet.config.show import default_yaml
 from gfldet.errors import DataError, WorkError
+from gfldet.signals import Interrupted
 
 
 class FakeModel:
@@ -200,6 +202,10 @@ def test_bad_input(words: str, problems: list[str], capsys: pytest.CaptureFixtur
         (DataError("a.jpg: empty"), 2, "gfldet: a.jpg: empty\n"),
         (WorkError("the loss is not finite"), 1, "gfldet: the work failed: the loss is not finite\n"),
         (KeyboardInterrupt(), 130, "gfldet: interrupted\n"),
+        (KeyboardInterrupt("2 of 9 epochs are kept"), 130, "gfldet: interrupted; 2 of 9 epochs are kept\n"),
+        (Interrupted(signal.SIGINT), 130, "gfldet: interrupted\n"),
+        (Interrupted(signal.SIGTERM), 143, "gfldet: ended by SIGTERM\n"),
+        (Interrupted(signal.SIGHUP), 129, "gfldet: ended by SIGHUP\n"),
     ],
 )
 def test_exit_codes(error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -44,6 +46,59 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [3, None])
+def test_the_caller_s_threads_come_back(threads: int | None) -> None:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(2)
+        cv2.setNumThreads(2)
+        with suppress(KeyboardInterrupt), machine.threads_of(threads):
+            assert (torch.get_num_threads(), cv2.getNumThreads()) == (threads or 2, 1)
+            raise KeyboardInterrupt
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+class Heap(ctypes.Structure):
+    """glibc's mallinfo2, up to the number of blocks that have a mapping of their own."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in (*("arena", "ordblks", "smblks", "hblks", "hblkhd"), *"abcde"))
+
+
+def mapped() -> bool:
+    """Whether a block of 64 MiB gets a mapping of its own, which goes back to the system when it is freed."""
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    library.mallinfo2.restype = Heap
+    before = library.mallinfo2().hblks
+    block = library.malloc(64 << 20)
+    after = library.mallinfo2().hblks
+    library.free(block)
+    return bool(after > before)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, or an old glibc")
+def test_freed_memory_is_kept_for_as_long_as_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in machine.MALLOC_TUNED:
+        monkeypatch.delenv(name, raising=False)
+    with suppress(KeyboardInterrupt), machine.freed_memory_kept():
+        assert not mapped()
+        raise KeyboardInterrupt
+    assert mapped()
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "9")  # the user's own choice
+    with machine.freed_memory_kept():
+        assert mapped()
+
+
+@pytest.mark.parametrize(("world", "refused"), [("", False), ("1", False), ("none", False), ("2", True), ("16", True)])
+def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, world: str, refused: bool) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE={world}: .*start it without") if refused else nullcontext():
+        machine.check_one_process()
 
 
 def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:

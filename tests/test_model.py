@@ -61,6 +61,51 @@ def check(results: Results) -> None:
     assert [results.names[int(c)] for c in results.boxes.cls] == ["red", "blue"]
 
 
+# ------------------------------------------------------------------------------------------------- the caller's process
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[], tuple[int, int]]]:
+    """The threads of torch and OpenCV, which the caller has set to 3 and 2."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(3)
+    cv2.setNumThreads(2)
+    yield lambda: (torch.get_num_threads(), cv2.getNumThreads())
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def test_threads_are_the_caller_s_again(
+    model: Model, folder: Path, dataset: Callable[..., Any], quick: dict[str, Any], threads: Callable[[], Any]
+) -> None:
+    inside: list[Any] = []
+    decode = model.model.decode
+    model.model.decode = lambda *given: inside.append(threads()) or decode(*given)  # type: ignore[func-returns-value]
+    model.predict("photos", **QUIET)
+    assert threads() == (3, 2)
+    for _ in model.predict("photos", stream=True, **QUIET):
+        assert threads() == (3, 2)
+    stream = model.predict("photos", stream=True, **QUIET)
+    next(stream)
+    assert threads() == (3, 2)
+    stream.close()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError):
+        model.predict("photos", classes=["green"], **QUIET)
+    data = {"data": str(dataset().yaml), "verbose": False, "plots": False, "imgsz": 64, "threads": 1}
+    model.val(**data)
+    assert threads() == (3, 2)
+    Model(model.source).train(**{**quick, "data": data["data"], "epochs": 1, "val": False})
+    assert threads() == (3, 2)
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+def test_several_processes_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2: a launcher such as torchrun"):
+        getattr(model, command)(**{"source": "nowhere"} if command == "predict" else {"data": "nowhere"})
+    assert not Path("runs").exists()
+
+
 # ------------------------------------------------------------------------------------------------------- predicting
 
 
@@ -132,13 +177,13 @@ def test_a_video(model: Model, picture: np.ndarray, tmp_path: Path) -> None:
 
 def test_a_stream_goes_image_by_image(model: Model, folder: Path) -> None:
     seen: list[int] = []
-    decode = model.model.decode
+    infer = model.model.infer
 
     def watched(x: Any) -> Any:
         seen.append(len(x))
-        return decode(x)
+        return infer(x)
 
-    model.model.decode = watched  # type: ignore[method-assign]
+    model.model.infer = watched  # type: ignore[method-assign]
     found = model.predict(folder, stream=True, **QUIET)
     assert isinstance(found, Iterator)
     assert seen == []
@@ -311,7 +356,7 @@ def test_later_commands_go_by_the_training_run(
     weights = DetectionModel(tiny, ("red", "blue")).state_dict()
     checkpoints.save(tmp_path / "best.pt", Checkpoint(tiny, ("red", "blue"), (0, 1), weights, dump(run)))
     model, seen = Model("best.pt"), []
-    monkeypatch.setattr(Model, "_validate", lambda self, settings: seen.append(settings))
+    monkeypatch.setattr(Model, "_validate", lambda self, settings, folder: seen.append(settings))
     monkeypatch.setattr("gfldet.model.format_table", str)
     monkeypatch.setattr(Model, "_predict", lambda self, settings: seen.append(settings) or iter(()))
     Path("mine.yaml").write_text(f"data: {other}\niou: 0.5\nimgsz: 96\n")
@@ -324,7 +369,19 @@ def test_later_commands_go_by_the_training_run(
     plain, filed = settings_of("val"), settings_of("val", cfg="mine.yaml", batch=5)
     assert (plain.data, plain.imgsz, plain.iou, plain.batch, plain.rect) == (str(trained_on), 64, 0.3, 3, False)
     assert (filed.data, filed.imgsz, filed.iou, filed.batch, filed.rect) == (str(other), 96, 0.5, 5, False)
-    assert set(plain.origins) == {"model", "data", "imgsz", "batch", "rect", "conf", "iou", "max_det", "agnostic_nms"}
+    assert set(plain.origins) == {
+        "model",
+        "data",
+        "val_share",
+        "imgsz",
+        "sample_bits",
+        "batch",
+        "rect",
+        "conf",
+        "iou",
+        "max_det",
+        "agnostic_nms",
+    }
     assert plain.explicit == {"model"}  # the rest is restored from the run
     assert filed.explicit == {"model", "data", "imgsz", "iou", "batch"}
     assert settings_of("val", iou=0.7).iou == 0.7  # the default, but given

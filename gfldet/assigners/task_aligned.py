@@ -165,14 +165,27 @@ def _expand(cells: Tensor, counts: Tensor, levels: Sequence[Grid], first_truth: 
 
 def _topk_per_truth(pairs: _Pairs, k: int) -> _Pairs:
     """The k best pairs of each truth by metric; pairs are grouped by truth, before and after, then best first."""
-    # One sort by truth and metric; float64 keeps the digits of the metric beside truth numbers in the millions.
-    order = (pairs.truth.double() * 1e6 - pairs.metric.double()).argsort(stable=True)
+    order = (_two_sorts if pairs.metric.device.type == "mps" else _one_sort)(pairs.truth, pairs.metric)
     counts = pairs.truth.unique_consecutive(return_counts=True)[1]
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
     near = (torch.arange(len(order), device=order.device) - first < k).nonzero().squeeze(1)
     chosen, best = order[near], order[first[near]]
     # If the best pair of a truth is unreachable, all its pairs are: it keeps them.  Else it keeps the reachable ones.
     return pairs.take(chosen[pairs.reachable[chosen] == pairs.reachable[best]])
+
+
+def _one_sort(truth: Tensor, metric: Tensor) -> Tensor:
+    """The order (P,) by truth, then best metric first.
+
+    float64 keeps the digits of the metric beside truth numbers in the millions.
+    """
+    return (truth.double() * 1e6 - metric.double()).argsort(stable=True)
+
+
+def _two_sorts(truth: Tensor, metric: Tensor) -> Tensor:
+    """The same without float64, which Apple's GPUs do not have."""
+    best = metric.argsort(descending=True, stable=True)
+    return best[truth[best].argsort(stable=True)]
 
 
 def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, truths: int) -> Tensor:

@@ -21,27 +21,39 @@ def cfg_folder() -> Path:
 def resolve_model_yaml(name: str) -> tuple[Path, str | None]:
     """The model YAML that `name` means, and the scale to build it at: `gfldet-s` is (cfg/models/gfldet.yaml, "s").
 
-    If the user's own file `my/net.yaml` has scales, `my/net-s.yaml` and `my/nets.yaml` mean its scale s.  A file with
-    exactly the given name comes first; its scale is None, and the builder takes the first scale of the file, if any.
-    If there is no such model, raises ConfigError that lists every model and scale.
+    If the user's own file `my/net.yaml` has scales, `my/net-s.yaml` and `my/nets.yaml` mean its scale s, and
+    `my/nets-p6.yaml` means that of `my/net-p6.yaml`.  A file with exactly the given name comes first; its scale is
+    None, and the builder takes the first scale of the file, if any.  If there is no such model, raises ConfigError that
+    lists every model and scale.
     """
     found = _find(name)
     if found is not None:
         return found, None
     whole = re.sub(r"\.ya?ml$", "", name)
     own: list[str] = []
-    for stem, dash, scale in (whole.rpartition("-"), (whole[:-1], "", whole[-1:])):  # net-n, and netn for net.yaml
+    for before, scale, after in _spellings(whole):
+        stem = before.removesuffix("-") + after
         base = (_find(f"{stem}.yaml") or _find(f"{stem}.yml")) if stem else None
         scales = scales_of(base) if base is not None else ()
         if base is not None and scale in scales:
             return base, scale
-        own += [f"{stem}{dash}{letter}" for letter in scales]
+        own += [f"{before}{letter}{after}" for letter in scales]
     shipped = sorted((cfg_folder() / "models").glob("*.yaml"), key=lambda path: path.stem)
     scaled = [f"{path.stem}-{letter}" for path in shipped for letter in scales_of(path)]
     names = list(dict.fromkeys([*own, *scaled, *(path.stem for path in shipped)]))
     close = get_close_matches(Path(whole).name, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise ConfigError(f"{name}: no such model: neither a file nor one of {', '.join(names)}{hint}")
+
+
+def _spellings(name: str) -> list[tuple[str, str, str]]:
+    """Where the scale may stand in a model's name: what is before it, the scale, what is after.
+
+    net-n and netn for net.yaml, and netn-p6 and netn-ghost-p6 for net-p6.yaml and net-ghost-p6.yaml.
+    """
+    stem, dash, scale = name.rpartition("-")
+    inside = [(name[: i - 1], name[i - 1], name[i:]) for i in range(2, len(name)) if name[i] == "-"]
+    return [(stem + dash, scale, ""), (name[:-1], name[-1:], ""), *inside]
 
 
 def scales_of(path: Path) -> tuple[str, ...]:

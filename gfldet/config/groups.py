@@ -74,6 +74,13 @@ class GeneralGroup:
         Choice("error", "skip"),
         "what to do with unreadable images and labels: stop and list them, or skip them",
     )
+    sample_bits: int | None = _setting(
+        None,
+        OrNone(Whole(8, 16)),
+        "bits that the samples of 16-bit image files use; none is what the model was trained with, or what training "
+        "finds in its images",
+        "bits",
+    )
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -103,7 +110,16 @@ class OutputGroup:
 class DataGroup:
     """Data"""
 
-    data: str = _setting("shapes", Text("the name of a data set, or the path of a data YAML"), "data set to work on")
+    data: str = _setting(
+        "shapes",
+        Text("the name of a data set, or the path of a data YAML, a folder, a COCO .json or an obj.data"),
+        "data set to work on",
+    )
+    val_share: float = _setting(
+        0.2,
+        Real(0, 0.9),
+        "share of the training images, chosen by their names, that is held out as val where the data name no val split",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -185,7 +185,8 @@ class Device:
         return "auto, cpu, mps, cuda, cuda:N or N (one device)"
 
     def read(self, value: Any) -> str:
-        word = str(value).strip().lower() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        named = isinstance(value, (str, int)) or type(value).__module__ == "torch"  # such as torch.device("cpu")
+        word = str(value).strip().lower() if named and not isinstance(value, bool) else ""
         if re.fullmatch(r"\d+", word):
             return f"cuda:{word}"
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):

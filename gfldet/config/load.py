@@ -27,7 +27,7 @@ from gfldet.config.schema import (
     settings_of,
 )
 from gfldet.config.show import settings_yaml
-from gfldet.errors import ConfigError, OutputError, listed, nearest, shown
+from gfldet.errors import ConfigError, listed, nearest, shown
 from gfldet.files import read_yaml
 
 _STEP = 32  # px; the coarsest stride of the models
@@ -101,8 +101,8 @@ def dump(settings: Settings) -> dict[str, Any]:
     return {setting.name: _plain(getattr(settings, setting.name)) for setting in settings_of(type(settings))}
 
 
-def save(settings: Settings, path: Path) -> None:
-    """Write the resolved settings as YAML that `cfg=` takes again; OutputError if that fails.
+def run_yaml(settings: Settings) -> str:
+    """The resolved settings as YAML that `cfg=` takes again.
 
     The first line, RUN_MARK, tells that a run wrote the file, so that its values count as restored from that run: most
     of them are defaults, which the user never gave.
@@ -113,10 +113,7 @@ def save(settings: Settings, path: Path) -> None:
         f"Settings of this run: gfldet {command} cfg=THIS_FILE repeats it.  While the line above is the file's first,\n"
         "they count as restored from the run, not as given by you; leave it out of a file of your own."
     )
-    try:
-        path.write_text(settings_yaml(dump(settings), head), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write the settings ({error.strerror}); choose another project=") from error
+    return settings_yaml(dump(settings), head)
 
 
 @dataclass

@@ -101,7 +101,7 @@ def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
         scale = min(frame[0] / record.height, frame[1] / record.width, 1.0)
         sides = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
         small, total = small + int((sides < SMALL).sum()), total + len(sides)
-    if 2 * small <= total:
+    if 2 * small <= total or any(finding.code == "boxes-tiny" for finding in train.findings):
         return []
     text = (
         f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or cut "
@@ -123,7 +123,7 @@ def _shared(train: Split, val: Split) -> list[Finding]:
 
 
 def _part(count: int, total: int) -> str:
-    return f"all {total}" if count == total else f"{count} of {total}"
+    return f"all {total}" if count == total > 1 else f"{count} of {total}"
 
 
 def named(names: Iterable[str]) -> str:

@@ -29,9 +29,11 @@ class ImageStore:
         self.complete = True
 
     def keep(self, record: Record, image: NDArray[np.uint8]) -> None:
-        """Keeps a decoded image in RAM if it still fits."""
+        """Keeps a decoded image in RAM if it still fits; one of the same record that was kept before is replaced."""
         image = self._fitted(image)
         with self._lock:
+            if _key(record) in self._kept:
+                self.left += self._kept.pop(_key(record)).nbytes
             if image.nbytes <= self.left:
                 self._kept[_key(record)] = np.ascontiguousarray(image)
                 self.left -= image.nbytes

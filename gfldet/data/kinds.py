@@ -1,9 +1,11 @@
-"""What kind of file some bytes begin, where no image is read from them at once; how many bands a TIFF has."""
+"""What kind of file some bytes begin, where no image is read from them at once; what headers say of bands and depth."""
 
 from __future__ import annotations
 
 import struct
 from typing import BinaryIO
+
+from PIL import Image
 
 READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, JPEG 2000 or AVIF"
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1"})
@@ -75,3 +77,13 @@ def tiff_bands(file: BinaryIO) -> int:
     except (struct.error, OSError, OverflowError):
         pass
     return 1
+
+
+def declares_depth(image: Image.Image) -> bool:
+    """Whether the file says how many bits its samples have, so that Pillow has scaled them to 16 already."""
+    return image.format == "JPEG2000" or (image.format == "PPM" and _decoder(image) != "raw")
+
+
+def _decoder(image: Image.Image) -> str:
+    """Pillow's name of what decodes an image that is opened and not yet loaded."""
+    return next((str(tile[0]) for tile in getattr(image, "tile", ())), "raw")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import SEVERITIES, Finding, Record, Split
-from gfldet.data.spec import DataSpec
+from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import load_split, open_image
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
@@ -27,12 +27,28 @@ class LoadedSplit:
     store: ImageStore
 
 
+def open_data(data: str, val_share: float) -> DataSpec:
+    """The data set of `data` (see `load_spec`); what was chosen while reading it is told."""
+    spec = load_spec(data, val_share)
+    for notice in spec.notices:
+        warn(notice)
+    return spec
+
+
 def load_images(
-    spec: DataSpec, name: str, size: tuple[int, int], budget: int, on_bad: str, tell: Tell, verbose: bool
+    spec: DataSpec,
+    name: str,
+    size: tuple[int, int],
+    budget: int,
+    on_bad: str,
+    tell: Tell,
+    verbose: bool,
+    bits: int | None = None,
 ) -> LoadedSplit:
     """Reads and checks a split's images, and keeps up to `budget` bytes of them in memory.
 
-    Its findings are for the caller to tell, with `tell_findings`.
+    `bits` is the depth of 16-bit files; None: that of the split's own samples.  The findings are for the caller to
+    tell, with `tell_findings`.
     """
     store = ImageStore(size, budget, read_record)
     bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
@@ -42,7 +58,7 @@ def load_images(
         bar.update(done - bar.n)
 
     with bar:
-        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress)  # type: ignore[arg-type]
+        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress, bits=bits)  # type: ignore[arg-type]
     kept = "kept in memory" if store.complete else "read again each time" if not budget else "kept as far as they fit"
     boxes = sum(len(record.boxes) for record in split.records)
     tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
@@ -57,7 +73,7 @@ def tell_findings(findings: Iterable[Finding]) -> None:
 
 def read_record(record: Record) -> NDArray[np.uint8]:
     """The image of a record, from its file or from a built-in set."""
-    return open_image(record.path)
+    return open_image(record.path, bits=record.bits)
 
 
 def eval_set(

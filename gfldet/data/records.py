@@ -30,6 +30,7 @@ class Record:
     classes    (M,) int64, positions in `Split.names`, 0..C-1
     ignore     (K, 4) float32 xyxy px: regions in which neither a hit nor a miss counts (COCO iscrowd)
     ignore_classes  (K,) int64: a region ignores the detections of this class; None: every region ignores all classes
+    bits       by which the samples of a 16-bit file are scaled to 8 bits (see `depth.py`); None for other files
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Record:
     classes: NDArray[np.int64]
     ignore: NDArray[np.float32]
     ignore_classes: NDArray[np.int64] | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Split:
 
     names         class names, C of them
     category_ids  class position -> id in the user's file (COCO ids survive; 0..C-1 for YOLO and VOC)
+    bits          of its 16-bit files, one number for all of them; None if it has no such file
     findings      one for each kind of repair, for each image left out, and for what is odd about the boxes
     """
 
@@ -78,6 +81,7 @@ class Split:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     findings: tuple[Finding, ...] = ()
+    bits: int | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

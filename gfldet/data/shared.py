@@ -48,7 +48,13 @@ class _Group:
     wholes: dict[Path, bytes] = field(default_factory=dict)
 
     def holds(self, path: Path) -> bool:
-        """Whether one of the files has the bytes of the file at `path`."""
+        """Whether one of the files has the bytes of the file at `path`; False if a file cannot be read any more."""
+        try:
+            return self._holds(path)
+        except OSError:
+            return False
+
+    def _holds(self, path: Path) -> bool:
         if self.by_end is None:
             self.by_end = {}
             for one in self.paths:

@@ -12,6 +12,7 @@ with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfldet.data import patterns, shapes
+from gfldet.data.depth import Depth
 from gfldet.data.images import (
     IMAGE_SUFFIXES,
     ImageError,
@@ -43,7 +45,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_CAMERA = 4  # digits of a camera's number
-VIDEO_SUFFIXES = frozenset(f".{s}" for s in ("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "webm", "wmv"))
+VIDEO_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in [
+        *("3g2", "3gp", "asf", "avi", "f4v", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv"),
+        *("ts", "vob", "webm", "wmv"),
+    ]
+)
 
 Source: TypeAlias = "str | Path | int | NDArray[Any] | Image.Image | Tensor | Sequence[Source]"
 
@@ -79,7 +87,11 @@ class _Entry:
 
 
 def iter_source(
-    source: Source, vid_stride: int = 1, on_bad: Literal["error", "skip"] = "error", warn: Warn | None = None
+    source: Source,
+    vid_stride: int = 1,
+    on_bad: Literal["error", "skip"] = "error",
+    warn: Warn | None = None,
+    bits: int | None = None,
 ) -> Iterator[Frame]:
     """The frames of a source; see the top of this file.
 
@@ -87,7 +99,8 @@ def iter_source(
     from 0 to 255 (see `samples`).  Tensors follow torchvision: (B, 3, H, W) or (3, H, W) RGB, of the same floats or
     uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera.  A video
     gives every `vid_stride`-th frame.  `warn` gets a sentence for each damaged but usable file, and for each file left
-    out.  Raises DataError before the first frame if the source holds nothing to read.
+    out.  `bits` tells how many the samples of 16-bit images use; None: each image goes by its own, of which `warn` is
+    told once.  Raises DataError before the first frame if the source holds nothing to read.
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
@@ -102,19 +115,25 @@ def iter_source(
     for problem in bad.values():
         tell(f"left out (on_bad=skip): {problem}")
     left = [entry for number, entry in enumerate(entries) if number not in bad]
-    return _frames(left, vid_stride, on_bad, tell)
+    return _frames(left, vid_stride, on_bad, tell, bits)
 
 
-def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn) -> Iterator[Frame]:
-    unique = _UniqueNames()
+def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn, bits: int | None) -> Iterator[Frame]:
+    unique = _UniqueNames(entries)
     bad: dict[int, str] = {}
+    told: set[str] = set()
     for number, entry in enumerate(entries):
         name = unique(entry)
         try:
             if entry.what in ("video", "camera"):
                 yield from _video_frames(entry, name, vid_stride)
             else:
-                yield Frame(_open(entry, tell), entry.path, name, entry.file_name)
+                depth = Depth(bits)
+                image = _open(entry, tell, depth)
+                for text in {_of_depth(depth)} - told - {""}:
+                    told.add(text)
+                    tell(f"{entry.path}: {text}")
+                yield Frame(image, entry.path, name, entry.file_name)
         except ImageError as error:
             if on_bad == "error" and len(entries) == 1:
                 raise
@@ -132,24 +151,45 @@ def _listed(bad: dict[int, str]) -> DataError:
     return DataError(listed(f"{len(bad)} files of the source cannot be read:", list(bad.values()), tail))
 
 
-def _open(entry: _Entry, tell: Warn) -> NDArray[np.uint8]:
+def _open(entry: _Entry, tell: Warn, depth: Depth) -> NDArray[np.uint8]:
     if entry.picture is not None:
-        return to_rgb_uint8(entry.picture, entry.path)
-    return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell)
+        return to_rgb_uint8(entry.picture, entry.path, depth)
+    return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell, depth)
+
+
+def _of_depth(depth: Depth) -> str:
+    """What is told once of 16-bit images that do not use all their bits, or use more than was wanted; else empty."""
+    if depth.found is None or (depth.wanted or 16) == depth.found == 16:
+        return ""
+    if depth.wanted is None:
+        return "uses fewer than its 16 bits; such images are read each by its own range, unless sample_bits is set"
+    if depth.found > depth.wanted:
+        return f"holds samples of more than sample_bits={depth.wanted} bits; the larger ones are white"
+    return ""
 
 
 class _UniqueNames:
-    """Makes file stems unique: 'a', then 'a-2' for an 'a' of another folder or kind."""
+    """Makes file stems unique: 'a', then 'a-2' for an 'a' of another folder or kind.
 
-    def __init__(self) -> None:
+    A video's name is none whose frames (`name_000000`, ...) could be called like one of the pictures in `entries`.
+    """
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
         self._used: set[str] = set()
+        self._tried: dict[str, int] = {}  # the last number behind each stem: thousands of files may share one
+        numbered = (re.fullmatch(r"(.*)_\d{6,}", Path(entry.path).stem.casefold()) for entry in entries)
+        self._like_frames = {match[1] for match in numbered if match}
 
     def __call__(self, entry: _Entry) -> str:
-        stem = name = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
-        again = 1
-        while name.casefold() in self._used:  # for some file systems 'A' and 'a' are the same name
+        stem = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
+        avoided = self._like_frames if entry.what in ("video", "camera") else frozenset()
+        again = self._tried.get(stem, 1)
+        name = stem if again == 1 else f"{stem}-{again}"
+        # For some file systems 'A' and 'a' are the same name.
+        while name.casefold() in self._used or name.casefold() in avoided:
             again += 1
             name = f"{stem}-{again}"
+        self._tried[stem] = again
         self._used.add(name.casefold())
         return name
 

@@ -1,50 +1,48 @@
-"""The data YAML: where the images of each split are, which format they have, and the names of the classes.
+"""A data set as its YAML describes it, or what stands for the YAML: where each split is, in which format, its classes.
 
-Keys: `path` (relative to the YAML; the YAML's own folder if absent), `train`, `val`, `test`, `names`, `format`,
-`images` (COCO only: one folder, or one per split), `kpt_shape` (YOLO: the label rows hold keypoints after the box).
-`nc` must match the names.  Other programs write `download`, `roboflow` and `flip_idx`; these are accepted and have no
-effect.  Any other key is an error.  The files of a split must exist only when that split is loaded, so `val` runs
-without the training images.
+`document` owns the keys of the YAML, `layouts` what stands for one, `finder` where a path leads, `recognise` how the
+format is found, `class_names` where names are that the YAML leaves out.  The files of a split must exist only when that
+split is loaded, so `val` runs without the training images.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gfldet.data import shapes
-from gfldet.data.formats import coco, nearest
+from gfldet.data.class_names import names_beside, read_names
+from gfldet.data.coco_classes import coco_classes
+from gfldet.data.document import Document, check_positions, raise_problems
+from gfldet.data.document import read_names as checked_names
+from gfldet.data.finder import Finder, SeveralError
 from gfldet.data.formats.coco_file import CocoFiles
 from gfldet.data.formats.keypoints import KptShape
-from gfldet.data.formats.yolo import label_folder
-from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
-from gfldet.data.text import read_lines
+from gfldet.data.layouts import YAML, document_of, yaml_to_write
+from gfldet.data.recognise import coco_in, contents, format_of, refuse_other_formats
 from gfldet.errors import DataError, listed, shown
-from gfldet.files import MAX_LIST, exists, is_file, is_folder, listing, read_yaml, size
-
-FORMATS = ("yolo", "coco", "voc")
-SPLITS = ("train", "val", "test")
-MAX_KEYS = 1000  # of a data YAML; a file with more is of another kind
-_KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "kpt_shape", "flip_idx", "download", "roboflow")
+from gfldet.files import is_file, is_folder
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """A data set as its YAML describes it.
 
-    source        the YAML, or the name of a built-in set
+    source        the YAML, what stands for it, or the name of a built-in set
     root          the folder; entries are relative to it
     format        "yolo", "coco", "voc" or "shapes" (built in)
-    splits        split -> its entries as written: folders, .txt lists, one JSON
+    splits        split -> its entries as written: folders, .txt lists, JSONs
     names         class names, C of them
     category_ids  class position -> id in the user's files (COCO); 0..C-1 for other formats
     images        COCO: split -> folder of its images, as written
     long_rows     YOLO: what rows of more than five values are: (K, 2 or 3) a box with keypoints, "polygons"; None: the
                   rows show it
+    val_share     share of the training images that are the val split; 0: val has entries of its own, or there is none
+    notices       what was chosen or passed over while reading, for the user to read
+    finder        where the paths of the data set lead
     coco          COCO: the JSON files, each read once for all splits
     """
 
@@ -56,6 +54,9 @@ class DataSpec:
     category_ids: tuple[int, ...]
     images: Mapping[str, str] = field(default_factory=dict)
     long_rows: KptShape | Literal["polygons"] | None = None
+    val_share: float = 0.0
+    notices: tuple[str, ...] = ()
+    finder: Finder = field(default_factory=lambda: Finder(Path()), repr=False, compare=False)
     coco: CocoFiles = field(default_factory=CocoFiles, repr=False, compare=False)
 
     @property
@@ -65,7 +66,7 @@ class DataSpec:
 
     @property
     def val(self) -> tuple[str, ...] | None:
-        """Entries of the validation split; None if the YAML has no such split."""
+        """Entries of the validation split (those of train if it is a share of it); None if there is no such split."""
         return self.splits.get("val")
 
     @property
@@ -78,252 +79,167 @@ class DataSpec:
         written = self.splits.get(split)
         if not written:
             raise DataError(f"{self.source}: has no split {split!r}; it has: {', '.join(self.splits)}")
-        missing = [_missing(self.root, entry) for entry in written if not exists(self.root / entry)]
+        found, missing = [], []
+        for entry in written:
+            try:
+                path = self.finder.entry(entry, str(self.source))
+            except SeveralError as error:
+                missing.append(str(error))
+                continue
+            if path is None:
+                missing.append(str(self.root / entry))
+            else:
+                found.append(_json_of(path) if self.format == "coco" else path)
         if missing:
             tail = f"Paths in {split!r} are relative to 'path', which is relative to the YAML."
             raise DataError(listed(f"{self.source}: {split}: not found:", missing, tail))
-        return [self.root / entry for entry in written]
+        return found
 
     def image_folder(self, split: str) -> Path | None:
         """COCO: file names are relative to this folder; None: to the JSON's folder.  DataError if it is missing."""
         if split not in self.images:
             return None
-        folder = self.root / self.images[split]
-        if not is_folder(folder):
-            raise DataError(f"{self.source}: images: not found: {_missing(self.root, self.images[split])}")
+        folder = self.finder.entry(self.images[split], str(self.source))
+        if folder is None or not is_folder(folder):
+            raise DataError(f"{self.source}: images: not found: {self.root / self.images[split]}")
         return folder
 
 
-def load_spec(data: str | Path) -> DataSpec:
-    """Reads a data YAML, or describes a built-in set ("shapes"); raises DataError with all its mistakes at once."""
+def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:
+    """Reads a data YAML, or what stands for one, or describes a built-in set ("shapes").
+
+    If there is no val split, `val_share` of the training images are it (see `hold_out`).  Raises DataError with all
+    mistakes at once.
+    """
     if str(data) in shapes.VARIANTS:
         return _built_in(str(data))
-    source = Path(data)
-    document = _read_yaml(source)
-    problems: list[str] = []
-    names = _names(document.get("names"), problems)
-    splits = {split: _entries(split, document[split], problems) for split in SPLITS if document.get(split) is not None}
-    if not splits:
-        problems.append("no split; expected 'train' and 'val', each with a folder or a file")
-    kind = document.get("format")
-    if kind is not None and kind not in FORMATS:
-        problems.append(f"format: {shown(kind)} is not one of {', '.join(FORMATS)}.{nearest(kind, FORMATS)}")
-    _check_keys(document, names, problems)
-    long_rows = _long_rows(document, problems)
-    _raise(source, problems)
-    root = _root(source, document.get("path"))
-    kind = kind or _detect_format(source, root, splits)
-    images = _images(document.get("images"), kind, splits, problems)
-    if kind != "coco":
-        _check_positions(names, problems)
-    elif any(len(entries) != 1 for entries in splits.values()):
-        problems.append("COCO: a list of files is not supported; expected one JSON per split")
-    _raise(source, problems)
-    if kind != "coco":
-        return DataSpec(source, root, kind, splits, tuple(names.values()), tuple(range(len(names))), images, long_rows)
-    draft = DataSpec(source, root, kind, splits, (), (), images)
-    ids, found = _coco_classes(draft, names, isinstance(document.get("names"), Mapping))
-    return dataclasses.replace(draft, names=found, category_ids=ids)
+    document = document_of(Path(data))
+    source = document.source
+    root, moved = _root(document)
+    finder = Finder(root)
+    kind = document.format or _detect_format(document, finder)
+    images = _images(document, kind)
+    spec = DataSpec(source, finder.root, kind, document.splits, (), (), images, document.long_rows, finder=finder)
+    if kind == "coco":
+        given = _given_names(spec, document)
+        found = coco_classes(source, _jsons(spec), spec.coco, given, document.by_id)
+        ids, names, told = found.ids, found.names, found.notices
+    else:
+        names, told = _names(spec, document)
+        ids = tuple(range(len(names)))
+    notices = tuple(f"{source}: {notice}" for notice in (*moved, *document.notices, *told))
+    spec = dataclasses.replace(spec, names=names, category_ids=ids, notices=notices)
+    if val_share and spec.val is None and spec.train is not None:
+        spec = _with_val(spec, val_share)
+    return dataclasses.replace(spec, notices=(*finder.take_notices(), *spec.notices))
 
 
 def _built_in(name: str) -> DataSpec:
     names = shapes.VARIANTS[name].names
     splits = {split: (split,) for split in ("train", "val")}
-    return DataSpec(Path(name), Path(name), "shapes", splits, names, tuple(range(len(names))))
-
-
-def _raise(source: Path, problems: list[str]) -> None:
-    if problems:
-        raise DataError(
-            listed(f"{source}: cannot be used as a data YAML:", problems, "Correct the file and try again.")
-        )
-
-
-def _read_yaml(source: Path) -> dict[str, Any]:
-    if is_folder(source):
-        inside = ", ".join(p.name for p in listing(source) if p.suffix in (".yaml", ".yml")) or "none"
-        raise DataError(f"{source}: is a folder; expected a data YAML (YAML files in it: {inside})")
-    if not exists(source):
-        built_in = ", ".join(shapes.VARIANTS)
-        raise DataError(f"{source}: no such data YAML; expected a file, or a built-in set: {built_in}")
-    document = read_yaml(source, DataError).value
-    if not isinstance(document, dict) or len(document) > MAX_KEYS:
-        raise DataError(f"{source}: expected 'key: value' lines with train, val and names")
-    return document
-
-
-def _root(source: Path, path: object) -> Path:
-    if path is not None and not isinstance(path, str):
-        raise DataError(f"{source}: path: expected a folder, got {shown(path)}")
-    root = source.parent / (path or "")
-    if not is_folder(root):
-        raise DataError(f"{source}: path: folder {root} not found; it is relative to the YAML's folder")
-    return root
-
-
-def _check_keys(document: Mapping[str, Any], names: Mapping[int, str], problems: list[str]) -> None:
-    for key in document:
-        if key not in _KEYS:
-            allowed = f"allowed are {', '.join(_KEYS)}.{nearest(key, _KEYS)}"
-            problems.append(f"{shown(key, quoted=False)}: unknown key; {allowed}")
-    if names and document.get("nc", len(names)) != len(names):
-        problems.append(f"nc: {shown(document['nc'])} does not match the {len(names)} names; remove 'nc' or correct it")
-
-
-def _long_rows(document: Mapping[str, Any], problems: list[str]) -> KptShape | Literal["polygons"] | None:
-    """What `kpt_shape` says of label rows that are longer than a box."""
-    shape = document.get("kpt_shape")
-    if shape is None:
-        return "polygons" if "kpt_shape" in document else None
-    if (
-        isinstance(shape, list)
-        and [type(value) for value in shape] == [int, int]
-        and shape[0] > 0
-        and shape[1] in (2, 3)
-    ):
-        return shape[0], shape[1]
-    problems.append(
-        "kpt_shape: expected [number of keypoints, 2 or 3 values each], or null for rows that are polygons, "
-        f"got {shown(shape)}"
+    return DataSpec(
+        Path(name), Path(name), "shapes", splits, names, tuple(range(len(names))), finder=Finder(Path(name))
     )
-    return None
 
 
-def _entries(key: str, value: object, problems: list[str]) -> tuple[str, ...]:
-    entries = value if isinstance(value, list) else [value]
-    if entries and all(isinstance(entry, str) and entry for entry in entries):
-        return tuple(entries)
-    problems.append(f"{key}: expected a path or a list of paths, got {shown(value)}")
-    return ()
+def _root(document: Document) -> tuple[Path, tuple[str, ...]]:
+    """(the folder `path` of the YAML, notices); where it is missing, the YAML's own, if the data are found there."""
+    folder = document.folder
+    root = folder / (document.path or "")
+    if is_folder(root):
+        return root, ()
+    told = f"path: {shown(document.path)} does not exist; taken instead: "
+    finder = Finder(folder)
+    own = Path((document.path or "").replace("\\", "/")).name
+    below = finder.entry(document.path or "", "path")
+    if below is not None and is_folder(below):
+        return below, (f"{told}{below}",)
+    if own == folder.resolve().name or any(
+        finder.entry(e, "") for entries in document.splits.values() for e in entries
+    ):
+        return folder, (f"{told}{folder}, the folder of the YAML",)
+    raise DataError(f"{document.source}: path: folder {root} not found; it is relative to the YAML's folder")
 
 
-def _names(value: object, problems: list[str]) -> dict[int, str]:
-    """id -> name in the order of the ids; empty if there are no names or if they are wrong."""
-    if value is None:
-        return {}
-    if isinstance(value, list):
-        pairs: list[tuple[Any, Any]] = list(enumerate(value))
-    elif isinstance(value, dict):
-        pairs = list(value.items())
-    else:
-        pairs = []
-    wrong = [f"names: id {shown(key)} is not a whole number" for key, _ in pairs if type(key) is not int]
-    wrong += [
-        f"names: {shown(name)} (id {shown(key)}) is not text; put it in quotes"
-        for key, name in pairs
-        if type(name) not in (str, int, float) or name == ""
-    ]
-    texts = [str(name) for _, name in pairs if type(name) in (str, int, float)]
-    wrong += [f"names: {shown(text)} appears {n} times" for text, n in Counter(texts).items() if n > 1]
-    if not pairs:
-        wrong.append(f"names: expected a list of names, or id: name lines, got {shown(value)}")
-    problems += wrong
-    return {} if wrong else {key: str(name) for key, name in sorted(pairs)}
-
-
-def _check_positions(names: Mapping[int, str], problems: list[str]) -> None:
-    """YOLO and VOC classes are positions: ids 0..C-1 without a gap."""
-    if not names:
-        problems.append("names: missing; expected a list of names, or id: name lines")
-        return
-    gaps = [str(i) for i in range(len(names)) if i not in names]  # where one is missing, another is too large
-    if gaps:
-        problems.append(
-            f"names: ids must run from 0 to {len(names) - 1} without a gap; "
-            f"got {shown(min(names))} to {shown(max(names))}, missing {', '.join(gaps[:20])}"
-        )
-
-
-def _images(value: object, kind: str, splits: Mapping[str, tuple[str, ...]], problems: list[str]) -> dict[str, str]:
-    if value is None:
-        return {}
-    if kind != "coco":
-        problems.append(f"images: only the format coco takes this key, and the format here is {kind}; remove it")
-    elif isinstance(value, str):
-        return dict.fromkeys(splits, value)
-    elif isinstance(value, dict) and all(k in SPLITS and isinstance(v, str) for k, v in value.items()):
-        return dict(value)
-    else:
-        problems.append(f"images: expected a folder, or a folder for each of train and val, got {shown(value)}")
-    return {}
-
-
-def _missing(root: Path, entry: str) -> str:
-    """The missing path, and a hint: some exports write too many '../' before the right path."""
-    stripped = entry
-    while stripped.startswith("../"):
-        stripped = stripped[3:]
-    hint = f"; did you mean {stripped!r}, which exists?" if stripped != entry and exists(root / stripped) else ""
-    return f"{root / entry}{hint}"
-
-
-# ---------------------------------------------------------------- find the format by looking at the files
-
-
-def _detect_format(source: Path, root: Path, splits: Mapping[str, tuple[str, ...]]) -> str:
-    paths = [root / entry for entries in splits.values() for entry in entries]
-    for path in paths:
-        kind = _format_of(path, root)
-        if kind:
-            return kind
-    contents = [_contents(path) for path in paths]
+def _detect_format(document: Document, finder: Finder) -> str:
+    written = [entry for entries in document.splits.values() for entry in entries]
+    paths = [finder.entry(entry, str(document.source)) or finder.root / entry for entry in written]
+    kind = format_of(paths, finder)
+    if kind:
+        return kind
+    for path in (*paths, finder.root):
+        refuse_other_formats(path)
     tail = (
         "Add 'format: yolo', 'coco' or 'voc', or correct the paths. yolo: a folder of images with labels/*.txt, or a "
         ".txt list of images; coco: a .json; voc: an ImageSets list, or a folder of images and .xml."
     )
-    raise DataError(listed(f"{source}: the format of the data is not clear. Found:", contents, tail))
+    head = f"{document.source}: the format of the data is not clear. Found:"
+    raise DataError(listed(head, [contents(path) for path in paths], tail))
 
 
-def _format_of(path: Path, root: Path) -> str | None:
-    if is_folder(path):
-        images = find_images(path)
-        if images and find_files(path, frozenset({".xml"})):
-            return "voc"
-        folders = dict.fromkeys(label_folder(image.parent) for image in images)
-        return "yolo" if any(find_files(folder, frozenset({".txt"}), recursive=False) for folder in folders) else None
-    if path.suffix.lower() == ".json":
-        return "coco" if is_file(path) else None
-    if not is_file(path):
-        return None
-    first = next((line.split() for line in read_lines(path, MAX_LIST) if line.strip()), [""])
-    if Path(first[-1]).suffix.lower() in IMAGE_SUFFIXES:
-        return "yolo"
-    return "voc" if any(is_folder(folder / "Annotations") for folder in (root, *list(path.parents)[:3])) else None
+def _images(document: Document, kind: str) -> Mapping[str, str]:
+    images = document.images
+    if images is not None and kind != "coco":
+        problem = f"images: only the format coco takes this key, and the format here is {kind}; remove it"
+        raise_problems(document.source, [problem])
+    return dict.fromkeys(document.splits, images) if isinstance(images, str) else images or {}
 
 
-def _contents(path: Path) -> str:
-    """What was found at a path, for the message: how many files of which kind."""
-    if not exists(path):
-        return f"{path}: not found"
-    if not is_folder(path):
-        return f"{path}: a file that is neither a .json, nor a list of images, nor a list of ids beside Annotations/"
-    counts = {suffix: len(find_files(path, frozenset({suffix}))) for suffix in (".txt", ".xml", ".json")}
-    return f"{path}: {len(find_images(path))} images, " + ", ".join(f"{n} {suffix}" for suffix, n in counts.items())
+def _json_of(path: Path) -> Path:
+    """COCO: a folder stands for the JSON that lies in it."""
+    return coco_in(path) or path if is_folder(path) else path
 
 
-# ---------------------------------------------------------------- COCO: the classes are in the JSON
+def _jsons(spec: DataSpec) -> list[Path]:
+    """COCO: the JSONs of all splits that are there; raises DataError if none is."""
+    written = dict.fromkeys(entry for entries in spec.splits.values() for entry in entries)
+    there = {entry: path for entry in written if (path := spec.finder.entry(entry, str(spec.source)))}
+    files = [file for path in there.values() if is_file(file := _json_of(path))]
+    if files:
+        return files
+    missing = [f"{spec.root / entry}" + (": no COCO JSON in it" if entry in there else "") for entry in written]
+    raise DataError(listed(f"{spec.source}: not found:", missing, "Expected COCO JSON files."))
 
 
-def _coco_classes(spec: DataSpec, names: Mapping[int, str], by_id: bool) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(ids, names) of the smallest JSON, in the YAML's order if the YAML lists the same names.
+def _given_names(spec: DataSpec, document: Document) -> Mapping[int, str]:
+    """id -> name as the YAML has them, itself or in a file that it names; empty if it has none."""
+    if not document.names_file:
+        return document.names
+    file = spec.finder.entry(document.names_file, str(document.source))
+    if file is None:
+        raise DataError(f"{document.source}: names: file {spec.root / document.names_file} not found")
+    problems: list[str] = []
+    names = checked_names(list(read_names(file)), problems)
+    raise_problems(document.source, problems)
+    return names
 
-    `load_split` compares the other JSON files with these.
-    """
-    files = [spec.root / entries[0] for entries in spec.splits.values()]
-    there = [file for file in files if is_file(file)]
-    if not there:
-        raise DataError(
-            listed(f"{spec.source}: not found:", [str(file) for file in files], "Expected COCO JSON files.")
-        )
-    file = min(there, key=size)
-    ids, found = coco.read_categories(spec.coco[file])
-    given = tuple(names.values())
-    if not names or (by_id and names == dict(zip(ids, found, strict=True))):
-        return ids, found
-    if not by_id and sorted(given) == sorted(found):
-        id_of = dict(zip(found, ids, strict=True))
-        return tuple(id_of[name] for name in given), given
-    tail = "Correct the names in the YAML, or remove them: then gfldet takes them from the file."
-    in_yaml = f"in the YAML: {shown(dict(names) if by_id else list(given), 2000)}"
-    in_file = f"in {file}: {shown(dict(zip(ids, found, strict=True)) if by_id else list(found), 2000)}"
-    raise DataError(listed(f"{spec.source}: names do not match the categories:", [in_yaml, in_file], tail))
+
+def _names(spec: DataSpec, document: Document) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(class names, notices) of YOLO and VOC; from beside the images if the YAML has none."""
+    problems: list[str] = []
+    names, told = _given_names(spec, document), ""
+    if not names:
+        written = [entry for entries in spec.splits.values() for entry in entries]
+        paths = [path for entry in written if (path := spec.finder.entry(entry, str(document.source)))]
+        beside, where = names_beside(spec.finder, paths, spec.format)
+        names = checked_names(list(beside) or None, problems)
+        told = f"names: [{', '.join(beside)}], from {where}" if beside else ""
+    if not names and not problems and document.source.suffix.lower() not in YAML:
+        text = yaml_to_write(document.folder, spec.splits)
+        raise DataError(f"{document.source}: holds no file with the names of the classes, such as classes.txt. {text}")
+    if not names and not problems:
+        problems.append("names: missing; expected a list of names, such as names: [cat, dog]")
+    check_positions(names, problems)
+    raise_problems(document.source, problems)
+    return tuple(names.values()), (told,) if told else ()
+
+
+def _with_val(spec: DataSpec, share: float) -> DataSpec:
+    told = (
+        f"{spec.source}: no val split: {share:.0%} of the training images, chosen by their names, are held out as val; "
+        "name a val split, or set val_share to another share"
+    )
+    splits, images = {**spec.splits, "val": spec.splits["train"]}, dict(spec.images)
+    if "train" in images:
+        images["val"] = images["train"]
+    return dataclasses.replace(spec, splits=splits, images=images, val_share=share, notices=(*spec.notices, told))

@@ -20,13 +20,16 @@ def read_lines(file: Path, limit: int = MAX_TEXT) -> list[str]:
     return text.splitlines()
 
 
+def list_lines(file: Path) -> list[str]:
+    """The paths in a .txt list as they are written, one per line."""
+    return [line.strip() for line in read_lines(file, MAX_LIST) if line.strip()]
+
+
 def read_list(file: Path, root: Path) -> list[Path]:
     """Image paths in a .txt list, one per line, relative to the list's folder or else to `root`."""
     paths = []
-    for line in read_lines(file, MAX_LIST):
-        if not line.strip():
-            continue
-        path = Path(line.strip().replace("\\", "/"))
+    for line in list_lines(file):
+        path = Path(line.replace("\\", "/"))
         beside = file.parent / path
         paths.append(beside if exists(beside) or not exists(root / path) else root / path)
     return paths

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from gfldet.data.depth import Depth, scaled
+from gfldet.data.kinds import declares_depth
 from gfldet.data.orientation import orientation, turn_back
 
 STRIP = 1 << 20  # pixels that are converted at a time
@@ -22,7 +23,7 @@ class Unusable(Exception):
 
 def pillow_to_rgb(image: Image.Image, depth: Depth | None = None) -> NDArray[np.uint8]:
     """A picture as (H, W, 3) uint8 RGB, upright; `depth` tells how to take 16-bit samples.  Raises Unusable."""
-    depth = Depth(16) if depth is None or _declares_depth(image) else depth
+    depth = Depth(16) if depth is None or declares_depth(image) else depth
     image.load()
     # When Pillow loads a TIFF, it applies the orientation (some versions keep the tag).  It does so only for TIFFs.
     turned = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else orientation(image)
@@ -64,16 +65,6 @@ def _converter(image: Image.Image, depth: Depth) -> Callable[[Image.Image], NDAr
     except ValueError:
         raise Unusable(f"has the colour mode {mode}, which cannot be turned into RGB; save it as RGB") from None
     return np.asarray if mode == "RGB" else lambda rows: np.asarray(rows.convert("RGB"))
-
-
-def _declares_depth(image: Image.Image) -> bool:
-    """Whether the file says how many bits its samples have, so that Pillow has scaled them to 16 already."""
-    return image.format == "JPEG2000" or (image.format == "PPM" and _decoder(image) != "raw")
-
-
-def _decoder(image: Image.Image) -> str:
-    """Pillow's name of what decodes an image that is opened and not yet loaded."""
-    return next((str(tile[0]) for tile in getattr(image, "tile", ())), "raw")
 
 
 def over_white(image: Image.Image) -> NDArray[np.uint8]:

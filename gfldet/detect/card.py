@@ -89,6 +89,7 @@ class Card:
     pad_colour   the grey, 0 to 255, around an image in its frame
     channels     their order in the input
     normalisation   how grey levels x become the input's values, as `Values.of` reads it
+    sample_bits  that 16-bit images were trained with: the upper 8 of them are the grey levels; None: there were none
     licence      of the weights
     """
 
@@ -110,6 +111,7 @@ class Card:
     pad_colour: int = PAD_COLOUR
     channels: Literal["RGB", "BGR"] = "RGB"
     normalisation: str = "x / 255"
+    sample_bits: int | None = None
     model: str = ""
     licence: str = WEIGHTS_LICENCE
     gfldet: str = gfldet.__version__
@@ -121,8 +123,10 @@ class Card:
         return Values.of(self.normalisation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain data, for JSON; what is None is left out."""
+        values = {
+            field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None
+        }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_text(self) -> dict[str, str]:
@@ -225,6 +229,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "precision": _one_of("float32", "float16", "int8"),
     "pad_colour": _whole(0, 255),
     "channels": _one_of(*CHANNELS),
+    "sample_bits": (lambda value: value is None or _whole(8, 16)[0](value), "none, or a whole number from 8 to 16"),
     "normalisation": _TEXT,
     "model": _TEXT,
     "licence": _TEXT,

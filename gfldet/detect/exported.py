@@ -24,10 +24,9 @@ from gfldet.errors import CheckpointError, ConfigError, shown
 from gfldet.files import is_file
 from gfldet.machine import cores
 from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
-from gfldet.ops.detections import Detections, survivors
+from gfldet.ops.detections import Detections, chosen, logit_floor
 
 Outputs: TypeAlias = "dict[str, NDArray[Any]]"
-BoxesOf: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
 SUFFIXES = (".onnx", ".xml")
 RT_INFO = "gfldet"  # the section of an OpenVINO file that holds the card
 
@@ -50,7 +49,6 @@ def load(path: str | Path, device: str = "auto", threads: int = 0) -> ExportedDe
     file = Path(path)
     if not is_file(file):
         raise CheckpointError(f"{file}: no such file; gfldet export model=best.pt writes one")
-    cv2.setNumThreads(1)  # as beside torch: its threads would wait for those of the engine, which spin
     return ExportedDetector((_openvino if file.suffix == ".xml" else _onnxruntime)(file, device, threads))
 
 
@@ -114,25 +112,44 @@ class ExportedDetector:
                 )
             ]
         iou = None if self.end2end else selection.iou
-        scores, boxes_of = self._scores_and_boxes(outputs)
-        return [_selected(one, partial(boxes_of, image), selection, iou, classes) for image, one in enumerate(scores)]
+        found = []
+        for image in range(len(outputs["logits" if self.card.layout == "raw" else "scores"])):
+            candidates = self._candidates(outputs, image, selection.conf, classes)
+            boxes_of = partial(self._boxes, outputs, image)
+            found.append(chosen(candidates, boxes_of, iou, selection.max_det, selection.agnostic))
+        return found
 
     def points(self, outputs: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (B, A, 4) xyxy in px of the frame and scores (B, A, C) of all points; not for layout detections."""
-        scores, boxes_of = self._scores_and_boxes(outputs)
+        raw = self.card.layout == "raw"
+        scores = sigmoid(outputs["logits"]).transpose(0, 2, 1) if raw else outputs["scores"]
         every = np.arange(scores.shape[1])
-        return np.stack([boxes_of(image, every) for image in range(len(scores))]), scores
+        return np.stack([self._boxes(outputs, image, every) for image in range(len(scores))]), scores
 
-    def _scores_and_boxes(self, outputs: Outputs) -> tuple[NDArray[np.float32], BoxesOf]:
-        """Scores (B, A, C), and what gives the boxes (P, 4) of `points` (P,) of an image."""
+    def _candidates(self, outputs: Outputs, image: int, conf: float, classes: tuple[int, ...] | None) -> Detections:
+        """What scores above `conf` in an image, best first, without boxes; ties point by point, then class by class."""
+        raw = self.card.layout == "raw"
+        values = outputs["logits"][image] if raw else outputs["scores"][image].T  # (C, A)
+        wanted = values > (logit_floor(conf) if raw else conf)
+        if classes is not None:
+            wanted[[c for c in range(len(values)) if c not in classes]] = False
+        label, point = wanted.nonzero()
+        scores = values[label, point]
+        if raw:
+            scores = sigmoid(scores)
+            sure = scores > conf
+            label, point, scores = label[sure], point[sure], scores[sure]
+        order = np.lexsort((label, point, -scores))
+        return Detections(np.empty((len(order), 0), np.float32), scores[order], label[order], point[order])
+
+    def _boxes(self, outputs: Outputs, image: int, points: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The boxes (P, 4) xyxy of `points` (P,) of an image, in px of the frame."""
         if self.card.layout == "decoded":
-            boxes = outputs["boxes"]
-            return outputs["scores"], lambda image, points: boxes[image, points]
-        bins, logits = outputs["bins"], outputs["logits"]
+            boxes: NDArray[np.float32] = outputs["boxes"][image, points]
+            return boxes
         height, width = outputs[INPUT].shape[2:]
         anchors = anchor_points(height, width, self.card.strides)
-        scores = sigmoid(logits).transpose(0, 2, 1)
-        return scores, lambda image, points: decode(bins[image][:, points], anchors[points], self.card.reg_max)
+        return decode(outputs["bins"][image][:, points], anchors[points], self.card.reg_max)
 
 
 def planes(images: NDArray[np.uint8], card: Card) -> NDArray[np.float32]:
@@ -151,34 +168,6 @@ def planes(images: NDArray[np.uint8], card: Card) -> NDArray[np.float32]:
                 greys = np.subtract(greys, np.float32(mean), out=plane, dtype=np.float32)
             np.multiply(greys, np.float32(1 / scale), out=plane, dtype=np.float32)
     return out
-
-
-def _selected(
-    scores: NDArray[np.float32],
-    boxes_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    selection: Selection,
-    iou: float | None,
-    classes: tuple[int, ...] | None,
-) -> Detections:
-    """Scores (A, C) of an image -> its detections, by the rule of `ops.nms`."""
-    wanted = scores > selection.conf
-    if classes is not None:
-        wanted[:, [c for c in range(scores.shape[1]) if c not in classes]] = False
-    point, label = wanted.nonzero()
-    score = scores[point, label]
-    order = np.argsort(-score, kind="stable")
-    if iou is None:
-        order = order[: selection.max_det]
-        return Detections(boxes_of(point[order]), score[order], label[order], point[order])
-    # As in `ops.nms`: the best few candidates settle the best `max_det`; more are looked at when too few survive.
-    take = 4 * selection.max_det
-    while True:
-        best = order[:take]
-        candidates = Detections(boxes_of(point[best]), score[best], label[best], point[best])
-        keep = survivors(candidates, iou, selection.agnostic)[: selection.max_det]
-        if len(keep) == selection.max_det or take >= len(order):
-            return candidates.take(keep)
-        take *= 4
 
 
 def _kept(found: Detections, selection: Selection, classes: tuple[int, ...] | None) -> Detections:

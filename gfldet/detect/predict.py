@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,9 +28,21 @@ class Prediction:
 
     @property
     def image_id(self) -> int | str:
-        """The id in predictions.json: the frame's name, as a number where it is one."""
-        name = self.frame.name
-        return int(name) if name.isdecimal() else name
+        """The id in predictions.json, where no other frame has the same number (see `image_ids`)."""
+        return image_ids([self.frame.name])[0]
+
+
+def image_ids(names: Sequence[str]) -> list[int | str]:
+    """The ids in predictions.json of frames with these (different) names.
+
+    A name that is a number, such as COCO's 000000000139, gives this number.  Where several names give one number, as 1
+    and 01, each keeps its name as the id, so that no two frames share one.
+    """
+    numbers = [int(name) if name.isdecimal() else None for name in names]
+    count = Counter(numbers)
+    return [
+        name if number is None or count[number] > 1 else number for name, number in zip(names, numbers, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from gfldet.data.sources import Frame
-from gfldet.detect.predict import Prediction
+from gfldet.detect.predict import Prediction, image_ids
 from gfldet.errors import OutputError
 from gfldet.machine import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
@@ -37,7 +37,7 @@ class Saver:
     line_width: int | None = None
     vid_stride: int = 1
     folder: Path = Path()  # once it is made
-    _images: list[tuple[int | str, str]] | None = None
+    _images: list[tuple[str, str]] | None = None  # name and file name of each
     _tables: list[DetectionTable] = field(default_factory=list)
     _video: cv2.VideoWriter | None = None
     _video_path: Path | None = None
@@ -58,13 +58,15 @@ class Saver:
             results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
         if self.coco:
             self._tables.append(table_of(len(self._images), prediction.detections))
-            self._images.append((prediction.image_id, frame.file_name))
+            self._images.append((frame.name, frame.file_name))
 
     def close(self) -> None:
         """Finish the video and write predictions.json, if there were predictions."""
         self._finish_video()
         if self.coco and self._images is not None:
-            rows = coco_results(joined(self._tables), self._images, self.category_ids)
+            ids = image_ids([name for name, _ in self._images])
+            images = [(image_id, file_name) for image_id, (_, file_name) in zip(ids, self._images, strict=True)]
+            rows = coco_results(joined(self._tables), images, self.category_ids)
             runs.write_rows(self.folder / "predictions.json", rows)
 
     def _add_to_video(self, frame: Frame, picture: np.ndarray) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from gfldet.detect.detector import Selection
 from gfldet.nn.tasks import DetectionModel
-from gfldet.ops.decode import Decoded
+from gfldet.ops.decode import Scored
 from gfldet.ops.detections import Detections
 from gfldet.ops.images import image_tensor
 from gfldet.ops.letterbox import PAD_COLOUR
@@ -48,29 +49,19 @@ class TorchDetector:
     def pad_colour(self) -> int:
         return PAD_COLOUR
 
-    def infer(self, images: NDArray[np.uint8]) -> Decoded:
-        """Frames (B, H, W, 3) -> decoded head output, on the model's device."""
+    def infer(self, images: NDArray[np.uint8]) -> Scored:
+        """Frames (B, H, W, 3) -> the head's predictions, on the model's device."""
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            return self.model.decode(image_tensor(torch.from_numpy(images), device))
+            return self.model.infer(image_tensor(torch.from_numpy(images), device))
 
-    def select(
-        self, outputs: Decoded, selection: Selection, classes: tuple[int, ...] | None = None
-    ) -> list[Detections]:
+    def select(self, outputs: Scored, selection: Selection, classes: tuple[int, ...] | None = None) -> list[Detections]:
         """The detections of each frame, in its px."""
+        device = next(self.model.parameters()).device
         with torch.inference_mode():
-            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=outputs.scores.device)
+            keep = None if classes is None else torch.tensor(classes, dtype=torch.int64, device=device)
             iou = None if self.end2end else selection.iou
-            kept = non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
-            return [
-                Detections(
-                    outputs.corners(image, one.points).cpu().numpy(),
-                    one.scores.cpu().numpy(),
-                    one.classes.cpu().numpy(),
-                    one.points.cpu().numpy(),
-                )
-                for image, one in enumerate(kept)
-            ]
+            return non_max_suppression(outputs, selection.conf, iou, selection.max_det, selection.agnostic, keep)
 
 
 def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:
@@ -79,3 +70,46 @@ def for_inference(model: DetectionModel, device: torch.device) -> TorchDetector:
     fused.fuse()
     fused.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchDetector(fused)
+
+
+class KeptDetector:
+    """The detector of a model, made once and made anew when the model has changed since.
+
+    A change of anything in a weight is seen, in whatever way it was made, since all of them are compared with copies:
+    versions of tensors do not count what is written through `.data` or an array that shares their memory.
+    """
+
+    def __init__(self) -> None:
+        self._detector: TorchDetector | None = None
+        self._device = torch.device("cpu")
+        self._modules: list[nn.Module] = []
+        self._names: dict[int, str] = {}
+        self._weights: list[Tensor] = []
+
+    def of(self, model: DetectionModel, device: torch.device) -> TorchDetector:
+        """The detector of `model` on `device`, as `for_inference` makes it."""
+        if self._detector is None or device != self._device or not self._is_of(model):
+            self._detector = None  # so that not two of them are held
+            self._modules, self._names = list(model.modules()), dict(model.names)
+            self._weights = [weight.detach().clone() for weight in _weights(model)]
+            self._detector, self._device = for_inference(model, device), device
+        return self._detector
+
+    def _is_of(self, model: DetectionModel) -> bool:
+        """Whether the model is still as it was when the detector was made."""
+        modules, weights = list(model.modules()), _weights(model)
+        return (
+            len(modules) == len(self._modules)
+            and all(a is b for a, b in zip(modules, self._modules, strict=True))
+            and model.names == self._names
+            and len(weights) == len(self._weights)
+            and all(_same(a, b) for a, b in zip(weights, self._weights, strict=True))
+        )
+
+
+def _weights(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)

@@ -26,7 +26,7 @@ from gfldet.files import exists, is_folder
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
-from gfldet.store.runs import check_writable
+from gfldet.store.runs import check_writable, written_here
 
 COMPARED_IMAGES = 6
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "web": "-web"}
@@ -51,9 +51,19 @@ def export(subject: Subject, settings: ExportSettings) -> Path:
     Raises WorkError if the file differs from the torch model or, with int8, loses more AP than `max_drop`.  In both
     cases no file is left behind.
     """
-    tell = teller(settings.verbose)
     card = make_card(subject, settings)
+    onnx.import_onnx()
+    if settings.format == "openvino":
+        openvino.import_openvino()
     target = target_path(subject.source, settings)
+    with written_here(target):
+        target_path(subject.source, settings)  # again, now that no other export can come between
+        return _write(subject, card, settings, target)
+
+
+def _write(subject: Subject, card: Card, settings: ExportSettings, target: Path) -> Path:
+    """Make the file beside `target`, move it there and tell what it is."""
+    tell = teller(settings.verbose)
     if settings.int8:
         int8_data(subject, settings)  # finds mistakes in the data now, not after minutes
     images = compared_images(subject, settings, tell)
@@ -105,6 +115,7 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
         max_det=selection.max_det,
         agnostic=selection.agnostic,
         precision="int8" if settings.int8 else "float16" if settings.half else "float32",
+        sample_bits=settings.sample_bits,
         model=model.description.name,
         licence=subject.licence,
     )
@@ -139,11 +150,11 @@ def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> l
     wanted = data_of(subject, settings)
     if wanted is not None:
         try:
-            spec = load_spec(wanted)
+            spec = load_spec(wanted, settings.val_share)
             items = index_split(spec, "train" if spec.val is None else "val").items
             step = max(1, len(items) // COMPARED_IMAGES)
             tell(f"compared on images of {spec.source}")
-            return [open_image(item.path) for item in items[::step][:COMPARED_IMAGES]]
+            return [open_image(item.path, bits=settings.sample_bits) for item in items[::step][:COMPARED_IMAGES]]
         except DataError as error:
             if "data" in settings.explicit:
                 raise
@@ -180,7 +191,7 @@ def build(
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)
-        calibration = quantise.calibration_images(spec, settings.calibration)
+        calibration = quantise.calibration_images(spec, settings.calibration, settings.sample_bits)
         quantise.quantised(float_file, card, predicting_weights(subject.model), calibration, final_file)
         quantise.check_drop(float_file, final_file, spec, settings)
     if settings.format == "openvino":
@@ -203,7 +214,7 @@ def int8_data(subject: Subject, settings: ExportSettings) -> DataSpec:
     wanted = data_of(subject, settings)
     if wanted is None:
         raise ConfigError("int8=true: needs images to calibrate on; give data=, the data YAML of the training run")
-    return load_spec(wanted)
+    return load_spec(wanted, settings.val_share)
 
 
 def predicting_weights(model: DetectionModel) -> list[str]:

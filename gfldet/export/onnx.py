@@ -20,7 +20,7 @@ from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.errors import ConfigError, WorkError
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.boxes import xywh_to_xyxy
-from gfldet.store.runs import write_aside
+from gfldet.writing import write_aside
 
 if TYPE_CHECKING:
     import onnx

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 from gfldet.detect.card import Card
 from gfldet.detect.exported import RT_INFO
@@ -12,12 +13,18 @@ from gfldet.errors import ConfigError
 from gfldet.machine import disk_is_full
 
 
-def convert(file: Path, card: Card, target: Path) -> Path:
-    """Write `target` (.xml) and the .bin beside it; ConfigError if OpenVINO is not installed."""
+def import_openvino() -> Any:
+    """The package; ConfigError if it is not installed."""
     try:
         import openvino
     except ImportError as error:
         raise ConfigError("format=openvino: OpenVINO is not installed; pip install 'gfldet[openvino]'") from error
+    return openvino
+
+
+def convert(file: Path, card: Card, target: Path) -> Path:
+    """Write `target` (.xml) and the .bin beside it; ConfigError if OpenVINO is not installed."""
+    openvino = import_openvino()
     model = openvino.Core().read_model(str(file))
     for key, text in card.to_text().items():
         model.set_rt_info(text, [RT_INFO, key])

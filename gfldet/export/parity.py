@@ -74,7 +74,7 @@ def compare(
     for batch in batches(images, card):
         shape = " x ".join(map(str, batch.shape[:3]))
         outputs = torch_side.infer(batch)
-        points = _point_differences(outputs, decoded, batch)
+        points = _point_differences(outputs.decoded(), decoded, batch)
         theirs, ours = final.select(final.infer(batch), selection), torch_side.select(outputs, selection)
         alone = sum(_without_partner(a, b, limit, selection) for a, b in zip(ours, theirs, strict=True))
         found = sum(len(one.boxes) for one in ours)

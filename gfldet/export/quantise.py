@@ -92,18 +92,25 @@ def float_nodes(graph: onnx.ModelProto, predicting: Sequence[str]) -> list[str]:
     return names
 
 
-def calibration_images(spec: DataSpec, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Up to `count` images spread over the train split; DataError if there are none."""
+def calibration_images(spec: DataSpec, count: int, bits: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Up to `count` images spread over the train split, 16-bit files by `bits`; DataError if there are none."""
     items = index_split(spec, "train").items
     step = max(1, len(items) // count)
-    return (open_image(item.path) for item in items[::step][:count])
+    return (open_image(item.path, bits=bits) for item in items[::step][:count])
 
 
 def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings) -> None:
     """Measure the AP of both files on the val split and report it; WorkError if the drop is above `max_drop`."""
     tell = teller(settings.verbose)
     loaded = load_images(
-        spec, "val", settings.height_width, memory_budget("auto"), settings.on_bad, lambda line: None, False
+        spec,
+        "val",
+        settings.height_width,
+        memory_budget("auto"),
+        settings.on_bad,
+        lambda line: None,
+        False,
+        settings.sample_bits,
     )
     tell_findings(loaded.split.findings)
     ap = [_measured(file, loaded, settings) for file in (before, after)]

@@ -16,6 +16,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from gfldet.errors import ConfigError
 from gfldet.metrics.confusion import confusion_matrix
 from gfldet.metrics.curves import Curve, Point, best_mean, class_curves, found_share
 from gfldet.metrics.matching import SplitTruths, match, truth_columns
-from gfldet.metrics.quality import score_iou_correlation
+from gfldet.metrics.quality import score_iou_correlations
 from gfldet.metrics.table import DetectionTable, Floats, Ints, read_results
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 AREAS = ("all", "small", "medium", "large")
 _THEIR_NAMES = ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)")
+MOST_CLASSES_CONFUSED = 2000  # the confusion matrix grows with the square of the classes: 32 MB for so many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class DetectionMetrics:
     score_iou_matched   the same for the detections with an IoU of .5 or more with a truth
     truths, images      counts of the whole split, with images without truths
     curves, confusion   the curve of each class, and the (C+1, C+1) matrix at `best_conf` (at .25 if that is NaN);
-                        empty and None without `detailed`
+                        empty and None without `detailed`; no matrix of more than MOST_CLASSES_CONFUSED classes
     """
 
     map: float
@@ -130,6 +132,18 @@ def _json_number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def check_evaluator(evaluator: str) -> None:
+    """ConfigError for an evaluator that is unknown or not installed, before there is anything to measure."""
+    if evaluator not in EVALUATORS:
+        raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
+    try:
+        import_module(evaluator)
+    except ImportError as error:
+        raise ConfigError(
+            f"evaluator={evaluator} needs the package {evaluator} (pip install {evaluator}): {error}"
+        ) from error
+
+
 def evaluate(
     split: Split,
     detections: DetectionTable | Sequence[Mapping[str, Any]],
@@ -146,8 +160,7 @@ def evaluate(
 
     Raises DataError for ids that the split does not have, ConfigError for an unknown or missing evaluator.
     """
-    if evaluator not in EVALUATORS:
-        raise ConfigError(f"evaluator={evaluator!r} is unknown; use one of {', '.join(EVALUATORS)}.")
+    check_evaluator(evaluator)
     columns = detections if isinstance(detections, DetectionTable) else read_results(split, detections)
     truths = truth_columns(split)
     precision = np.full((10, 101, len(split.names), len(AREAS)), -1.0)  # -1: undefined
@@ -155,7 +168,9 @@ def evaluate(
         precision = EVALUATORS[evaluator](split, columns)
     curves = class_curves(truths, columns, match(truths, columns), len(split.names))
     overall = best_mean(curves)
+    score_iou, score_iou_matched = score_iou_correlations(truths, columns, (0.0, 0.5))
     ap = [_mean_of_defined(precision[..., area]) for area in range(len(AREAS))]
+    with_matrix = detailed and len(split.names) <= MOST_CLASSES_CONFUSED
     return DetectionMetrics(
         map=ap[0],
         map50=_mean_of_defined(precision[0, ..., 0]),
@@ -168,13 +183,13 @@ def evaluate(
         f1=overall.f1,
         best_conf=overall.conf,
         found=found_share(curves),
-        score_iou=score_iou_correlation(truths, columns),
-        score_iou_matched=score_iou_correlation(truths, columns, least_iou=0.5),
+        score_iou=score_iou,
+        score_iou_matched=score_iou_matched,
         truths=len(truths.classes),
         images=len(split.records),
         per_class=_per_class(split, truths, precision[..., 0], curves),
         curves=curves if detailed else (),
-        confusion=_confusion(truths, columns, len(split.names), overall) if detailed else None,
+        confusion=_confusion(truths, columns, len(split.names), overall) if with_matrix else None,
     )
 
 
@@ -183,6 +198,8 @@ def _per_class(
 ) -> tuple[ClassMetrics, ...]:
     """precision: (10 IoU thresholds, 101 recall points, C)."""
     image = np.repeat(np.arange(len(split.records)), np.diff(truths.start))
+    classes_of_images = np.unique(np.column_stack((truths.classes, image)), axis=0)[:, 0]
+    images = np.bincount(classes_of_images, minlength=len(curves))
     rows = []
     for c, curve in enumerate(curves):
         best = curve.best()
@@ -191,7 +208,7 @@ def _per_class(
                 name=split.names[c],
                 category_id=split.category_ids[c],
                 truths=curve.truths,
-                images=len(np.unique(image[truths.classes == c])),
+                images=int(images[c]),
                 ap=_mean_of_defined(precision[:, :, c]),
                 ap50=_mean_of_defined(precision[0, :, c]),
                 precision=best.precision,
@@ -266,10 +283,8 @@ def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
 
 def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
-    try:
-        import hotcoco
-    except ImportError as error:
-        raise ConfigError(f"evaluator=hotcoco needs the package hotcoco (pip install hotcoco): {error}") from error
+    import hotcoco
+
     truth, numbers = _numbered(split)
     table = np.column_stack([numbers[detections.image], detections.boxes, detections.scores, detections.classes + 1])
     coco = hotcoco.COCO(truth)
@@ -281,11 +296,9 @@ def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
 
 def _pycocotools(split: Split, detections: DetectionTable) -> Floats:
     """The same array as `_hotcoco`, from the reference implementation."""
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ConfigError(f"evaluator=pycocotools needs the package pycocotools: {error}") from error
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     truth, numbers = _numbered(split)
     columns = (numbers[detections.image], detections.classes + 1, detections.boxes, detections.scores)
     rows = [

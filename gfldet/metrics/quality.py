@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gfldet.metrics.matching import SplitTruths, pairwise_iou
@@ -22,21 +24,29 @@ def score_iou_correlation(
     With `least_iou`, only those of these detections count that have at least this IoU.  Why: an object without a label
     gives a detection with a high score and an IoU of 0, even if the score is good; `least_iou` = .5 removes it.
     """
+    return score_iou_correlations(truths, detections, (least_iou,), per_truth)[0]
+
+
+def score_iou_correlations(
+    truths: SplitTruths, detections: DetectionTable, least_ious: Sequence[float], per_truth: float = PER_TRUTH
+) -> list[float]:
+    """`score_iou_correlation` for each of several `least_iou`; the IoUs are computed once."""
     best = np.argsort(-detections.scores, kind="stable")[: int(per_truth * len(truths.classes))]
-    iou = _best_iou(truths, detections, best)
-    counted = iou >= least_iou
-    return _spearman(detections.scores[best][counted], iou[counted])
+    table = detections.take(best)
+    iou = _best_iou(truths, table)
+    return [_spearman(table.scores[iou >= least], iou[iou >= least]) for least in least_ious]
 
 
-def _best_iou(truths: SplitTruths, detections: DetectionTable, rows: np.ndarray) -> Floats:
-    """The highest IoU of each given detection with a truth of its class in its image."""
-    found = np.zeros(len(rows))
-    corners = detections.take(rows).corners()
-    for image in np.unique(detections.image[rows]):
-        mine = np.flatnonzero(detections.image[rows] == image)
+def _best_iou(truths: SplitTruths, detections: DetectionTable) -> Floats:
+    """The highest IoU of each detection with a truth of its class in its image."""
+    found = np.zeros(len(detections))
+    corners = detections.corners()
+    order = np.argsort(detections.image, kind="stable")
+    images, starts = np.unique(detections.image[order], return_index=True)
+    for image, mine in zip(images, np.split(order, starts[1:]), strict=False):  # no image: split gives one empty part
         here = slice(truths.start[image], truths.start[image + 1])
         overlap = pairwise_iou(corners[mine], truths.boxes[here])
-        overlap *= detections.classes[rows[mine]][:, None] == truths.classes[None, here]
+        overlap *= detections.classes[mine][:, None] == truths.classes[None, here]
         found[mine] = overlap.max(axis=1, initial=0.0)
     return found
 

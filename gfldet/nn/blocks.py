@@ -111,8 +111,11 @@ class Conv(ChainedBlock):
 class DWConv(Conv):
     """Conv with as many groups as its channels share: one filter a channel where c_in = c_out."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__(c_in, c_out, kernel, stride, groups=_common_divisor(c_in, c_out), dilation=dilation)
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, dilation: int = 1, act: bool = True
+    ) -> None:
+        groups = _common_divisor(c_in, c_out)
+        super().__init__(c_in, c_out, kernel, stride, groups=groups, dilation=dilation, act=act)
 
 
 def _common_divisor(a: int, b: int) -> int:
@@ -153,6 +156,22 @@ class C2f(SelfRepeatingBlock):
         for block in self.m:
             parts.append(block(parts[-1]))
         out: Tensor = self.cv2(torch.cat(parts, dim=1))
+        return out
+
+
+class C2(SelfRepeatingBlock):
+    """A chain of bottlenecks on one half of the channels beside the other half: (B, c_in, H, W) -> (B, c_out, H, W)."""
+
+    def __init__(self, c_in: int, c_out: int, repeats: int = 1, shortcut: bool = True, expansion: float = 0.5) -> None:
+        super().__init__()
+        hidden = int(c_out * expansion)
+        self.cv1 = Conv(c_in, 2 * hidden)
+        self.cv2 = Conv(2 * hidden, c_out)
+        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, expansion=1.0) for _ in range(repeats)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.cv1(x).chunk(2, dim=1)
+        out: Tensor = self.cv2(torch.cat((self.m(first), second), dim=1))
         return out
 
 

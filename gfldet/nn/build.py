@@ -28,6 +28,7 @@ from gfldet.files import read_yaml
 from gfldet.nn import blocks, limits
 from gfldet.nn.backbones import Normalise, ResNetFPN
 from gfldet.nn.blocks import Block, Row
+from gfldet.nn.ghost_blocks import C3Ghost, GhostBottleneck, GhostConv
 from gfldet.nn.graph import Graph
 from gfldet.nn.heads import DetectionHead, EndToEnd, GFLHead, GroupedHead, Head, PlainHead, SharedHead
 from gfldet.nn.nanodet_blocks import Add, Halve, Lateral, LeakyConv, MaxPool, SeparableLeaky, ShuffleStage
@@ -38,8 +39,12 @@ BLOCKS: dict[str, type[Block]] = {
     "Conv": blocks.Conv,
     "DWConv": blocks.DWConv,
     "Bottleneck": blocks.Bottleneck,
+    "C2": blocks.C2,
     "C2f": blocks.C2f,
     "C3": blocks.C3,
+    "GhostConv": GhostConv,
+    "GhostBottleneck": GhostBottleneck,
+    "C3Ghost": C3Ghost,
     "SPPF": blocks.SPPF,
     "Concat": blocks.Concat,
     "Upsample": blocks.Upsample,

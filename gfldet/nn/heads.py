@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gfldet.nn.blocks import Conv
-from gfldet.ops.decode import Decoded, decode
+from gfldet.ops.decode import Decoded, HeadMaps
 
 DGQP_TOP = 4  # probabilities of a side that the quality predictor looks at
 
@@ -34,9 +34,13 @@ class DetectionHead(nn.Module):
     end2end = False
     strides: tuple[int, ...]
 
+    def outputs(self, maps: Sequence[Tensor]) -> HeadMaps:
+        """Maps (B, 4R + C, H / s, W / s) with what is needed to decode them."""
+        raise NotImplementedError
+
     def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
         """Maps (B, 4R + C, H / s, W / s) -> boxes and scores over all points, with `keep_bins` the bins too."""
-        raise NotImplementedError
+        return self.outputs(maps).decoded(keep_bins)
 
     def class_rows(self) -> tuple[str, ...]:
         """Names of the parameters that have a row for each class, relative to the head."""
@@ -85,8 +89,8 @@ class Head(DetectionHead):
             cls = joint_logit(cls.float(), self.quality(box).float()).to(cls.dtype)
         return torch.cat((box, cls), dim=1)
 
-    def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
-        return decode(maps, self.nc, self.bins, self.reg_max, self.strides, keep_bins)
+    def outputs(self, maps: Sequence[Tensor]) -> HeadMaps:
+        return HeadMaps(maps, self.nc, self.bins, self.reg_max, self.strides)
 
     def box_names(self) -> tuple[str, ...]:
         return tuple(name for name in self.state_dict() if name.startswith(self.box_parts))
@@ -250,8 +254,8 @@ class EndToEnd(DetectionHead):
             return self.one_to_one(features)
         return {"one2many": self.one_to_many(features), "one2one": self.one_to_one([x.detach() for x in features])}
 
-    def decode(self, maps: Sequence[Tensor], keep_bins: bool = False) -> Decoded:
-        return self.one_to_one.decode(maps, keep_bins)
+    def outputs(self, maps: Sequence[Tensor]) -> HeadMaps:
+        return self.one_to_one.outputs(maps)
 
     def class_rows(self) -> tuple[str, ...]:
         return tuple(f"{name}.{row}" for name, head in self._heads() for row in head.class_rows())

@@ -12,7 +12,7 @@ from gfldet.losses.detection import E2EDetectLoss, LossItems, v8DetectionLoss
 from gfldet.nn.build import Description, build
 from gfldet.nn.graph import Graph
 from gfldet.nn.heads import DetectionHead
-from gfldet.ops.decode import Decoded
+from gfldet.ops.decode import Decoded, Scored
 
 Batch = Mapping[str, Tensor]
 
@@ -107,7 +107,11 @@ class DetectionModel(BaseModel):
 
     def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
         """Images -> boxes and scores under their names; of a model in eval mode."""
-        return self.head.decode(self._maps(x), keep_bins)
+        return self.infer(x).decoded(keep_bins)
+
+    def infer(self, x: Tensor) -> Scored:
+        """Images -> predictions that are decoded only where they are asked for; of a model in eval mode."""
+        return self.head.outputs(self._maps(x))
 
     def _maps(self, x: Tensor) -> Any:
         if x.shape[-1] % self.multiple or x.shape[-2] % self.multiple:

@@ -10,9 +10,11 @@ import numpy as np
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
+from gfldet.messages import warn
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.metrics.table import DetectionTable, split_results
 from gfldet.store.runs import write_json, write_rows
+from gfldet.viz.fonts import fonts_for
 from gfldet.viz.pictures import Tile, save_picture, truth_and_detections
 from gfldet.viz.plots import plot_confidence, plot_confusion, plot_precision_recall
 
@@ -32,6 +34,12 @@ def write_validation(folder: Path, found: Validation, split: Split, store: Image
 
 def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) -> None:
     """Plots precision against recall, three curves against the score threshold, and the confusion matrix."""
+    missing = fonts_for(names).missing
+    if missing:
+        warn(
+            f"no font of this system has the letters {missing[:40]!r} of the class names: the plots show boxes in "
+            "their place; install one that has them, such as Noto Sans CJK for Chinese, Japanese and Korean"
+        )
     curves = [curve if curve.truths else None for curve in metrics.curves]
     recall = [None if c is None else c.recall for c in curves]
     precision = [None if c is None else c.precision for c in curves]

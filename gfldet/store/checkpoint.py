@@ -17,7 +17,8 @@ from gfldet.files import is_file
 from gfldet.nn.build import Description
 from gfldet.nn.limits import MAX_CLASSES, MAX_NUMBERS, AtMost
 from gfldet.nn.tasks import DetectionModel
-from gfldet.store import archive, migrations, runs, unpickle
+from gfldet.store import archive, migrations, unpickle
+from gfldet.writing import write_aside
 
 FORMAT = "gfldet-checkpoint"
 VERSION = 2  # older ones are read by `migrations`
@@ -100,7 +101,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "licence": checkpoint.licence,
     }
     try:
-        runs.write_aside(path, lambda file: _write(payload, file))
+        write_aside(path, lambda file: _write(payload, file))
     except RuntimeError as error:
         raise OutputError(f"{path}: cannot be written ({first_line(error)}); choose another project=") from error
 

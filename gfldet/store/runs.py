@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Callable, Iterable, Mapping
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gfldet.errors import OutputError, shown
 from gfldet.files import exists, is_folder, name_problem
+from gfldet.writing import lock, remove_unfinished, write_aside
+
+LOCK = ".lock"  # in a run folder while a process trains there; it tells which
+TRIES = 1000  # to make a folder, while other processes make and remove them
 
 
 def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
@@ -23,10 +28,10 @@ def free_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
     root = Path(project)
     folder = root / (name or command)
     if not exist_ok:
-        if name and exists(folder):
+        if name and os.path.lexists(folder):
             raise OutputError(f"{folder} exists; choose another name=, or exist_ok=true to write into it")
         number = 2
-        while exists(folder):
+        while os.path.lexists(folder):
             folder = root / f"{command}{number}"
             number += 1
     check_writable(folder)
@@ -39,18 +44,93 @@ def claim_folder(project: str, name: str, command: str, exist_ok: bool) -> Path:
     Making a folder succeeds for one process alone, so that two runs never share one unasked.  Raises OutputError as
     `free_folder` does.
     """
-    while True:
+    reason = ""
+    for _ in range(TRIES):
         folder = free_folder(project, name, command, exist_ok)
         make(folder.parent)
         try:
             folder.mkdir()
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError) as error:  # by a process that makes, or removes, folders beside us
             if exist_ok and is_folder(folder):
                 return folder
+            reason = error.strerror or ""
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
         else:
             return folder
+    raise OutputError(f"{folder}: cannot be made ({reason}); choose another project= or name=")
+
+
+@contextmanager
+def claimed(project: str, name: str, command: str, exist_ok: bool) -> Iterator[Path]:
+    """The folder of `claim_folder`, claimed before the work; if that fails before anything is written, it is removed.
+
+    The folders above it that were made for it go too.
+    """
+    named = Path(project) / (name or command)
+    made = [folder for folder in (named, *named.parents) if not exists(folder)]
+    folder = claim_folder(project, name, command, exist_ok)
+    try:
+        yield folder
+    except BaseException:
+        for empty in made if exist_ok else (folder, *made):
+            with suppress(OSError):  # there is something in it
+                empty.rmdir()
+        raise
+
+
+@contextmanager
+def trained_here(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder, and remove what processes that are gone left half written in it.
+
+    Raises OutputError with the process that trains there now.  One that is gone, however it ended, is in nobody's way.
+    """
+    with _alone(folder / LOCK, folder, "trains this run now; let it end, or end it, or choose another name="):
+        remove_unfinished(folder)
+        yield
+
+
+@contextmanager
+def written_here(target: Path) -> Iterator[None]:
+    """Keep other processes from making the file or folder `target` meanwhile; OutputError if one does."""
+    file = target.with_name(f".{target.name[:40]}{LOCK}")
+    with _alone(file, target, "writes it now; let it end, or choose another out="):
+        yield
+
+
+@contextmanager
+def _alone(path: Path, guarded: Path, does: str) -> Iterator[None]:
+    """Hold the lock file `path`, which lasts as long; OutputError with the process and what it `does` if another has
+    it."""
+    for _ in range(TRIES):
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another project=") from error
+        with file:
+            if lock(file) is False:
+                file.seek(0)
+                raise OutputError(f"{guarded}: {file.read(200).strip() or 'another process'} {does}")
+            if not _is_at(file.fileno(), path):
+                continue  # who held it has removed it since
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    path.unlink()
+            return
+    raise OutputError(f"{path}: cannot be locked; choose another project=")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that lies at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def check_writable(folder: Path) -> None:
@@ -73,27 +153,6 @@ def make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
-
-
-def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, flush it to disk and rename it to `path`.
-
-    At any moment `path` is complete or unchanged, and no unfinished file is left.  Raises OutputError with the reason
-    if the folder cannot be written to or the disk is full.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # no other writer has this name
-    try:
-        with aside.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{path}: cannot be written ({reason}); free space or choose another project=") from error
-    finally:
-        if aside.is_file():
-            aside.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

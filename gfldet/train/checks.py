@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from gfldet.data.records import Split
 from gfldet.errors import ConfigError, listed
 from gfldet.losses.detection import CLASS_LOSSES, reach_of
 from gfldet.messages import warn
+from gfldet.metrics.coco import check_evaluator
 from gfldet.nn.build import Description
 from gfldet.nn.heads import DGQP_TOP
 from gfldet.nn.tasks import DetectionModel
@@ -45,6 +47,17 @@ def described_head(description: Description, settings: TrainSettings) -> Descrip
     if problems:
         raise ConfigError(listed("These choices make no sense together:", problems, "Leave out what is not needed."))
     return described
+
+
+def check_against_classes(settings: TrainSettings, names: Sequence[str]) -> None:
+    """ConfigError for settings that do not go with the classes of the data, or ask for what is not installed."""
+    given = settings.class_weights
+    if given is not None and not isinstance(given, str) and len(given) != len(names):
+        raise ConfigError(
+            f"class_weights: {len(given)} numbers for {len(names)} classes ({', '.join(names)}); give one each"
+        )
+    if settings.val:
+        check_evaluator(settings.evaluator)
 
 
 def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ scalable for LLM training, 2025, section 2.2).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from inspect import unwrap
 from typing import Any, overload
 
 import torch
@@ -94,6 +95,13 @@ class Muon(torch.optim.Optimizer):
         """`groups`: dicts with `params`, `weight_decay` and `matrices`."""
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "scale": scale})
         self._dtype = dtype
+
+    # torch keeps these from its compiler by a wrapper that imports the compiler, which takes as long as torch itself.
+    # Nothing is compiled here.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,10 +15,11 @@ from tqdm import tqdm
 from gfldet.data.train_set import TrainBatch
 from gfldet.files import MAX_TEXT, Unreadable, contents
 from gfldet.messages import warn
-from gfldet.store import runs
 from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, RunFacts, StepReport
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
+from gfldet.writing import write_aside
 
+_EPOCH = re.compile("[0-9]{1,9}")
 COLUMNS = (
     "epoch",
     "time",
@@ -105,7 +107,7 @@ class ResultsCsv(Observer):
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(self._rows)
-        runs.write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
+        write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _rows(path: Path, done: int) -> list[dict[str, str]]:
@@ -115,8 +117,7 @@ def _rows(path: Path, done: int) -> list[dict[str, str]]:
         rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if set(COLUMNS) == row.keys()]
     except (Unreadable, csv.Error):
         return []
-    epochs = {str(epoch + 1) for epoch in range(done)}
-    return [row for row in rows if row["epoch"] in epochs]
+    return [row for row in rows if _EPOCH.fullmatch(str(row["epoch"])) and int(row["epoch"]) <= done]
 
 
 def _cell(value: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,93 +14,122 @@ from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.findings import findings_of_training
-from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
+from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
 from gfldet.data.sampling import repeat_factors
-from gfldet.data.spec import DataSpec, load_spec
+from gfldet.data.spec import DataSpec
 from gfldet.data.train_set import TrainSet
-from gfldet.errors import DataError, OutputError
+from gfldet.errors import DataError
 from gfldet.imports.start import Start, read_start
-from gfldet.machine import keep_freed_memory, memory_budget, mixed_precision, pick_device, set_threads
+from gfldet.machine import memory_budget, mixed_precision, pick_device
 from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
 from gfldet.store import runs, transfer
 from gfldet.store.transfer import Extent
-from gfldet.train.checks import described_head, warn_of_reach
+from gfldet.train.checks import check_against_classes, described_head, warn_of_reach
 from gfldet.train.events import Observer, Observers
 from gfldet.train.fine_tune import fine_tuning
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
+from gfldet.train.parts import freeze
 from gfldet.train.resume import keep_warmup
 from gfldet.train.schedule import Plan, median_half_side, plan
 from gfldet.train.trainer import Trainer
+from gfldet.writing import write_aside
+
+
+@contextmanager
+def run_folder(settings: TrainSettings, resume: Path | None) -> Iterator[Path]:
+    """The folder of a run, this process's alone while it trains: a new one, or that of the last.pt that `resume` names.
+
+    Raises OutputError where it cannot be made or written to, or where another process trains in it.
+    """
+    if resume:
+        runs.check_writable(resume.parent)
+        with runs.trained_here(resume.parent.parent):
+            yield resume.parent.parent
+        return
+    where = (settings.project, settings.name, "train", settings.exist_ok)
+    with runs.claimed(*where) as folder, runs.trained_here(folder):
+        yield folder
 
 
 def prepare_training(
     settings: TrainSettings,
     description: Description,
     source: Start | None,
-    resume: Path | None,
+    folder: Path,
+    resume: Path | None = None,
     observers: Sequence[Observer] = (),
 ) -> Trainer:
     """Everything of a training run up to its first step.
 
     `description` is the model to build (its class count follows the data), `source` the weights that it starts from;
-    with `resume`, the last.pt that `source` was read from, the training continues from it.  `observers`
-    watch the run beside its own.  Nothing is written before the settings, the data and the model have all been found
-    good.
+    with `resume`, the last.pt that `source` was read from, the training continues from it.  `folder` is that of
+    `run_folder`.  `observers` watch the run beside its own.  What settings and model tell alone is refused before an
+    image is read, and nothing is written before the data too have been found good.
     """
     tell, watching = teller(settings.verbose), Observers((*own_observers(settings), *observers))
-    if resume:
-        folder = resume.parent.parent
-        runs.check_writable(resume.parent)
-    else:
-        folder = runs.free_folder(settings.project, settings.name, "train", settings.exist_ok)
     device = pick_device(settings.device)
-    set_threads(settings.threads)
-    keep_freed_memory()
     description = described_head(description, settings)
-    spec = load_spec(settings.data)
+    if not settings.val:  # all images are for training; `val` of this run must not take some of them for unseen
+        settings = dataclasses.replace(settings, val_share=0.0)
+    spec = open_data(settings.data, settings.val_share)
     last = source.checkpoint if resume and source else None
     if last and last.names != spec.names:
         raise DataError(f"resume: the run has the classes {list(last.names)}, {spec.source} has {list(spec.names)}")
-    train, val = load_training_images(settings, spec, tell)
+    check_against_classes(settings, spec.names)
     torch.manual_seed(settings.seed)
-    model = DetectionModel(dataclasses.replace(description, nc=len(spec.names)), spec.names)
-    check_frame(settings.height_width, model.multiple, training=True)
+    model = fresh_model(settings, description, spec.names)
+    start = None if last else chosen_weights(model, settings, source)
+    if start:
+        transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
+    train, val = load_training_images(settings, spec, tell)
+    if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
+        settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
     model.head.init_biases(settings.prior, half_side)
-    taken = Taken(last.licence) if last else take_weights(model, settings, source, tell)
+    taken = take_weights(model, start, tell)
     settings = fine_tuning(settings, taken.extent, len(train.split.records), half_side, tell)
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
     numbers = plan(settings, train.split, len(train_set), half_side)
     warn_of_reach(model, train.split, settings.height_width)
-    size, batch, weights = settings.height_width, settings.batch, folder / "weights"
+    size, batch, licence = settings.height_width, settings.batch, last.licence if last else taken.licence
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
     trainer = Trainer(
-        settings, numbers, model, train_set, val_batches, device, weights, watching, licence=taken.licence
+        settings, numbers, model, train_set, val_batches, device, folder / "weights", watching, licence=licence
     )
     if last:
         trainer.restore(last)
         tell(f"training continues from {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
-    if not resume:  # last, so that nothing that is refused leaves an empty folder
-        folder = runs.claim_folder(settings.project, settings.name, "train", settings.exist_ok)
-        trainer.weights = folder / "weights"
-    runs.make(trainer.weights)
+        trainer.keep_best()
     save_settings(settings, numbers, folder / "args.yaml")
+    runs.make(trainer.weights)
     tell_plan(settings, numbers, model, device, folder, tell)
     return trainer
+
+
+def fresh_model(settings: TrainSettings, description: Description, names: tuple[str, ...]) -> DetectionModel:
+    """The model of a run with fresh weights, and the layers that are not to be trained frozen.
+
+    Raises ConfigError for a frame that it cannot be trained on, and for layers that it does not have.
+    """
+    model = DetectionModel(dataclasses.replace(description, nc=len(names)), names)
+    check_frame(settings.height_width, model.multiple, training=True)
+    freeze(model, settings.freeze)
+    return model
 
 
 def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
     if settings.val and spec.val is None:
-        raise DataError(f"{spec.source}: no val split; name one, or set val=false to train without validation")
+        raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments)
-    val = load_images(spec, "val", size, train.store.left, *arguments) if settings.val else None
+    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments, settings.sample_bits)
+    bits = train.split.bits or settings.sample_bits
+    val = load_images(spec, "val", size, train.store.left, *arguments, bits) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val
@@ -136,16 +166,21 @@ class Taken:
     extent: Extent | None = None
 
 
-def take_weights(model: DetectionModel, settings: TrainSettings, source: Start | None, tell: Tell) -> Taken:
-    """Start from `source`, the weights of the model that was given, or from those of `pretrained`."""
-    if settings.pretrained is not None:
-        imagenet = settings.pretrained == transfer.IMAGENET
-        source = read_start(transfer.imagenet_file(model) if imagenet else settings.pretrained)
-    if source is None:
+def chosen_weights(model: DetectionModel, settings: TrainSettings, source: Start | None) -> Start | None:
+    """The weights that a run starts from: those of `pretrained`, or else `source`, which the model was given with."""
+    if settings.pretrained is None:
+        return source
+    imagenet = settings.pretrained == transfer.IMAGENET
+    return read_start(transfer.imagenet_file(model) if imagenet else settings.pretrained)
+
+
+def take_weights(model: DetectionModel, start: Start | None, tell: Tell) -> Taken:
+    """Let the model start from these weights, as far as they fit, and tell what was taken over."""
+    if start is None:
         return Taken()
-    done = transfer.transfer(model, source.checkpoint, source.file)
-    tell(source.told(str(done)))
-    return Taken(source.checkpoint.licence, done.extent)
+    done = transfer.transfer(model, start.checkpoint, start.file)
+    tell(start.told(str(done)))
+    return Taken(start.checkpoint.licence, done.extent)
 
 
 def own_observers(settings: TrainSettings) -> list[Observer]:
@@ -156,13 +191,9 @@ def own_observers(settings: TrainSettings) -> list[Observer]:
 
 def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:
     """args.yaml: the resolved settings, which `cfg=` takes again, and as comments what was derived from them."""
-    config.save(settings, path)
     derived = "".join(f"# {name} = {value}\n" for name, value in dataclasses.asdict(numbers).items())
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"\n# Derived from the settings and the data:\n{derived}")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another project=") from error
+    text = f"{config.run_yaml(settings)}\n# Derived from the settings and the data:\n{derived}"
+    write_aside(path, lambda file: file.write(text.encode()))
 
 
 def tell_plan(

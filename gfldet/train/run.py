@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gfldet.report.validation import write_validation
 from gfldet.store import checkpoint as checkpoints
 from gfldet.train.events import EndReport, Reason
 from gfldet.train.observers import RESULTS
-from gfldet.train.trainer import Trainer
+from gfldet.train.trainer import Trainer, out_of_patience
 from gfldet.viz.plots import plot_results
 
 
@@ -43,14 +44,30 @@ def run_training(trainer: Trainer) -> RunResult:
         end = EndReport(reason, metrics=result.metrics)
         return result
     except BaseException as error:  # a kill too is an end, and nothing is swallowed
-        end = EndReport("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted:
+            error.args = (how_to_go_on(trainer),)
+        end = EndReport("interrupted" if interrupted else "failed", error)
         raise
     finally:
         trainer.observers.end(end)
 
 
+def how_to_go_on(trainer: Trainer) -> str:
+    """What is kept of a run that was interrupted, and the command that goes on from there."""
+    done, epochs = trainer.saved, trainer.plan.epochs
+    if not done:
+        return "no epoch was done yet, so nothing is kept"
+    if done >= epochs or out_of_patience(trainer.progress, trainer.settings.patience):
+        best = shlex.quote(f"model={trainer.weights / 'best.pt'}")
+        return f"the training was done; gfldet val {best} measures its best weights"
+    resume = shlex.quote(f"resume={trainer.folder}")
+    return f"{done} of {epochs} epochs are kept; gfldet train {resume} goes on from there"
+
+
 def _finish(trainer: Trainer) -> RunResult:
     """Draw the curves, and measure and report the best weights."""
+    trainer.keep_best()
     settings, folder, best_epoch = trainer.settings, trainer.folder, trainer.progress.best_epoch
     best = trainer.weights / "best.pt"
     model, _ = checkpoints.load_model(best)

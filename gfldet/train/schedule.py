@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from gfldet.config.schema import TrainSettings
 from gfldet.data.records import Split
 from gfldet.data.sampling import balanced_weights
-from gfldet.errors import ConfigError
 
 DEFAULT_LR = {"muon": 3e-3, "adamw": 1.5e-3, "sgd": 1e-2}
 DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}  # for Muon the least; see `weight_decay`
@@ -100,18 +99,9 @@ def weight_decay(optimizer: str, lr0: float, total_steps: int) -> float:
 
 
 def class_weights(settings: TrainSettings, split: Split) -> tuple[float, ...] | None:
-    """The weight of each class in the loss, if they have any; ConfigError if they are not as many as the classes."""
+    """The weight of each class in the loss, if they have any."""
     given = settings.class_weights
-    if given is None:
-        return None
-    if isinstance(given, str):
-        return balanced_weights(split)
-    if len(given) != len(split.names):
-        names = ", ".join(split.names)
-        raise ConfigError(
-            f"class_weights: {len(given)} numbers for {len(split.names)} classes ({names}); give one each"
-        )
-    return given
+    return balanced_weights(split) if isinstance(given, str) else given
 
 
 def median_half_side(split: Split, frame: tuple[int, int]) -> float | None:

@@ -31,7 +31,7 @@ from gfldet.store.checkpoint import Checkpoint, first_line
 from gfldet.train.ema import WeightAverage
 from gfldet.train.events import ITEMS, EpochReport, Observers, RunFacts, StepReport
 from gfldet.train.guard import StepGuard
-from gfldet.train.parts import freeze, keep_frozen_statistics, make_assigner, make_optimizer
+from gfldet.train.parts import keep_frozen_statistics, make_assigner, make_optimizer
 from gfldet.train.schedule import Plan
 
 MAX_BAD_STEPS = 5  # non-finite steps in a row before a run stops
@@ -41,6 +41,8 @@ MAX_BAD_STEPS = 5  # non-finite steps in a row before a run stops
 class Progress:
     """Where a run stands: finished epochs, optimiser steps taken, the best epoch (by AP50-95) so far.
 
+    Of epochs with one and the same AP the last is the best, but `improved` is the first of them: patience counts the
+    epochs since the AP rose.
     `share` is the part of the planned epochs that is done.  It is what outlives another batch size or data set, with
     which an epoch has other steps: the steps taken then count anew, as those of the same share (see `restore`).
     """
@@ -52,6 +54,11 @@ class Progress:
     seconds: float = 0.0
     bad_steps: int = 0
     share: float = 0.0
+    improved: int = -1
+
+    def __post_init__(self) -> None:
+        if self.improved < 0:  # older checkpoints do not tell; with them the first of equal epochs was the best
+            self.improved = self.best_epoch
 
 
 @dataclass(eq=False)
@@ -68,12 +75,13 @@ class Trainer:
     observers: Observers = field(default_factory=Observers)
     progress: Progress = field(default_factory=Progress)
     licence: str = ""  # of the weights that the run starts from, where they have one of their own
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the last whole epoch
+    saved: int = 0  # epochs that last.pt has
 
     def __post_init__(self) -> None:
         s = self.settings
         self.model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._make_criterion(self.progress.epoch)
-        freeze(self.model, s.freeze)
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = s.bn_momentum
@@ -105,13 +113,14 @@ class Trainer:
             began = time.perf_counter()
             losses = self._train_epoch(epoch, batches)
             metrics = self._validate() if self.val is not None and self.settings.val else None
+            self.metrics = {n: getattr(metrics, n) for n in ("map", "map50", "map75")} if metrics else {}
             self.progress.epoch = epoch + 1
             self.progress.share = self.progress.epoch / self.plan.epochs
             self.progress.seconds += time.perf_counter() - began
             best = self._is_best(epoch, metrics)
             rate = self.plan.learning_rate(self.progress.step - 1)
             self.observers.epoch(EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best))
-            self._save(epoch, metrics, best)
+            self._save(best)
             if out_of_patience(self.progress, self.settings.patience):
                 break
         return self.progress
@@ -174,8 +183,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip or float("inf"))
         self.scaler.step(self.optimizer)
         self.progress.step += 1
-        # With fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
-        if not bool(torch.isfinite(loss if self.scaler.is_enabled() else loss + norm)):
+        if not bool(torch.isfinite(loss + norm)) and not self._overflows(loss):
             self._leave_out(batch)
             return None
         self.scaler.update()
@@ -183,6 +191,13 @@ class Trainer:
         self.average.update()
         self.progress.bad_steps = 0
         return items
+
+    def _overflows(self, loss: Tensor) -> bool:
+        """Whether a gradient is infinite only because fp16 ends at 65,504, since the scaler made it larger.
+
+        The scaler then skips the step itself and lowers its scale.  Without a scale above 1 that is no excuse.
+        """
+        return self.scaler.is_enabled() and bool(torch.isfinite(loss)) and self.scaler.get_scale() > 1
 
     def _leave_out(self, batch: TrainBatch) -> None:
         """Undo a non-finite step, tell whose images it was, stop after several."""
@@ -207,36 +222,64 @@ class Trainer:
         return validate(model, self.val, nms, self.workers, evaluator, detailed=False).metrics
 
     def _is_best(self, epoch: int, metrics: DetectionMetrics | None) -> bool:
-        """Whether this epoch is the best so far; without an AP (no validation, or no truths) the last always is."""
+        """Whether this epoch is the best so far: no worse than any before it.
+
+        Without an AP (no validation, or no truths) the last always is.  A model that finds nothing for many epochs
+        has learnt more in the last of them than in the first.
+        """
         ap = math.nan if metrics is None else metrics.map
-        if ap <= self.progress.best:
+        if ap < self.progress.best:
             return False
+        if ap != self.progress.best:
+            self.progress.improved = epoch
         self.progress.best = self.progress.best if math.isnan(ap) else ap
         self.progress.best_epoch = epoch
         return True
 
-    def _save(self, epoch: int, metrics: DetectionMetrics | None, best: bool) -> None:
+    def _save(self, best: bool) -> None:
         """last.pt with all that is needed to go on; best.pt and epochN.pt with the averaged weights alone.
 
         last.pt comes last, after results.csv too: a run that is cut off in between repeats the epoch, and so
         writes the others again, the same to the bit.
         """
-        plain = Checkpoint(
+        plain, done, period = self._plain(), self.progress.epoch, self.settings.save_period
+        if best:
+            checkpoints.save(self.weights / "best.pt", plain)
+        if period and done % period == 0:
+            checkpoints.save(self.weights / f"epoch{done}.pt", plain)
+        checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
+        self.saved = done
+
+    def _plain(self) -> Checkpoint:
+        """The averaged weights of the last whole epoch."""
+        return Checkpoint(
             description=self.model.description,
             names=tuple(self.model.names.values()),
             category_ids=self.train.split.category_ids,
             weights=self.average.model.state_dict(),
             settings=dump(self.settings),
-            epoch=epoch,
-            metrics={} if metrics is None else {"map": metrics.map, "map50": metrics.map50, "map75": metrics.map75},
+            epoch=self.progress.epoch - 1,
+            metrics=self.metrics,
             licence=self.licence,
         )
-        if best:
-            checkpoints.save(self.weights / "best.pt", plain)
-        period = self.settings.save_period
-        if period and (epoch + 1) % period == 0:
-            checkpoints.save(self.weights / f"epoch{epoch + 1}.pt", plain)
-        checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
+
+    def keep_best(self) -> None:
+        """Where best.pt is gone or cannot be read, let the last whole epoch be the best from here on, and tell so.
+
+        For a run that begins or ends: its weights are then those of that epoch.
+        """
+        path = self.weights / "best.pt"
+        try:
+            checkpoints.load(path)
+        except CheckpointError:
+            why = "cannot be read" if path.is_file() else "is gone"
+        else:
+            return
+        progress, ap = self.progress, self.metrics.get("map", math.nan)
+        progress.best = -1.0 if math.isnan(ap) else ap
+        progress.best_epoch = progress.improved = progress.epoch - 1
+        self.observers.warn(f"{path} {why}; the weights of epoch {progress.epoch}, the last whole one, take its place")
+        checkpoints.save(path, self._plain())
 
     def _state(self) -> dict[str, Any]:
         """All that a continued run needs beside the averaged weights, as tensors and plain data."""
@@ -279,6 +322,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.progress.step = self.progress.epoch * self.plan.steps_per_epoch
         self.progress.share = self.progress.epoch / self.plan.epochs
+        self.metrics, self.saved = checkpoint.metrics, self.progress.epoch
         self._make_criterion(self.progress.epoch)
         torch.set_rng_state(state["random"])
 
@@ -293,4 +337,4 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
 
 def out_of_patience(progress: Progress, patience: int) -> bool:
     """Whether `patience` epochs (0: any number) have gone by without a better AP."""
-    return patience > 0 and progress.epoch - 1 - progress.best_epoch >= patience
+    return patience > 0 and progress.epoch - 1 - progress.improved >= patience

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gfldet.errors import OutputError
 from gfldet.viz.draw import Image, draw_boxes, draw_caption
+from gfldet.writing import write_whole
 
 _GAP = 6  # px of white between the tiles
 _CAPTION = 22  # px of height for the line above a tile
@@ -70,7 +71,8 @@ def save_picture(path: str | Path, image: Image) -> Path:
         raise OutputError(f"{path}: no picture format has the suffix {path.suffix!r}; use .jpg or .png.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())  # not cv2.imwrite: it gives no error, and fails for some letters in paths
+        # Not by cv2.imwrite: it gives no error, and fails for some letters in paths.
+        write_whole(path, lambda file: file.write(data.tobytes()), lasting=False)
     except OSError as error:
         raise OutputError(f"{path}: the picture cannot be written: {error.strerror or error}.") from error
     return path

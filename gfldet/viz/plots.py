@@ -23,6 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gfldet.errors import DataError, OutputError
 from gfldet.viz.draw import class_colour
+from gfldet.viz.fonts import fonts_for, use_fonts
+from gfldet.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +86,7 @@ def plot_precision_recall(
         ax.legend(fontsize=8, title="class, AP50", loc="lower left")
     _finish(ax, "precision and recall (IoU .5)", "recall", "precision", empty=not lines)
     _unit_square(ax)
-    _save(figure, path)
+    _save(figure, path, names)
 
 
 def plot_confidence(
@@ -113,7 +115,7 @@ def plot_confidence(
         _unit_square(ax)
     if axes[-1].get_legend_handles_labels()[0]:
         axes[-1].legend(fontsize=8)
-    _save(figure, path)
+    _save(figure, path, names)
 
 
 def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) -> None:
@@ -141,7 +143,7 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     ax.set_title("confusion matrix")
-    _save(figure, path)
+    _save(figure, path, names)
 
 
 # ----------------------------------------------------------------------------------------------------- the details
@@ -258,12 +260,15 @@ def _text(name: str) -> str:
     return f" {plain}" if plain.startswith("_") else plain
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def _save(figure: Figure, path: str | Path, names: Sequence[str] = ()) -> None:
+    """Writes the picture; `names` are texts in it whose letters may need a font of the system."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font lacks some scripts
-            figure.savefig(path)
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # `fonts_for` tells of them
+            use_fonts(figure, fonts_for(names))
+            format = path.suffix.removeprefix(".") or None
+            write_whole(path, lambda file: figure.savefig(file, format=format), lasting=False)
     except (OSError, ValueError) as error:  # ValueError: the suffix is not a picture format
         raise OutputError(f"{path}: the plot cannot be written: {error}.") from error

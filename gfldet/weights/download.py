@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -27,6 +26,7 @@ from gfldet.errors import CheckpointError, DownloadError, OutputError
 from gfldet.messages import Tell
 from gfldet.weights.folder import HOME, folder
 from gfldet.weights.table import MIB, PublicWeights
+from gfldet.writing import lock
 
 SCHEMES = frozenset({"https"})  # also of an address that a server sends on to
 PATIENCE = 30.0  # s without a byte
@@ -77,13 +77,8 @@ def download(
 
 def _lock(file: BinaryIO, weights: PublicWeights) -> None:
     """Keep a second download out of the file until it is closed, on systems that can."""
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DownloadError(f"{weights.name}: another gfldet downloads it now; wait for that one") from error
+    if lock(file) is False:
+        raise DownloadError(f"{weights.name}: another gfldet downloads it now; wait for that one")
 
 
 class _OtherFile(Exception):

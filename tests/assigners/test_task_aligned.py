@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gfldet.assigners import Assignment, Predictions, TaskAlignedAssigner, Truths
 from gfldet.assigners.assignment import best_of_each
+from gfldet.assigners.task_aligned import WORST, _one_sort, _two_sorts
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
 from gfldet.ops import letterbox
@@ -236,3 +237,12 @@ def test_the_best_of_claims_that_are_no_numbers() -> None:
     assert best_of_each(group, 4, [claims]).tolist() == [1, 2, 4]
     second = torch.tensor([0.0, 0.0, 1.0, 2.0, nan])
     assert best_of_each(group, 4, [claims, second]).tolist() == [1, 3, 4]
+
+
+def test_the_order_without_float64_is_the_same() -> None:
+    """Apple's GPUs have no float64; equal pairs keep their order."""
+    truth = torch.randint(50, (3000,)).sort().values
+    metric = torch.randn(3000).mul(20).round()
+    metric[::40] = WORST
+    assert torch.equal(_two_sorts(truth, metric), _one_sort(truth, metric))
+    assert _two_sorts(torch.tensor([1, 0, 0]), torch.tensor([5.0, 1.0, 2.0])).tolist() == [2, 1, 0]

@@ -49,6 +49,15 @@ def test_scales_of_a_users_file(tmp_path: Path) -> None:
         resolve_model_yaml("net-c")
 
 
+@pytest.mark.parametrize("name", ["netb-p6", "netb-p6.yaml", "net-b-p6", "net-p6-b", "net-p6b"])
+def test_the_scale_in_the_middle_of_a_name(tmp_path: Path, name: str) -> None:
+    """As users of the YOLOv8 family write it: yolov8s-p6.yaml for scale s of yolov8-p6.yaml."""
+    (tmp_path / "net-p6.yaml").write_text("scales: {a: [1, 1, 512], b: [1, 1, 512]}\n")
+    assert resolve_model_yaml(f"{tmp_path}/{name}") == (tmp_path / "net-p6.yaml", "b")
+    with pytest.raises(ConfigError, match="no such model"):
+        resolve_model_yaml(f"{tmp_path}/{name.replace('b', 'c')}")
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("gfldt-n", "gfldet-n"), ("gfldet_s.yaml", "gfldet-s"), ("missing/gfldet-m.yaml", "gfldet-m")]
 )

@@ -10,8 +10,9 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,29 +27,31 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "messages": set(),
     "machine": set(),
+    "writing": set(),
+    "signals": set(),
     "config": set(),
     "ops": set(),
     "assigners": {"ops"},
     "losses": {"ops", "assigners"},
     "nn": {"ops", "losses"},
     "data": {"ops", "machine", "messages"},
-    "weights": {"messages"},
-    "viz": {"ops", "data.records"},
+    "weights": {"messages", "writing"},
+    "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
-    "results": {"ops", "viz", "boxes"},
+    "results": {"ops", "viz", "boxes", "writing"},
     "metrics": {"ops", "data.records"},
-    "store": {"nn"},
+    "store": {"nn", "writing"},
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
-BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs"}
+BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
-BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages"}
+BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
 BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "model", "weights", "imports.fetch"}
+BELOW["cli"] = {"config", "model", "signals", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"model", "results", "train.events"}
 
@@ -61,6 +64,8 @@ TORCH_FREE = {
     "cli",
     "errors",
     "messages",
+    "writing",
+    "signals",
     "config",
     "metrics",
     "viz",
@@ -295,3 +300,45 @@ def test_results_come_without_torch() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Modle'"):
         gfldet.Modle  # noqa: B018
+
+
+# What is not needed for prediction, validation or training, and takes from a tenth of a second to as long as torch.
+NEEDLESS = "{'torchvision', 'torch._dynamo', 'torch._inductor', 'sympy', 'matplotlib', 'pycocotools', 'scipy', 'onnx'}"
+
+
+@pytest.mark.long
+def test_commands_import_what_they_need(dataset: Callable[..., Any], tiny_yaml: Path, tmp_path: Path) -> None:
+    data = dataset()
+    given = ["imgsz=64", "device=cpu", "threads=1", "verbose=false"]
+    best = tmp_path / "runs/train/weights/best.pt"
+    commands = [
+        ["train", f"model={tiny_yaml}", f"data={data.yaml}", "epochs=1", "batch=3", "plots=false", *given],
+        ["val", f"model={best}", f"data={data.yaml}", "plots=false", *given],
+        ["predict", f"model={best}", f"source={data.images / 'val'}", *given],
+    ]
+    script = (
+        "import sys; from gfldet.cli import main\n"
+        f"for words in {commands}:\n"
+        "    assert main(words) == 0\n"
+        f"    print(words[0], sorted({NEEDLESS} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith(("train", "val", "predict"))]
+    assert told == ["train []", "val []", "predict []"]
+
+
+def test_collection_of_garbage_goes_on_once_all_is_imported(tmp_path: Path) -> None:
+    """It stands still at the start of the program alone, not where `main` is called by others."""
+    script = (
+        "import gc, sys; from gfldet import cli, model\n"
+        "class Watched(model.Model):\n"
+        "    def val(self, **given): print(gc.isenabled())\n"
+        "    def __init__(self, *given): self.save_dir = None; print(gc.isenabled())\n"
+        "model.Model = Watched\n"
+        "sys.argv = ['gfldet', 'val', 'data=shapes']\n"
+        "cli.main(sys.argv[1:])\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False", "True"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gfldet.data.finder import Finder
 from gfldet.data.formats import EMPTY, SWAPPED, coco_file
-from gfldet.data.formats.coco import index, read_categories
+from gfldet.data.formats.coco import categories_of, index
 from gfldet.data.formats.coco_file import CocoFiles, read_coco
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
@@ -29,11 +30,13 @@ def box(image_id: Any, category_id: Any, *bbox: float, **more: Any) -> dict[str,
 
 
 def load(text, content: dict[str, Any]):
-    return index(read_coco(text("t.json", json.dumps(content))), None, NAMES, IDS)
+    file = read_coco(text("t.json", json.dumps(content)))
+    return index([file], Finder(file.path.parent), None, NAMES, IDS)
 
 
-def test_categories_by_ascending_id(text) -> None:
-    assert read_categories(read_coco(text("t.json", json.dumps(document())))) == (IDS, NAMES)
+def test_categories_by_ascending_id(tmp_path: Path) -> None:
+    assert categories_of(tmp_path, CATEGORIES) == dict(zip(IDS, NAMES, strict=True))
+    assert list(categories_of(tmp_path, CATEGORIES)) == list(IDS)
 
 
 def test_boxes_classes_and_ids(text, tmp_path: Path) -> None:
@@ -49,7 +52,9 @@ def test_boxes_classes_and_ids(text, tmp_path: Path) -> None:
 
 
 def test_the_folder_of_the_images(text, tmp_path: Path) -> None:
-    found = index(read_coco(text("t.json", json.dumps(document()))), tmp_path / "photos", NAMES, IDS)
+    found = index(
+        [read_coco(text("t.json", json.dumps(document())))], Finder(tmp_path), tmp_path / "photos", NAMES, IDS
+    )
     assert found.items[1].path == tmp_path / "photos" / "sub" / "b.jpg"
 
 
@@ -155,13 +160,13 @@ def test_other_categories_than_the_data_set_has(text) -> None:
         ([], "it is empty"),
         ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1 is used 2 times"),
         ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "name 'a' is used 2 times"),
-        ([{"id": "1", "name": "a"}], r"\('1', 'a'\)"),
+        ([{"id": "one", "name": "a"}], r"\('one', 'a'\)"),
         ([{"id": True, "name": "a"}], r"\(True, 'a'\)"),
     ],
 )
-def test_categories_that_cannot_be_used(text, categories: list[Any], reason: str) -> None:
+def test_categories_that_cannot_be_used(tmp_path: Path, categories: list[Any], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        read_categories(read_coco(text("t.json", json.dumps(document(categories=categories)))))
+        categories_of(tmp_path, categories)
 
 
 def test_a_file_that_is_no_coco_json(text, tmp_path: Path) -> None:

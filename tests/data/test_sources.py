@@ -86,6 +86,20 @@ def test_videos_and_images_of_one_folder(video: Path, image, tmp_path: Path) -> 
     assert [frame.file_name for frame in iter_source(tmp_path, vid_stride=7)] == ["clip.avi", "zebra.jpg"]
 
 
+def test_frames_of_a_video_beside_pictures_taken_from_it(video: Path, image, tmp_path: Path) -> None:
+    """Names are unique also where pictures are called as the frames of a video would be."""
+    image("clip_000001.png")
+    frames = list(iter_source(tmp_path))
+    assert [frame.name for frame in frames if frame.index is not None][:2] == ["clip-2_000000", "clip-2_000001"]
+    assert frames[-1].name == "clip_000001"
+    assert len({frame.name for frame in frames}) == len(frames)
+
+
+def test_many_files_of_one_name(image, tmp_path: Path) -> None:
+    paths = [str(image(f"{folder}/A.png" if folder % 2 else f"{folder}/a.png")) for folder in range(4)]
+    assert [frame.name for frame in iter_source(paths)] == ["a", "A-2", "a-3", "A-4"]
+
+
 def test_the_built_in_set() -> None:
     frames = iter_source("shapes")
     first = next(frames)

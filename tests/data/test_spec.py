@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from gfldet.errors import DataError
 YOLO = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
 
 
-def coco_json(*categories: tuple[int, str]) -> str:
+def coco_json(*categories: tuple[int, str], boxes: Sequence[int] = ()) -> str:
+    """A COCO JSON of one image, with a box of each of the categories `boxes`."""
     rows = [{"id": i, "name": n} for i, n in categories]
-    return json.dumps({"images": [], "annotations": [], "categories": rows})
+    annotations = [{"id": i, "image_id": 1, "category_id": i, "bbox": [1, 1, 5, 5]} for i in boxes]
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    return json.dumps({"images": images, "annotations": annotations, "categories": rows})
 
 
 def test_a_yolo_yaml(image, text, tmp_path: Path) -> None:
@@ -47,8 +51,7 @@ def test_a_missing_split_or_path_is_told_when_it_is_asked_for(image, text, tmp_p
     with pytest.raises(DataError, match="val: not found:") as caught:
         spec.entries("val")
     assert str(tmp_path / "nope") in str(caught.value)
-    with pytest.raises(DataError, match="did you mean 'train/images', which exists"):
-        spec.entries("train")
+    assert spec.entries("train") == [tmp_path / "train/images"]
 
 
 def test_all_mistakes_are_told_at_once(text) -> None:
@@ -91,14 +94,12 @@ def test_keys_of_other_programs(text) -> None:
 
 
 def test_no_yaml(text, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such data YAML; expected a file, or a built-in set: shapes"):
+    with pytest.raises(DataError, match="no such data YAML; expected a file, a folder, or a built-in set: shapes"):
         load_spec(tmp_path / "none.yaml")
     with pytest.raises(DataError, match=r"d\.yaml:2: is not valid YAML"):
         load_spec(text("d.yaml", "train: a\n  val: [b\n"))
     with pytest.raises(DataError, match="expected 'key: value' lines"):
         load_spec(text("d.yaml", "- a\n"))
-    with pytest.raises(DataError, match=r"is a folder; expected a data YAML \(YAML files in it: d.yaml\)"):
-        load_spec(tmp_path)
     with pytest.raises(DataError, match="no split"):
         load_spec(text("d.yaml", "names: [a]"))
     with pytest.raises(DataError, match=r"path: folder .*gone not found"):
@@ -160,7 +161,7 @@ def test_coco_names_and_ids_come_from_the_json(text, tmp_path: Path) -> None:
 
 
 def test_coco_names_in_the_yaml_must_be_those_of_the_json(text) -> None:
-    text("t.json", coco_json((1, "ant"), (7, "bee")))
+    text("t.json", coco_json((1, "ant"), (7, "bee"), boxes=[1, 7]))
     by_list = load_spec(text("d.yaml", "train: t.json\nnames: [bee, ant]"))
     assert (by_list.names, by_list.category_ids) == (("bee", "ant"), (7, 1))
     by_id = load_spec(text("d.yaml", "train: t.json\nnames: {7: bee, 1: ant}"))
@@ -172,8 +173,6 @@ def test_coco_names_in_the_yaml_must_be_those_of_the_json(text) -> None:
 
 def test_coco_mistakes(text) -> None:
     text("t.json", coco_json((1, "ant")))
-    with pytest.raises(DataError, match="expected one JSON per split"):
-        load_spec(text("d.yaml", "train: [t.json, t.json]"))
     with pytest.raises(DataError, match="images: expected a folder"):
         load_spec(text("d.yaml", "train: t.json\nimages: {tarin: a}"))
     with pytest.raises(DataError, match="images: only the format coco takes this key"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gfldet.data.finder import Finder
 from gfldet.data.formats import EMPTY, SWAPPED
 from gfldet.data.formats.voc import index, read_labels
 from gfldet.errors import DataError
@@ -101,15 +102,37 @@ def test_entities_are_refused(tmp_path: Path, doctype: str, encoding: str) -> No
 
 
 def test_an_imagesets_list(image, text, tmp_path: Path) -> None:
-    """Ids with a second column, as in VOC's own lists; suffixes in any case; <filename> is not trusted."""
+    """Suffixes in any case; <filename> is not trusted."""
     for name in ("a.jpg", "b.JPG", "c.png"):
         image(f"JPEGImages/{name}", format="PNG" if name == "c.png" else "JPEG")
         text(f"Annotations/{name[0]}.xml", annotation(thing("WBC", 1, 2, 11, 12)))
-    found = index([text("ImageSets/Main/train.txt", "b -1\na  1\nc.png\n")], tmp_path, NAMES)
+    found = index([text("ImageSets/Main/train.txt", "b\na\nc.png\n")], Finder(tmp_path), NAMES)
     assert [item.file_name for item in found.items] == ["b.JPG", "a.jpg", "c.png"]
     assert [item.image_id for item in found.items] == [0, 1, 2]
     assert found.items[0].labels().classes == [1]
     assert (found.problems, found.warnings) == ([], [])
+
+
+def test_a_list_of_one_class_and_names_with_blanks(image, text, tmp_path: Path) -> None:
+    """The id is the whole line where an image has that name, else the line without the flag of a class list."""
+    for name in ("a", "my cat 2", "b 1", "dir/d e"):
+        image(f"JPEGImages/{name}.jpg")
+        text(f"Annotations/{name}.xml", annotation(thing("WBC", 1, 2, 11, 12)))
+    plain = text("ImageSets/Main/train.txt", "my cat 2\n b 1\ndir/d e.jpg \na\n")
+    found = index([plain], tmp_path, NAMES)
+    assert [item.file_name for item in found.items] == ["my cat 2.jpg", "b 1.jpg", "dir/d e.jpg", "a.jpg"]
+    assert (found.problems, found.warnings) == ([], [])
+    flags = text("ImageSets/Main/WBC_train.txt", "my cat 2  1\nb 1 -1\na +1\ndir/d e\t0\n")
+    found = index([flags], tmp_path, NAMES)
+    assert [item.file_name for item in found.items] == ["my cat 2.jpg", "b 1.jpg", "a.jpg", "dir/d e.jpg"]
+    assert found.problems == []
+    assert found.warnings == [
+        f"{flags}: a list of one class, with -1, 0 or 1 after 4 ids; all its images are used, "
+        "with the boxes of all classes"
+    ]
+    missing = index([text("ImageSets/Main/x.txt", "no cat 1\nno cat")], tmp_path, NAMES).problems
+    assert "x.txt:1: 'no cat' has no image" in missing[0]
+    assert "x.txt:2: 'no cat' has no image" in missing[1]
 
 
 def test_ids_without_image_or_xml_are_problems_with_their_line(image, text, tmp_path: Path) -> None:
@@ -117,7 +140,7 @@ def test_ids_without_image_or_xml_are_problems_with_their_line(image, text, tmp_
     image("JPEGImages/b.jpg")
     image("JPEGImages/b.png")
     text("Annotations/b.xml", annotation())
-    found = index([text("ImageSets/Main/train.txt", "z\n\na\nb\n")], tmp_path, NAMES)
+    found = index([text("ImageSets/Main/train.txt", "z\n\na\nb\n")], Finder(tmp_path), NAMES)
     assert found.items == []
     assert "train.txt:1: 'z' has no image in" in found.problems[0]
     assert "train.txt:3: 'a' has no XML; expected" in found.problems[1]
@@ -126,11 +149,11 @@ def test_ids_without_image_or_xml_are_problems_with_their_line(image, text, tmp_
 
 def test_a_list_without_the_folders_or_without_lines(image, text, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folders JPEGImages and Annotations found in"):
-        index([text("train.txt", "a")], tmp_path, NAMES)
+        index([text("train.txt", "a")], Finder(tmp_path), NAMES)
     image("JPEGImages/a.jpg")
     text("Annotations/a.xml", annotation())
     with pytest.raises(DataError, match="lists no image"):
-        index([text("train.txt", "")], tmp_path, NAMES)
+        index([text("train.txt", "")], Finder(tmp_path), NAMES)
 
 
 def test_a_folder_with_images_and_xml_together(image, text, tmp_path: Path) -> None:
@@ -138,7 +161,7 @@ def test_a_folder_with_images_and_xml_together(image, text, tmp_path: Path) -> N
     image("train/b.png")
     text("train/sub/a.xml", annotation(thing("Platelets", 1, 2, 11, 12)))
     lost = text("train/c.xml", annotation())
-    found = index([tmp_path / "train"], tmp_path, NAMES)
+    found = index([tmp_path / "train"], Finder(tmp_path), NAMES)
     assert [item.file_name for item in found.items] == ["b.png", "sub/a.JPG"]
     assert [item.labels().classes for item in found.items] == [[], [2]]
     assert found.warnings == [
@@ -150,4 +173,4 @@ def test_a_folder_with_images_and_xml_together(image, text, tmp_path: Path) -> N
 def test_a_folder_without_xml(image, tmp_path: Path) -> None:
     image("train/a.jpg")
     with pytest.raises(DataError, match="holds 1 images and 0 XML files; expected both"):
-        index([tmp_path / "train"], tmp_path, NAMES)
+        index([tmp_path / "train"], Finder(tmp_path), NAMES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gfldet.data import text as lines
+from gfldet.data.finder import Finder
 from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW
 from gfldet.data.formats.yolo import index, label_candidates, read_labels
 from gfldet.errors import DataError
@@ -111,7 +112,7 @@ def test_labels_are_found_in_each_usual_place(image, text, tmp_path: Path, image
     image(f"{images}/a.jpg")
     image(f"{images}/b.JPG", format="JPEG")
     text(f"{labels}/b.txt", "1 .5 .5 .2 .2")
-    found = index([tmp_path / images], tmp_path, NAMES)
+    found = index([tmp_path / images], Finder(tmp_path), NAMES)
     assert [item.file_name for item in found.items] == ["a.jpg", "b.JPG"]
     assert [item.image_id for item in found.items] == [0, 1]
     assert [item.labels().classes for item in found.items] == [[], [1]]
@@ -122,10 +123,10 @@ def test_subfolders_and_several_folders(image, text, tmp_path: Path) -> None:
     for part in ("one", "two/deep"):
         image(f"images/{part}/a.jpg")
         text(f"labels/{part}/a.txt", "0 .5 .5 .2 .2")
-    found = index([tmp_path / "images"], tmp_path, NAMES)
+    found = index([tmp_path / "images"], Finder(tmp_path), NAMES)
     assert [item.file_name for item in found.items] == ["one/a.jpg", "two/deep/a.jpg"]
     assert [item.labels().classes for item in found.items] == [[0], [0]]
-    both = index([tmp_path / "images/two", tmp_path / "images/one"], tmp_path, NAMES)
+    both = index([tmp_path / "images/two", tmp_path / "images/one"], Finder(tmp_path), NAMES)
     assert [item.file_name for item in both.items] == ["images/two/deep/a.jpg", "images/one/a.jpg"]
 
 
@@ -134,7 +135,7 @@ def test_a_list_of_paths_relative_to_itself_or_to_the_root(image, text, tmp_path
     absolute = image("images/b.jpg")
     text("labels/a.txt", "2 .5 .5 .2 .2")
     lists = text("lists/train.txt", f"images/a.jpg\n\n../images/a.jpg\n{absolute}\n")
-    found = index([lists], tmp_path, NAMES)
+    found = index([lists], Finder(tmp_path), NAMES)
     assert [item.path.name for item in found.items] == ["a.jpg", "a.jpg", "b.jpg"]
     assert [item.labels().classes for item in found.items] == [[2], [2], []]
 
@@ -142,7 +143,7 @@ def test_a_list_of_paths_relative_to_itself_or_to_the_root(image, text, tmp_path
 def test_an_image_listed_twice_is_told(image, text, tmp_path: Path) -> None:
     path = image("images/a.jpg")
     text("labels/a.txt", "2 .5 .5 .2 .2")
-    found = index([text("train.txt", "images/a.jpg\nimages/a.jpg")], tmp_path, NAMES)
+    found = index([text("train.txt", "images/a.jpg\nimages/a.jpg")], Finder(tmp_path), NAMES)
     assert found.warnings == [f"1 image(s) are listed more than once and count each time: {path}"]
 
 
@@ -151,7 +152,7 @@ def test_label_files_without_an_image_are_told(image, text, tmp_path: Path) -> N
     text("labels/a.txt", "")
     text("labels/classes.txt", "cat")
     lost = text("labels/b.txt", "0 .5 .5 .2 .2")
-    found = index([tmp_path / "images"], tmp_path, NAMES)
+    found = index([tmp_path / "images"], Finder(tmp_path), NAMES)
     assert found.warnings == [f"1 label file(s) have no image and were skipped: {lost}"]
 
 
@@ -159,13 +160,13 @@ def test_a_labels_folder_shared_with_another_split_is_no_cause_for_a_warning(ima
     for split in ("train", "val"):
         image(f"{split}/{split}0.jpg")
         text(f"labels/{split}0.txt", "0 .5 .5 .2 .2")
-    assert index([tmp_path / "train"], tmp_path, NAMES).warnings == []
+    assert index([tmp_path / "train"], Finder(tmp_path), NAMES).warnings == []
 
 
 def test_not_one_label_file_is_an_error_that_tells_where_it_looked(image, tmp_path: Path) -> None:
     image("images/a.jpg")
     with pytest.raises(DataError, match="none of the 1 images has a label file") as caught:
-        index([tmp_path / "images"], tmp_path, NAMES)
+        index([tmp_path / "images"], Finder(tmp_path), NAMES)
     assert str(tmp_path / "labels" / "a.txt") in str(caught.value)
 
 
@@ -173,9 +174,9 @@ def test_an_empty_folder_or_list_is_an_error(text, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for entry in (tmp_path / "empty", text("train.txt", "\n")):
         with pytest.raises(DataError, match="no image found"):
-            index([entry], tmp_path, NAMES)
+            index([entry], Finder(tmp_path), NAMES)
     with pytest.raises(DataError, match=r"expected a folder of images, or a \.txt list"):
-        index([text("train.csv", "a.jpg")], tmp_path, NAMES)
+        index([text("train.csv", "a.jpg")], Finder(tmp_path), NAMES)
 
 
 def test_a_list_of_too_many_lines(text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ CARD = Card(
         {},
         {"layout": "detections", "conf": 0.001, "iou": 0.7, "max_det": 300, "agnostic": True},
         {"dynamic": "all", "end2end": True, "precision": "int8", "licence": "123"},
-        {"batch": 8, "model": "gfldet-n"},
+        {"batch": 8, "model": "gfldet-n", "sample_bits": 12},
     ],
 )
 def test_text_and_back(changes: dict[str, Any]) -> None:
@@ -82,6 +82,8 @@ def test_a_later_file_may_know_more() -> None:
         ({"imgsz": "[320, 330]"}, "no multiple of 32"),
         ({"names": '["a"]'}, "1 names and 3 category ids"),
         ({"names": "a, b"}, "Expecting value"),
+        ({"sample_bits": "17"}, "sample_bits 17, expected none, or a whole number from 8 to 16"),
+        ({"sample_bits": "12.5"}, "sample_bits 12.5"),
         ({"layout": "other"}, "layout 'other'"),
         ({"reg_max": None}, "reg_max"),
     ],

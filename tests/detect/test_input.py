@@ -179,7 +179,7 @@ def test_val_and_predict_obey(
     [
         ({"channels": "GBR"}, "channels 'GBR', expected one of RGB, BGR"),
         ({"normalisation": "x / 255 - 1"}, "normalisation 'x / 255 - 1', expected"),
-        ({"pad_colour": "256"}, "pad_colour 256, expected a grey from 0 to 255"),
+        ({"pad_colour": "256"}, "pad_colour 256, expected a whole number from 0 to 255"),
         ({"pad_colour": "[1, 2, 3]"}, r"pad_colour \(1, 2, 3\)"),
         ({"pad_colour": "true"}, "pad_colour True"),
     ],

@@ -15,7 +15,7 @@ from torch import Tensor
 from gfldet.data.sources import Frame
 from gfldet.detect import saver as savers
 from gfldet.detect.detector import Selection
-from gfldet.detect.predict import Prediction, Predictor
+from gfldet.detect.predict import Prediction, Predictor, image_ids
 from gfldet.detect.saver import Saver
 from gfldet.detect.torch_detector import TorchDetector
 from gfldet.errors import DataError, OutputError
@@ -74,13 +74,13 @@ def test_boxes_are_in_the_pixels_of_each_frame(
 
 def test_neighbours_of_one_size_go_together(colour_finder: DetectionModel, frame: Callable[..., Frame]) -> None:
     shapes = []
-    decode = colour_finder.decode
+    infer = colour_finder.infer
 
     def watched(x: Tensor) -> Any:
         shapes.append(tuple(x.shape))
-        return decode(x)
+        return infer(x)
 
-    colour_finder.decode = watched  # type: ignore[method-assign]
+    colour_finder.infer = watched  # type: ignore[method-assign]
     frames = [frame("a"), frame("b"), frame("c"), frame("d", 128, 40), frame("e")]
     list(finder(colour_finder)(frames, 2))
     # 64 x 48 becomes 128 x 96 in its frame; 128 x 40 is padded to 128 x 64.
@@ -133,6 +133,12 @@ def test_image_ids(colour_finder: DetectionModel, frame: Callable[..., Frame], n
     assert {(one["image_id"], one["file_name"]) for one in saved([prediction])} == {(image_id, f"{name}.png")}
 
 
+def test_ids_are_unique_and_stay_numbers_where_they_can() -> None:
+    assert image_ids(["1", "01", "0001", "000139", "2", "a", "a-2"]) == ["1", "01", "0001", 139, 2, "a", "a-2"]
+    assert image_ids(["5", "\u0665"]) == ["5", "\u0665"]  # an Arabic five is a five
+    assert image_ids([]) == []
+
+
 # ------------------------------------------------------------------------------------------------- what is written
 
 
@@ -178,6 +184,22 @@ def test_everything_is_written(tmp_path: Path, predictions: Callable[..., list[P
     assert [row[0] for row in rows] == ["0", "1"]
     assert [float(v) for v in rows[0][1:]] == pytest.approx([16 / 64, 12 / 48, 16 / 64, 16 / 48], abs=0.02)
     assert json.loads((folder / "predictions.json").read_text()) == saved(found)
+
+
+def test_each_image_has_an_id_of_its_own_in_a_file(
+    tmp_path: Path, predictions: Callable[..., list[Prediction]], frame: Callable[..., Frame]
+) -> None:
+    into = saver(tmp_path / "run", coco=True)
+    for one in predictions(*(frame(name) for name in ("1", "01", "0001", "07"))):
+        into.add(one)
+    into.close()
+    rows = json.loads((tmp_path / "run" / "predictions.json").read_text())
+    assert {(row["image_id"], row["file_name"]) for row in rows} == {
+        ("1", "1.png"),
+        ("01", "01.png"),
+        ("0001", "0001.png"),
+        (7, "07.png"),
+    }
 
 
 def test_scores_go_into_label_files_when_asked(tmp_path: Path, predictions: Callable[..., list[Prediction]]) -> None:

@@ -116,7 +116,7 @@ def test_the_model_given_is_not_changed(tiny: Description) -> None:
     images = np.random.default_rng(0).integers(0, 255, (2, 64, 96, 3), np.uint8)
     with torch.no_grad():
         whole = model.eval()(image_tensor(torch.from_numpy(images), torch.device("cpu")))[0]
-    torch.testing.assert_close(fused.infer(images).stacked(), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fused.infer(images).decoded().stacked(), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_input_by_hand() -> None:

@@ -57,7 +57,7 @@ def change(yaml: Path, old: str, new: str) -> None:
 def test_data_yaml_that_is_not_there(refused: Gfldet, command: str) -> None:
     told = refused(command, data="gone.yaml")
     sets = "shapes, shapes-small, shapes-dense, shapes-thin, shapes-huge"
-    assert told == f"gfldet: gone.yaml: no such data YAML; expected a file, or a built-in set: {sets}\n"
+    assert told == f"gfldet: gone.yaml: no such data YAML; expected a file, a folder, or a built-in set: {sets}\n"
 
 
 @pytest.mark.parametrize("command", ["train", "val"])

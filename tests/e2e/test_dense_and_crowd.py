@@ -111,9 +111,9 @@ def test_every_one_of_thousands_of_labels_reaches_the_loss(
     (tmp_path / "labels" / "1.txt").write_text("".join(rows))
     (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [a, b]\n")
     given = {**quick, "data": str(tmp_path / "data.yaml"), "verbose": True, "mosaic": 0, "scale": 0, "translate": 0}
-    trainer = prepare.prepare_training(resolve("train", given), tiny, None, None)
+    trainer = prepare.prepare_training(resolve("train", given), tiny, None, tmp_path)
     assert f"train: 1 images, {TRUTHS} boxes, 2 classes" in capsys.readouterr().out
-    (batch,) = trainer._batches(0)
+    batch = next(trainer._batches(0))
     assert len(batch.boxes_px) == TRUTHS
     trainer.model.train()
     items = trainer._step(batch)
@@ -141,8 +141,8 @@ def test_crowds_of_a_coco_file_carry_no_loss(
         text = (tmp_path / "data.yaml").read_text()
         (tmp_path / "data.yaml").write_text(text if split == "train" else text.replace("train: with", "train: without"))
         given = {**quick, "data": str(tmp_path / "data.yaml"), "augment": "none"}
-        trainer = prepare.prepare_training(resolve("train", given), tiny, None, None)
-        (batch,) = trainer._batches(0)
+        trainer = prepare.prepare_training(resolve("train", given), tiny, None, tmp_path)
+        batch = next(trainer._batches(0))
         assert (len(batch.boxes_px), len(batch.ignore_px)) == (1, 1 if split == "train" else 0)
         trainer.model.train()
         maps = [m.detach().requires_grad_() for m in trainer.model.predict(batch.to(trainer.device)["img"])]

@@ -55,7 +55,7 @@ def test_settings_of_a_run_serve_to_resume_and_to_repeat_it(name: str, tmp_path:
     assert resumed.explicit == {"epochs"}
     assert config.dump(resumed) == {**config.dump(run), "epochs": 2}
 
-    config.save(run, tmp_path / "args.yaml")
+    (tmp_path / "args.yaml").write_text(config.run_yaml(run))
     repeated = config.resolve("train", {"cfg": tmp_path / "args.yaml"}, preferred=description.preferred)
     assert described_head(description, repeated) == head
     assert config.dump(repeated) == config.dump(run)
@@ -65,7 +65,7 @@ def test_settings_of_a_run_serve_to_resume_and_to_repeat_it(name: str, tmp_path:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if description_of(name).reg_max == 1])
 def test_what_the_user_gives_now_is_refused_all_the_same(name: str, tmp_path: Path) -> None:
     description = description_of(name)
-    config.save(config.resolve("train", {}, preferred=description.preferred), tmp_path / "args.yaml")
+    (tmp_path / "args.yaml").write_text(config.run_yaml(config.resolve("train", {}, preferred=description.preferred)))
     given = config.resolve("train", {"cfg": tmp_path / "args.yaml", "dfl": 1.0}, preferred=description.preferred)
     with pytest.raises(ConfigError, match="dfl=1 with reg_max=1: a side without bins has no DFL"):
         described_head(description, given)

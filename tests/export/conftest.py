@@ -51,7 +51,7 @@ class ColourFinder(DetectionModel):
     def predict(self, x: Tensor) -> Any:
         return self.decode(x).stacked(), []
 
-    def decode(self, x: Tensor, keep_bins: bool = False) -> Decoded:
+    def infer(self, x: Tensor) -> Decoded:
         ones = torch.ones_like(x[:, 0])
         columns, rows = ones.cumsum(2) - 0.5, ones.cumsum(1) - 0.5
         found = []
@@ -68,8 +68,10 @@ class ColourFinder(DetectionModel):
             score = purity * (1 + x.mean((1, 2, 3))) / 2 / (c + 1)
             scores = [score if k == c else torch.zeros_like(score) for k in range(self.nc)]
             found.append(torch.stack([*(m.flatten() for m in middle), *spread, *scores], dim=1))
-        stacked = torch.stack(found, dim=2)
-        return Decoded(stacked[:, :4], stacked[:, 4:])
+        stacked, others = torch.stack(found, dim=2), super().infer(x).decoded()  # all other points find nothing
+        rest = torch.cat((others.boxes, 0 * others.scores), dim=1)[..., len(COLOURS) :]
+        all_points = torch.cat((stacked, rest), dim=2)
+        return Decoded(all_points[:, :4], all_points[:, 4:])
 
 
 def _export_finder(folder: Path, **settings: Any) -> Path:

@@ -32,7 +32,7 @@ from gfldet.nn.backbones import ResNetFPN
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import transfer
-from gfldet.train.prepare import take_weights
+from gfldet.train.prepare import chosen_weights, take_weights
 
 DETECTORS = {"FCOS": detection.FCOS, "RetinaNet": detection.RetinaNet}
 State = dict[str, Tensor]
@@ -390,11 +390,11 @@ def test_pretrained_imagenet(resnet: Any, tmp_path: Path, monkeypatch: pytest.Mo
     settings = resolve("train", {"pretrained": "imagenet"})
     told: list[str] = []
     with pytest.raises(CheckpointError, match=r"^pretrained=imagenet: no resnet18-\*\.pth in "):
-        take_weights(model, settings, None, told.append)
+        take_weights(model, chosen_weights(model, settings, None), told.append)
     file = tmp_path / "hub" / "checkpoints" / "resnet18-5c106cde.pth"
     file.parent.mkdir(parents=True)
     torch.save(resnet.state_dict(), file, _use_new_zipfile_serialization=False)
-    taken = take_weights(model, settings, None, told.append)
+    taken = take_weights(model, chosen_weights(model, settings, None), told.append)
     assert "BSD-3-Clause" in taken.licence
     assert taken.extent == "parts"
     assert told[0].startswith(
@@ -413,5 +413,7 @@ def test_pretrained_of_another_model(fcos: Any, tiny: Description, tmp_path: Pat
         (read_description(tmp_path / "net.yaml"), "of a resnet18; net is on a resnet34; give weights of a resnet34"),
         (tiny, "for gfl-r18, of which 0% fit tiny; give them as model= to train the model that they are of"),
     ):
+        model = DetectionModel(description)
+        start = chosen_weights(model, settings, None)
         with pytest.raises(CheckpointError, match=rf"^{tmp_path}/f\.pth: these are weights {told}"):
-            take_weights(DetectionModel(description), settings, None, print)
+            take_weights(model, start, print)

@@ -144,7 +144,7 @@ def test_files_of_torch_before_its_archives(
     read = read_foreign(tmp_path / "old.pth")
     assert torch.equal(read.weights["graph.layers.0.conv.weight"], model.state_dict()["graph.layers.0.conv.weight"])
     torch.save({"a": torch.zeros(1), "b": Trap()}, tmp_path / "evil.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"evil\.pth: refused: it holds more than tensors"):
+    with pytest.raises(CheckpointError, match=r"evil\.pth: refused: .*it holds more than tensors"):
         read_foreign(tmp_path / "evil.pth")
     assert capsys.readouterr().out == ""
 

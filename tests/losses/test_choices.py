@@ -159,3 +159,56 @@ def test_one_to_one_gives_each_truth_one_point() -> None:
 def test_reach() -> None:
     assert reach_of(16) == 15
     assert reach_of(1) == float("inf")
+
+
+# ---------------------------------------------------------------------------------------------- what is not finite
+
+NAN, INF = float("nan"), float("inf")
+ONE_AND_ALL = [pytest.param(name, marks=() if name == "qfl" else pytest.mark.long) for name in CLASS_LOSSES]
+CROWD = {  # more truths than points to have: some ask for a point back
+    "batch_idx": torch.zeros(40),
+    "cls": torch.zeros(40, 1),
+    "bboxes": torch.tensor([[0.5, 0.5, 0.04, 0.04]]).repeat(40, 1) + torch.linspace(0, 0.02, 40)[:, None],
+}
+
+
+def spoilt(maps: list[Tensor], where: str, value: float) -> list[Tensor]:
+    """The maps with class logits or bins that no finite network gives: one of them, or a channel of them."""
+    bad = [m.detach().clone() for m in maps]
+    for m in bad:
+        if where == "one logit":
+            m[0, -NC, 0, 0] = value
+        elif where == "logits":
+            m[:, -NC:] = value
+        else:
+            m[:, 0] = value
+    return [m.requires_grad_() for m in bad]
+
+
+@pytest.mark.parametrize("assigner", [*ASSIGNERS, "end2end"])
+@pytest.mark.parametrize("cls_loss", ONE_AND_ALL)
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("one logit", NAN), ("logits", NAN), ("one logit", INF), ("logits", INF), ("bins", NAN), ("bins", INF)],
+)
+def test_what_is_not_finite_gives_a_loss_that_is_not(cls_loss: str, assigner: str, where: str, value: float) -> None:
+    """The criterion ends, and its total tells: the step is then left out, with the names of its images."""
+    criterion: Any = v8DetectionLoss(
+        NC, 16, STRIDES, assigner=ASSIGNERS.get(assigner, TaskAlignedAssigner()), cls_loss=cls_loss
+    )
+    for batch in (BATCH, CROWD):
+        maps: Any = spoilt(some_maps(16), where, value)
+        if assigner == "end2end":
+            criterion, maps = E2EDetectLoss.of(replace(criterion)), {"one2many": maps, "one2one": maps}
+        assert not criterion(maps, batch).total.isfinite()
+        criterion = criterion.one_to_many if assigner == "end2end" else criterion
+
+
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+@pytest.mark.parametrize("cls_loss", ONE_AND_ALL)
+@pytest.mark.parametrize("value", [-INF, 1e30, -1e30])
+def test_what_is_huge_ends(cls_loss: str, assigner: str, value: float) -> None:
+    """A score of exactly 0 or a side of no length is a number; whether the loss is one, training may judge."""
+    for reg_max, where in ((1, "bins"), (16, "bins"), (16, "logits")):
+        criterion = v8DetectionLoss(NC, reg_max, STRIDES, assigner=ASSIGNERS[assigner], cls_loss=cls_loss)
+        criterion(spoilt(some_maps(reg_max), where, value), CROWD).total.backward()

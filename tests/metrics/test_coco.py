@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gfldet.errors import ConfigError, DataError
-from gfldet.metrics import evaluate, format_table, ground_truth
+from gfldet.metrics import coco, evaluate, format_table, ground_truth
 
 A, B = (0, 0, 100, 100), (200, 0, 300, 100)
 BOTH = ["hotcoco", "pycocotools"]
@@ -241,3 +241,16 @@ def test_frozen(make_split):
     m = evaluate(make_split([[]]), [])
     with pytest.raises(dataclasses.FrozenInstanceError):
         m.map = 1.0
+
+
+def test_no_confusion_matrix_of_very_many_classes(make_split, monkeypatch):
+    """It grows with the square of the classes; all other numbers stay."""
+    monkeypatch.setattr(coco, "MOST_CLASSES_CONFUSED", 5)
+    names = [f"class {c}" for c in range(6)]
+    found = [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.9}]
+    images = [[(1, (0, 0, 10, 10))]]
+    metrics = evaluate(make_split(images, names), found)
+    assert metrics.confusion is None
+    assert metrics.map == pytest.approx(1)
+    assert (metrics.per_class[1].images, metrics.per_class[0].images) == (1, 0)
+    assert evaluate(make_split(images, names[:-1]), found).confusion is not None

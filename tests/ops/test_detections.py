@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 from gfldet.ops import letterbox
 from gfldet.ops.detections import Detections, joined, survivors
@@ -36,14 +36,39 @@ def test_the_way_back_is_a_step_of_its_own() -> None:
     np.testing.assert_allclose(found.in_image(box).boxes, [[10, 10, 50, 20]], atol=1e-4)
 
 
+def torchvisions(found: Detections, iou: float, agnostic: bool) -> list[int]:
+    """What torchvision keeps of each class, together, best first."""
+    boxes, scores = torch.from_numpy(found.boxes), torch.from_numpy(found.scores)
+    groups = np.zeros_like(found.classes) if agnostic else found.classes
+    rows = [torch.from_numpy((groups == c).nonzero()[0]) for c in np.unique(groups)]
+    return sorted(int(row) for some in rows for row in some[nms(boxes[some], scores[some], iou)])
+
+
 @pytest.mark.parametrize("agnostic", [False, True])
-@pytest.mark.parametrize("iou", [0.3, 0.7, 1.0])
-def test_survivors_are_torchvisions(iou: float, agnostic: bool) -> None:
-    found = some(200, seed=3)
-    group = np.zeros_like(found.classes) if agnostic else found.classes
-    expected = batched_nms(*map(torch.from_numpy, (found.boxes, found.scores, group)), iou)
-    assert survivors(found, iou, agnostic).tolist() == expected.tolist()
-    assert survivors(found.take(slice(0, 0)), iou).tolist() == []
+@pytest.mark.parametrize("iou", [0.0, 0.1, 0.3, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize("grid", [1, 0])
+@pytest.mark.parametrize("count", [1, 2, 64, 65, 400])
+def test_survivors_are_torchvisions(count: int, grid: int, iou: float, agnostic: bool) -> None:
+    """Whole px give overlaps that lie on the threshold exactly, equal boxes, and boxes without an area; also tied
+    scores, and boxes turned inside out."""
+    rng = np.random.default_rng(count)
+    corner = rng.uniform(-20, 20, (count, 2))
+    boxes = np.concatenate((corner, corner + rng.uniform(-1, 12, (count, 2))), axis=1)
+    boxes = (boxes.round() if grid else boxes).astype(np.float32)
+    scores = np.sort(rng.integers(0, 50, count))[::-1].astype(np.float32) / 50
+    found = Detections(boxes, scores, rng.integers(0, 3, count))
+    assert survivors(found, iou, agnostic).tolist() == torchvisions(found, iou, agnostic)
+
+
+def test_survivors_among_many() -> None:
+    found = some(6000, seed=2)
+    kept = survivors(found, 0.6)
+    assert kept.tolist() == torchvisions(found, 0.6, agnostic=False)
+    assert len(kept) > 20
+    assert survivors(found, 0.6, most=9).tolist() == kept[:9].tolist()
+    few = found.take(slice(1000))
+    assert survivors(few, 0.6, most=9).tolist() == survivors(few, 0.6)[:9].tolist()
+    assert survivors(found.take(slice(0, 0)), 0.5).tolist() == []
 
 
 def test_survivors_of_classes_in_opposite_corners() -> None:

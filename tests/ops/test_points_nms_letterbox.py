@@ -49,6 +49,7 @@ def test_nms_equals_the_textbook_whatever_max_det(max_det: int) -> None:
     expected = plain_nms(boxes, scores, 0.1, 0.5)[:max_det]
     assert found.classes.tolist() == [c for _, c in expected]
     assert found.scores.tolist() == pytest.approx([s for s, _ in expected])
+    assert found.points is not None
     assert found.scores.tolist() == scores[found.points, found.classes].tolist()  # points tell where each comes from
 
 
@@ -66,6 +67,7 @@ def test_classes_in_opposite_corners_never_meet() -> None:
     boxes = torch.tensor([[600.0, 600, 640, 640], [-41, -41, -1, -1], [600, 600, 640, 641]])
     scores = torch.tensor([[0.9, 0.0], [0.0, 0.8], [0.7, 0.0]])
     (found,) = non_max_suppression(decoded(boxes, scores), conf=0.5, iou=0.5)
+    assert found.points is not None
     assert found.points.tolist() == [0, 1]
 
 
@@ -74,14 +76,17 @@ def test_without_suppression_the_best_are_kept_however_they_overlap() -> None:
     scores = torch.tensor([[0.7], [0.9], [0.8]])
     (found,) = non_max_suppression(decoded(boxes, scores), conf=0.5, iou=None, max_det=2)
     assert found.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert found.points is not None
     assert found.points.tolist() == [1, 2]
-    torch.testing.assert_close(decoded(boxes, scores).corners(0, found.points), boxes[[1, 2]])
+    np.testing.assert_allclose(found.boxes, boxes[[1, 2]])
     assert len(non_max_suppression(decoded(boxes, scores), conf=0.5, iou=0.5)[0].scores) == 1
 
 
 def test_nms_of_nothing() -> None:
     (found,) = non_max_suppression(Decoded(torch.zeros(1, 4, 8), torch.zeros(1, 2, 8)), conf=0.5)
+    assert found.points is not None
     assert found.points.shape == found.scores.shape == found.classes.shape == (0,)
+    assert found.boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (33, 500), (1, 1), (999, 1000), (320, 320)])

@@ -19,7 +19,7 @@ from gfldet.errors import CheckpointError, ConfigError, OutputError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
-from gfldet.store import runs, transfer
+from gfldet.store import transfer
 from gfldet.store.checkpoint import TRAINING_PARTS, Checkpoint
 
 NAMES = ("cat", "dog")
@@ -77,8 +77,10 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, whole: Checkpoint, monk
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    write_aside = runs.write_aside
-    monkeypatch.setattr(runs, "write_aside", lambda path, write: write_aside(path, lambda file: write(Full(file))))
+    write_aside = checkpoints.write_aside
+    monkeypatch.setattr(
+        checkpoints, "write_aside", lambda path, write: write_aside(path, lambda file: write(Full(file)))
+    )
     with pytest.raises(
         OutputError, match=r"last\.pt: cannot be written \(No space left on device\); free space or choose"
     ):

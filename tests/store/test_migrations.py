@@ -73,7 +73,7 @@ def test_version_1_predicts(dataset: Callable[..., Any]) -> None:
     """A point of a frame of noise, in the numbers that the gfldet which wrote the file gave."""
     model = Model(FIRST)
     frame = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    decoded = for_inference(model.model, torch.device("cpu")).infer(frame)
+    decoded = for_inference(model.model, torch.device("cpu")).infer(frame).decoded()
     assert decoded.boxes[0, :, 27].tolist() == pytest.approx([28.00224, 28.19254, 20.53773, 21.06033], abs=1e-3)
     assert decoded.scores[0, :, 27].tolist() == pytest.approx([0.0180794, 0.0182792], abs=1e-5)
     found = model.predict(dataset().images / "val", conf=0.0, max_det=3, verbose=False, device="cpu")

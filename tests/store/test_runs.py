@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
@@ -51,19 +53,6 @@ def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.Monke
     assert runs.claim_folder(str(tmp_path), "mine", "train", True) == tmp_path / "mine"
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-
-    def slow(file: BinaryIO) -> None:
-        file.write(b"[1")
-        runs.write_json(path, [2])  # another writer, in the middle of this one
-        file.write(b"]")
-
-    runs.write_aside(path, slow)
-    assert json.loads(path.read_text()) == [1]
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_named_folder_that_exists_is_refused(tmp_path: Path) -> None:
     assert runs.free_folder(str(tmp_path), "mine", "train", False) == tmp_path / "mine"
     (tmp_path / "mine").mkdir()
@@ -93,28 +82,6 @@ def test_make_tells_why_not(tmp_path: Path) -> None:
         runs.make(tmp_path / "file" / "runs")
 
 
-def test_a_file_is_whole_or_untouched(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    runs.write_json(path, {"map": 0.5})
-    assert json.loads(path.read_text()) == {"map": 0.5}
-
-    def full(file: BinaryIO) -> None:
-        file.write(b'{"map": 0.')
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match=r"metrics.json: cannot be written \(No space left on device\); free space"):
-        runs.write_aside(path, full)
-
-    def interrupted(file: BinaryIO) -> None:
-        file.write(b"[")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        runs.write_aside(path, interrupted)
-    assert json.loads(path.read_text()) == {"map": 0.5}
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_file_in_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         runs.write_json(tmp_path / "gone" / "metrics.json", {})
@@ -127,3 +94,90 @@ def test_files_are_as_open_as_the_user_has_them(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+
+
+# --------------------------------------------------------------------------------------------- claimed before the work
+
+
+def test_a_claimed_folder_goes_if_nothing_came_into_it(tmp_path: Path) -> None:
+    where = (str(tmp_path / "a" / "b"), "", "train", False)
+    with suppress(KeyboardInterrupt), runs.claimed(*where) as folder:
+        assert folder == tmp_path / "a" / "b" / "train"
+        assert folder.is_dir()
+        with runs.claimed(*where) as other:  # meanwhile, as of another process
+            assert other.name == "train2"
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["train2"]
+    with pytest.raises(OutputError), runs.claimed(str(tmp_path / "c" / "d"), "x/y", "val", False):
+        raise OutputError("refused")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_claimed_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+    with suppress(OutputError), runs.claimed(str(tmp_path), "", "val", False) as folder:
+        (folder / "metrics.json").write_text("{}")
+        raise OutputError("the disk is full")
+    assert (tmp_path / "val" / "metrics.json").is_file()
+    (tmp_path / "mine").mkdir()  # the user's own, empty
+    with pytest.raises(OutputError), runs.claimed(str(tmp_path), "mine", "val", True):
+        raise OutputError("refused")
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "train").symlink_to(tmp_path / "gone")
+    assert runs.claim_folder(str(tmp_path), "", "train", False) == tmp_path / "train2"
+    with pytest.raises(OutputError, match=r"train exists; choose another name="):
+        runs.claim_folder(str(tmp_path), "train", "train", False)
+    with pytest.raises(OutputError, match=r"train: cannot be made \(File exists\); choose another project= or name="):
+        runs.claim_folder(str(tmp_path), "train", "train", True)
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with runs.trained_here(tmp_path):
+        told = rf"{tmp_path}: process {os.getpid()} on .* trains this run now; let it end"
+        with pytest.raises(OutputError, match=told), runs.trained_here(tmp_path):
+            pytest.fail("there are two")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".lock").write_text("process 1 on here")  # left by one that was killed
+    with runs.trained_here(tmp_path):
+        pass
+    with pytest.raises(KeyboardInterrupt), runs.trained_here(tmp_path):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from gfldet.store import runs
+with runs.trained_here(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_is_in_nobody_s_way(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=f"process {process.pid} on "), runs.trained_here(tmp_path):
+            pytest.fail("there are two")
+        process.kill()
+    with runs.trained_here(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_makes_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    target = tmp_path / "best.onnx"
+    with runs.written_here(target):
+        told = rf"{target}: process \d+ on .* writes it now; let it end, or choose another out="
+        with pytest.raises(OutputError, match=told), runs.written_here(target):
+            pytest.fail("there are two")
+        with runs.written_here(tmp_path / "other.onnx"):
+            pass
+    assert list(tmp_path.iterdir()) == []

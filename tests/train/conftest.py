@@ -9,6 +9,7 @@ import pytest
 
 from gfldet.config.load import resolve
 from gfldet.nn.build import Description
+from gfldet.store import runs
 from gfldet.train import prepare
 from gfldet.train.trainer import Trainer
 
@@ -20,6 +21,7 @@ def prepared(dataset: Callable[..., Any], quick: dict[str, Any], tiny: Descripti
 
     def make(**settings: Any) -> Trainer:
         resolved = resolve("train", {**quick, "data": str(drawn.yaml), **settings})
-        return prepare.prepare_training(resolved, tiny, None, None)
+        folder = runs.claim_folder(resolved.project, resolved.name, "train", resolved.exist_ok)
+        return prepare.prepare_training(resolved, tiny, None, folder)
 
     return make

@@ -104,6 +104,6 @@ def test_it_is_saved_with_the_run_and_lasts(prepared: Prepared) -> None:
     given = resolve("train", {"resume": last, "epochs": 2})
     assert isinstance(given, TrainSettings)
     settings = resumed_settings(checkpoints.load(last), last, given)
-    again = prepare.prepare_training(settings, second.model.description, read_start(last), last)
+    again = prepare.prepare_training(settings, second.model.description, read_start(last), second.folder, last)
     assert {name: getattr(again.settings, name) for name in names} == {name: saved[name] for name in names}
     assert again.plan.lr0 == rate("muon", 6) < RATES["muon"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -48,6 +49,21 @@ def test_a_run_is_ready(prepared: Prepared, capsys: pytest.CaptureFixture[str]) 
     assert out[3].startswith("plan: 7 epochs x 2 steps; muon lr0 0.004, weight decay 1, warm-up 2 steps; no mosaic")
     assert out[4] == f"writing to {folder}"
     assert len(out) == 5  # the table begins when there is something in it
+
+
+def test_a_run_keeps_the_depth_of_its_16_bit_images(
+    prepared: Prepared, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = dataset("deep").yaml.parent
+    for number, image in enumerate(sorted(folder.rglob("*.png"))):
+        grey = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE).astype(np.uint16)
+        cv2.imwrite(str(image), grey << (4 if number else 2))  # 12 bits, and one frame of 10
+    trainer = prepared(data=str(folder / "data.yaml"))
+    assert trainer.settings.sample_bits == 12
+    assert {record.bits for record in (*trainer.train.split.records, *trainer.val.split.records)} == {12}
+    assert "use 12 bits or fewer" in capsys.readouterr().err
+    assert yaml.safe_load((trainer.weights.parent / "args.yaml").read_text())["sample_bits"] == 12
+    assert prepared().settings.sample_bits is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +120,7 @@ def test_validation_without_truths_is_told(
     for label in (drawn.yaml.parent / "labels" / "val").iterdir():
         label.write_text("")
     settings = resolve("train", {**quick, "epochs": 3, "data": drawn.yaml})
-    trainer = prepare.prepare_training(settings, tiny, None, None)
+    trainer = prepare.prepare_training(settings, tiny, None, drawn.yaml.parent)
     assert capsys.readouterr().err == (
         "warning: val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best\n"
     )

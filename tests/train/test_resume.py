@@ -140,7 +140,6 @@ def test_a_damaged_state_of_training_is_told(stopped: Callable[..., Checkpoint],
         ("weights", {}),
         ("optimizer", {"state": 3}),
         ("random", torch.zeros(3)),
-        ("scaler", {"scale": 1}),
     ):
         with pytest.raises(CheckpointError, match=r"last\.pt is damaged \(.*; start another run from its weights with"):
             trainer.restore(replace(whole, training={**state, part: odd}))
@@ -154,7 +153,7 @@ def test_a_run_goes_on_with_its_own_classes_only(prepared: Prepared, dataset: Ca
     other.write_text(other.read_text().replace("red, blue", "cat, dog"))
     settings = resolve("train", {**dump(trainer.settings), "epochs": 5, "data": other})
     with pytest.raises(DataError, match=r"resume: the run has the classes \['red', 'blue'\], .* has \['cat', 'dog'\]"):
-        prepare.prepare_training(settings, trainer.model.description, read_start(last), last)
+        prepare.prepare_training(settings, trainer.model.description, read_start(last), trainer.folder, last)
 
 
 def test_a_run_folder_that_cannot_be_written(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +161,11 @@ def test_a_run_folder_that_cannot_be_written(prepared: Prepared, monkeypatch: py
     trainer.run()
     last = trainer.weights / "last.pt"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(OutputError, match=r"weights: no permission to write in .*weights"):
-        prepare.prepare_training(trainer.settings, trainer.model.description, read_start(last), last)
+    with (
+        pytest.raises(OutputError, match=r"weights: no permission to write in .*weights"),
+        prepare.run_folder(trainer.settings, last),
+    ):
+        pytest.fail("the folder was given")
 
 
 def test_what_is_set_for_the_rest_of_a_run_counts(prepared: Prepared) -> None:
@@ -172,7 +174,7 @@ def test_what_is_set_for_the_rest_of_a_run_counts(prepared: Prepared) -> None:
     last = trainer.weights / "last.pt"
     changed = {"epochs": 3, "weight_decay": 0.2, "momentum": 0.7, "bn_momentum": 0.4, "ema_decay": 0.5, "lr0": 0.01}
     settings = resolve("train", {**dump(trainer.settings), **changed})
-    again = prepare.prepare_training(settings, trainer.model.description, read_start(last), last)
+    again = prepare.prepare_training(settings, trainer.model.description, read_start(last), trainer.folder, last)
     assert [group["weight_decay"] for group in again.optimizer.param_groups] == [0.2, 0.0]
     assert {group["betas"] for group in again.optimizer.param_groups} == {(0.7, 0.999)}
     assert again.average.decay == 0.5
@@ -191,7 +193,7 @@ def resumed_at(trainer: Trainer, epoch: int, **given: Any) -> Trainer:
     last = Checkpoint(description, ("red", "blue"), (0, 1), weights, settings, training=training)
     path = trainer.weights / "last.pt"
     new = resume.resumed_settings(last, path, resolve("train", {"resume": path, **given}))
-    return prepare.prepare_training(new, description, Start(str(path), last), path)
+    return prepare.prepare_training(new, description, Start(str(path), last), trainer.folder, path)
 
 
 @pytest.mark.parametrize("epoch", [2, 20, 40, 55])

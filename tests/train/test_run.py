@@ -138,7 +138,7 @@ def test_patience_ends_a_run(prepared: Prepared) -> None:
 def _best(trainer: Trainer, epoch: int, ap: float) -> bool:
     if ap <= trainer.progress.best:
         return False
-    trainer.progress.best, trainer.progress.best_epoch = ap, epoch
+    trainer.progress.best, trainer.progress.best_epoch, trainer.progress.improved = ap, epoch, epoch
     return True
 
 

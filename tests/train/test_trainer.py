@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,6 +150,31 @@ def test_a_model_that_is_spoilt_ends_the_run(
         trainer.run()
     assert len(watch.warnings) == 5
     assert not list(trainer.weights.glob("*.pt")) or trainer.progress.epoch > 0
+
+
+@pytest.mark.parametrize("assigner", ["tal", pytest.param("fcos", marks=pytest.mark.long)])
+def test_gains_and_rates_beyond_all_measure_end(prepared: Prepared, assigner: str) -> None:
+    """The model blows up; whether the run then ends by an error or by its epochs, it ends, and its files are whole."""
+    wild = {"optimizer": "sgd", "lr0": 1, "warmup_steps": 0, "grad_clip": 0, "box": 1e6, "cls": 1e6}
+    trainer = prepared(**wild, assigner=assigner, epochs=8, val=False, amp="off")
+    with suppress(WorkError):
+        trainer.run()
+    for path in trainer.weights.glob("*.pt"):
+        checkpoints.load(path)
+
+
+def test_gradients_that_stay_infinite_end_the_run_in_half_precision_too(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scaler lowers its scale at each; when that is at its end, the gradient is infinite by itself."""
+    monkeypatch.setattr(trainers, "mixed_precision", lambda amp, device: torch.float16)
+    trainer, watch = prepared(epochs=40, val=False), Watch()
+    trainer.observers = Observers((watch,))
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    spoil(trainer, lambda step: True, lambda total, model: total + (0 * next(model.parameters()).flatten()[0]).sqrt())
+    with pytest.raises(WorkError, match="5 steps in a row were not finite, the last at step 9"):
+        trainer.run()
+    assert len(watch.warnings) == 5
 
 
 def test_a_pixel_that_is_no_number_costs_its_step_alone(prepared: Prepared) -> None:
@@ -379,7 +405,9 @@ NAN = float("nan")
     ("patience", "aps", "epochs", "best"),
     [
         (2, [0.5, 0.4, 0.3, 0.9], 3, 0),
-        (2, [0.1, 0.0, 0.2, 0.2, 0.2, 0.9], 5, 2),  # as good is not better
+        (2, [0.1, 0.0, 0.2, 0.2, 0.2, 0.9], 5, 4),  # of equals the last is the best, but patience wants better
+        (3, [0.0, 0.0, 0.0, 0.0, 0.5, 0.5], 4, 3),
+        (4, [0.0, 0.0, 0.0, 0.0, 0.5, 0.5], 6, 5),
         (1, [0.1, 0.2, 0.1, 0.9, 0.9, 0.9], 3, 1),
         (0, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 6, 0),
         (2, [NAN, NAN, NAN, NAN, NAN, NAN], 6, 5),  # no truths, no AP: the last is the best

@@ -111,11 +111,6 @@ def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:
     return f"{len(places)} {count_of}: {', '.join(places[:limit])}{more}"
 
 
-def relative(path: Path, folder: Path) -> str:
-    """`path` relative to `folder`, with forward slashes; a path outside of `folder` stays whole."""
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
-
-
 def repeats(paths: Sequence[Path]) -> list[str]:
     """The warning about images listed more than once, if there are any."""
     seen: set[Path] = set()

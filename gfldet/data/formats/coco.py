@@ -8,33 +8,63 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
-from gfldet.data.formats.coco_file import MAX_ID, CocoFile
+from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
 from gfldet.errors import DataError, listed, shown
 
 
-def index(file: CocoFile, images: Path | None, names: Sequence[str], category_ids: Sequence[int]) -> Index:
-    """The images of a COCO JSON with their own ids.
+def index(
+    files: Sequence[CocoFile], finder: Finder, images: Path | None, names: Sequence[str], category_ids: Sequence[int]
+) -> Index:
+    """The images of one or several COCO JSONs with their own ids.
 
     The file names are relative to the folder `images`; None means the JSON's own folder.
-    `names` and `category_ids` are the classes in order; raises DataError if the file has other classes.
+    `names` and `category_ids` are the classes in order; raises DataError if a file has other classes.
     """
-    _check_categories(
-        file.path, dict(zip(*read_categories(file), strict=True)), dict(zip(category_ids, names, strict=True))
-    )
-    result = Index(problems=list(file.problems))
+    result = Index()
     class_of = {category: position for position, category in enumerate(category_ids)}
-    folder = file.path.parent if images is None else images
-    for number, (image_id, name) in enumerate(zip(file.image_ids, file.file_names, strict=True)):
-        result.items.append(Item(folder / name, name, image_id, partial(read_labels, file, number, class_of)))
-    if not result.items and not result.problems:
-        raise DataError(f"{file.path}: holds no images; expected at least one under 'images'")
+    for file in files:
+        expected = dict(zip(category_ids, names, strict=True))
+        check_categories(file.path, categories_of(file.path, file.categories), expected)
+        result.problems += file.problems
+        places = finder.find_all(
+            file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root)
+        )
+        for number, (image_id, name, found) in enumerate(zip(file.image_ids, file.file_names, places, strict=True)):
+            if found.problem:
+                result.problems.append(found.problem)
+                continue
+            labels = partial(read_labels, file, number, class_of)
+            file_name = relative(found.path, finder.root) if found.elsewhere else name
+            result.items.append(Item(found.path, file_name, image_id, labels))
+        if not file.image_ids and not file.problems:
+            raise DataError(f"{file.path}: holds no images; expected at least one under 'images'")
+    if len(files) > 1:
+        _make_ids_unique(result)
     result.warnings += repeats([item.path for item in result.items])
     return result
+
+
+def _make_ids_unique(result: Index) -> None:
+    """New ids for the images of later files whose ids are taken."""
+    ids = {item.image_id for item in result.items}
+    free = count(1 + max((i for i in ids if isinstance(i, int)), default=0))
+    seen: set[int | str] = set()
+    again = 0
+    for number, item in enumerate(result.items):
+        if item.image_id in seen:
+            result.items[number] = replace(item, image_id=next(free))
+            again += 1
+        seen.add(item.image_id)
+    if again:
+        result.warnings.append(f"{again} image(s) have an id that an earlier JSON uses too; they got new ones")
 
 
 def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Labels:
@@ -62,18 +92,17 @@ def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Lab
     return labels
 
 
-def read_categories(file: CocoFile) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(category ids, names) of a COCO JSON, by ascending id; raises DataError if they cannot be used."""
-    rows: list[tuple[Any, Any]] = [(row.get("id"), row.get("name")) for row in file.categories]
-    good = [row for row in rows if _is_category(*row)]
-    bad = [shown(row) for row in rows if not _is_category(*row)]
+def categories_of(file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """id -> name of the rows of `categories`, by ascending id; raises DataError if they cannot be used."""
+    pairs: list[tuple[Any, Any]] = [(whole(row.get("id")), row.get("name")) for row in rows]
+    good = [pair for pair in pairs if _is_category(*pair)]
+    bad = [shown(pair) for pair in pairs if not _is_category(*pair)]
     bad += [f"id {i} is used {n} times" for i, n in Counter(i for i, _ in good).items() if n > 1]
     bad += [f"name {shown(name)} is used {n} times" for name, n in Counter(name for _, name in good).items() if n > 1]
-    if bad or not rows:
+    if bad or not pairs:
         tail = "Each category needs a unique 'id' (a whole number) and a unique 'name'."
-        raise DataError(listed(f"{file.path}: 'categories' cannot be used:", bad or ["it is empty"], tail))
-    rows.sort()
-    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+        raise DataError(listed(f"{file}: 'categories' cannot be used:", bad or ["it is empty"], tail))
+    return dict(sorted(pairs))
 
 
 def _is_category(number: object, name: object) -> bool:
@@ -83,10 +112,18 @@ def _is_category(number: object, name: object) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
-def _check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
-    if found == expected:
+def check_categories(file: Path, found: Mapping[int, str], expected: Mapping[int, str]) -> None:
+    """DataError if a file gives an id or a name of the data set to another category; it may lack some, or have more."""
+    id_of = {name: category for category, name in expected.items()}
+    wrong = {i for i in found.keys() & expected.keys() if found[i] != expected[i]}
+    for category, name in found.items():
+        if id_of.get(name, category) != category:
+            wrong |= {category, id_of[name]}
+    if not wrong:
         return
-    wrong = [f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected"
-             for i in sorted({*found, *expected}) if found.get(i) != expected.get(i)]  # fmt: skip
-    tail = "Every split must hold the same categories.  If the data YAML has names, they must be the same too."
-    raise DataError(listed(f"{file}: its categories are not those of the data set:", wrong, tail))
+    told = [
+        f"id {i}: {shown(found.get(i, '(missing)'))} here, {shown(expected.get(i, '(missing)'))} expected"
+        for i in sorted(wrong)
+    ]
+    tail = "A category must have the same id and name in every split.  Names in the data YAML must be the same too."
+    raise DataError(listed(f"{file}: its categories are not those of the data set:", told, tail))

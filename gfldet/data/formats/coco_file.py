@@ -20,6 +20,7 @@ from gfldet.errors import DataError, shown
 from gfldet.files import told_as, version
 
 Id = int | str
+MAX_DIGITS = 20  # of an id that is written as text
 MAX_ID = 2**63  # where the evaluators' numbers end
 _LISTS = ("images", "annotations", "categories")
 _CROWD = {"0": False, "1": True}  # some programs write all values as text
@@ -57,6 +58,10 @@ class CocoFile:
     def category_id(self, row: int) -> Any:
         """The category_id of annotation `row` as the file has it, which may be of any type."""
         return self._category_ids[int(self._order[row])]
+
+    def used_categories(self) -> set[Any]:
+        """The category_ids of all annotations, but for those that can be no id."""
+        return {category for category in self._category_ids.distinct() if isinstance(category, (int, str))}
 
     def fault(self, row: int) -> str | None:
         """What is wrong with the bbox or iscrowd of annotation `row`; None: nothing."""
@@ -115,6 +120,10 @@ class _Values:
     def __getitem__(self, row: int) -> Any:
         return self._others[row] if row in self._others else self._numbers[row]
 
+    def distinct(self) -> list[Any]:
+        """Each value once, in any order; the others may be of any type."""
+        return [*set(self._numbers), *self._others.values()]
+
     def append(self, value: Any) -> None:
         if type(value) is int and -MAX_ID <= value < MAX_ID:
             self._numbers.append(value)
@@ -169,9 +178,16 @@ class _Annotations:
             self.faults[len(self.ids)] = f"iscrowd is {shown(row['iscrowd'])}; expected 0 or 1"
         self.ids.append(row.get("id", "?"))
         self.image_ids.append(row.get("image_id"))
-        self.category_ids.append(row.get("category_id"))
+        self.category_ids.append(whole(row.get("category_id")))
         self.boxes.extend(box or (0.0, 0.0, 0.0, 0.0))
         self.crowd.append(bool(crowd))
+
+
+def whole(value: object) -> object:
+    """An id as a number, where it is written as text of digits or as 1.0; every other value as it is."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _joined(images: _Images, annotations: _Annotations, categories: list[dict[str, Any]]) -> CocoFile:
@@ -181,10 +197,13 @@ def _joined(images: _Images, annotations: _Annotations, categories: list[dict[st
     for row in range(len(image_of)):
         image_id = annotations.image_ids[row]
         known = type(image_id) in (int, str) and image_id in images.position
+        if not known:  # perhaps the number in place of its text
+            image_id = str(image_id) if type(image_id) is int else whole(image_id)
+            known = type(image_id) in (int, str) and image_id in images.position
         image_of[row] = images.position[image_id] if known else -1
         if not known:
             place = f"{images.file}: annotation {shown(annotations.ids[row], quoted=False)}"
-            problems.append(f"{place}: unknown image_id {shown(image_id)}")
+            problems.append(f"{place}: unknown image_id {shown(annotations.image_ids[row])}")
     order = np.argsort(image_of, kind="stable")
     order = order[int((image_of < 0).sum()) :]
     return CocoFile(

@@ -1,9 +1,10 @@
 """Pascal VOC: one XML file per image, boxes xmin ymin xmax ymax in pixels, read as edges (width = xmax - xmin).
 
-A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), or a folder that holds images and
-XML together.  An image belongs to the XML with the same stem; `<filename>` and `<path>` are not used, because they
-often come from another machine.  `difficult` objects are truths like all others.  XML with a DOCTYPE is an error, so
-that no entity can be expanded.
+A split is an ImageSets list of ids (images in JPEGImages/, XML in Annotations/), a list of images, or a folder with
+images.  The XML files lie in that folder too, or anywhere below the root, found by their stems: an image belongs to the
+XML with the same stem.  A list of a class, such as cat_train.txt, has -1, 0 or 1 after each id: all its images are
+used.  `<filename>` and `<path>` are not used, because they often come from another machine.  `difficult` objects are
+truths like all others.  XML with a DOCTYPE is an error, so that no entity can be expanded.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, relative, repeats
+from gfldet.data.finder import Finder, relative
+from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, repeats
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
-from gfldet.data.text import read_lines
+from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
 from gfldet.files import MAX_LIST, MAX_TEXT, Unreadable, contents, is_file, is_folder, told_as
 
@@ -27,60 +29,107 @@ _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*
 _PARSER_KNOWS = frozenset({"utf-8", "utf-16", "iso-8859-1", "us-ascii"})
 _CHINESE = frozenset({"gb2312", "gb_2312-80", "gbk", "cp936"})  # files that declare these hold letters of GB 18030 too
 _NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
+_FLAGS = ("-1", "0", "1", "+1")  # not in the image, hard to see in it, in it
 _LINE = "line of the file"  # no XML file can hold this attribute, because its name has blanks
 
 
-def index(entries: Sequence[Path], root: Path, names: Sequence[str]) -> Index:
-    """The images of `entries` (ImageSets lists, or folders with images and XML), with ids from 0.
+def index(entries: Sequence[Path], finder: Finder, names: Sequence[str]) -> Index:
+    """The images of `entries` (lists of ids or of images, or folders with images), with ids from 0.
 
     Raises DataError if an entry, or a folder that the entry needs, is missing or empty.
     """
     result = Index()
     for entry in entries:
         if is_folder(entry):
-            _index_folder(entry, entry if len(entries) == 1 else root, names, result)
+            _index_folder(entry, entry if len(entries) == 1 else finder.root, finder, names, result)
+        elif _lists_images(entry):
+            _index_images(entry, finder, names, result)
         else:
-            _index_list(entry, root, names, result)
+            _index_list(entry, finder, names, result)
     result.warnings += repeats([item.path for item in result.items])
     return result
 
 
-def _index_list(file: Path, root: Path, names: Sequence[str], result: Index) -> None:
-    folder = _voc_root(file, root)
-    images = _by_stem(folder / "JPEGImages")
-    rows = [(number, line.split()) for number, line in enumerate(read_lines(file, MAX_LIST), 1) if line.strip()]
+def _lists_images(file: Path) -> bool:
+    """Whether a list holds paths of images, with folders, rather than ids."""
+    first = next(iter(list_lines(file)), "")
+    return Path(first).suffix.lower() in IMAGE_SUFFIXES and ("/" in first or "\\" in first)
+
+
+def _index_list(file: Path, finder: Finder, names: Sequence[str], result: Index) -> None:
+    rows = [(number, line) for number, line in enumerate(read_lines(file, MAX_LIST), 1) if line.strip()]
     if not rows:
         raise DataError(f"{file}: lists no image; expected one image id per line, such as '000012'")
-    for number, words in rows:
-        stem = _stem(words[0])
+    folder = voc_root(file, finder.root)
+    place = folder / "JPEGImages" if folder else finder.root
+    images = _by_stem(place, whole=folder is not None)
+    flagged = 0
+    for number, line in rows:
+        stem, flag = _stem_and_flag(line.strip(), images)
+        flagged += flag is not None
         found = images.get(stem, [])
-        xml = folder / "Annotations" / f"{stem}.xml"
         if len(found) != 1:
             some = f"several images: {', '.join(p.name for p in found)}" if found else "no image"
-            there = folder / "JPEGImages"
-            result.problems.append(f"{file}:{number}: {shown(stem)} has {some} in {there}; expected one")
-        elif not is_file(xml):
-            result.problems.append(f"{file}:{number}: {shown(stem)} has no XML; expected {xml}")
+            result.problems.append(f"{file}:{number}: {shown(stem)} has {some} in {place}; expected one")
+            continue
+        xml = folder / "Annotations" / f"{stem}.xml" if folder else finder.labels_of(found, ".xml").get(found[0])
+        if xml is None or not is_file(xml):
+            expected = xml or f"{stem}.xml below {place}"
+            result.problems.append(f"{file}:{number}: {shown(stem)} has no XML; expected {expected}")
         else:
-            _add(result, found[0], relative(found[0], folder / "JPEGImages"), xml, names)
+            _add(result, found[0], relative(found[0], place), xml, names)
+    if folder is None and not result.items:
+        tried = ", ".join(map(str, _voc_roots(file, finder.root)))
+        raise DataError(
+            f"{file}: no folders JPEGImages and Annotations found in {tried}; "
+            "expected the layout of Pascal VOC, or a folder that holds images and XML together"
+        )
+    if flagged:
+        result.warnings.append(
+            f"{file}: a list of one class, with -1, 0 or 1 after {flagged} ids; all its images are used, "
+            "with the boxes of all classes"
+        )
 
 
-def _index_folder(folder: Path, base: Path, names: Sequence[str], result: Index) -> None:
+def _stem_and_flag(line: str, images: Mapping[str, Sequence[Path]]) -> tuple[str, str | None]:
+    """The id in a line of a list, which may have blanks in it, and the -1, 0 or 1 of a class list after it."""
+    stem, (*rest, last) = _stem(line), line.rsplit(maxsplit=1)
+    if rest and stem not in images and last in _FLAGS:
+        return _stem(rest[0]), last
+    return stem, None
+
+
+def _index_images(file: Path, finder: Finder, names: Sequence[str], result: Index) -> None:
+    """A list of the images' own paths; their XML files are found by their stems."""
+    found = finder.find_all(list_lines(file), [file.parent, finder.root], relative(file, finder.root))
+    result.problems += [one.problem for one in found if one.problem]
+    images = [one.path for one in found if not one.problem]
+    xmls = finder.labels_of(images, ".xml")
+    for image in images:
+        _add(result, image, relative(image, finder.root), xmls.get(image), names)
+    _warn(result, [str(image) for image in images if image not in xmls], NO_LABELS)
+
+
+def _index_folder(folder: Path, base: Path, finder: Finder, names: Sequence[str], result: Index) -> None:
     images = find_images(folder)
-    xmls = {_key(path): path for path in find_files(folder, frozenset({".xml"}))}
+    inside = {_key(path): path for path in find_files(folder, frozenset({".xml"}))}
+    xmls = inside or {_key(image): xml for image, xml in finder.labels_of(images, ".xml").items()}
     if not images or not xmls:
         raise DataError(
-            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, each XML beside its image"
+            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, each XML beside its image "
+            f"or below {finder.root}"
         )
     stems = {_key(image) for image in images}
     for image in images:
         _add(result, image, relative(image, base), xmls.get(_key(image)), names)
-    without = [str(image) for image in images if _key(image) not in xmls]
-    alone = [str(xml) for key, xml in xmls.items() if key not in stems]
-    if without:
-        result.warnings.append(counted(NO_LABELS, without))
-    if alone:
-        result.warnings.append(counted("XML file(s) have no image and were skipped", alone))
+    _warn(result, [str(image) for image in images if _key(image) not in xmls], NO_LABELS)
+    alone = [str(xml) for key, xml in inside.items() if key not in stems]
+    _warn(result, alone, "XML file(s) have no image and were skipped")
+
+
+def _warn(result: Index, places: Sequence[str], of_what: str) -> None:
+    if places:
+        result.warnings.append(counted(of_what, places))
 
 
 def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Sequence[str]) -> None:
@@ -88,22 +137,23 @@ def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Se
     result.items.append(Item(image, file_name, len(result.items), labels))
 
 
-def _voc_root(file: Path, root: Path) -> Path:
+def voc_root(file: Path, root: Path) -> Path | None:
     """The folder with JPEGImages/ and Annotations/: three levels above ImageSets/Main/x.txt, or `path` of the YAML."""
-    tried = list(dict.fromkeys([*list(file.parents)[:3][::-1], root]))
-    for folder in tried:
+    for folder in _voc_roots(file, root):
         if is_folder(folder / "JPEGImages") and is_folder(folder / "Annotations"):
             return folder
-    raise DataError(
-        f"{file}: no folders JPEGImages and Annotations found in {', '.join(map(str, tried))}; "
-        "expected the layout of Pascal VOC, or a folder that holds images and XML together"
-    )
+    return None
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
+def _voc_roots(file: Path, root: Path) -> list[Path]:
+    return list(dict.fromkeys([*list(file.parents)[:3][::-1], root]))
+
+
+def _by_stem(folder: Path, whole: bool) -> dict[str, list[Path]]:
+    """The images below a folder, by their path in it without suffix (`whole`), or by their stem alone."""
     images: dict[str, list[Path]] = {}
     for path in find_images(folder):
-        images.setdefault(relative(path.with_suffix(""), folder), []).append(path)
+        images.setdefault(relative(path.with_suffix(""), folder) if whole else path.stem, []).append(path)
     return images
 
 
@@ -168,6 +218,17 @@ def read_xml(file: Path) -> Element:
             tag = shown(root.tag, quoted=False)
             raise Unreadable(f"begins with <{tag}>; expected <annotation>, as in Pascal VOC", 1)
     return root
+
+
+def class_names_in(files: Iterable[Path]) -> set[str]:
+    """The names of all objects in XML files; files that cannot be read are passed over, and told with their split."""
+    names: set[str] = set()
+    for file in files:
+        try:
+            names |= {(found.findtext("name") or "").strip() for found in read_xml(file).findall("object")}
+        except DataError:
+            continue
+    return names - {""}
 
 
 def _decoded(data: bytes) -> bytes | str:

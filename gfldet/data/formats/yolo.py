@@ -4,9 +4,10 @@ A row may be a polygon instead, `class x1 y1 x2 y2 x3 y3 ...`, or, with `kpt_sha
 keypoints after it (see `keypoints.py`).
 
 Images come from folders or from .txt lists.  The labels of the images in a folder may lie in these folders:
-1. the same path with `labels` in place of its last `images`; 2. a folder `labels` inside the image folder;
-3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The first of these that holds
-.txt files is used.  An image without a label file, or with an empty one, is background.
+1. the same path with `labels` in place of its last `images`, or `Labels` in place of `Images`; 2. a folder `labels`
+inside the image folder; 3. a folder `labels` beside it (`labels/<folder>` first); 4. the image folder itself.  The
+first of these that holds .txt files is used.  If no image has a label there, labels are looked for by the images'
+stems below the root.  An image without a label file, or with an empty one, is background.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import (
     EMPTY,
     NO_LABELS,
@@ -27,53 +29,73 @@ from gfldet.data.formats import (
     Labels,
     counted,
     nearest,
-    relative,
     repeats,
 )
 from gfldet.data.formats.keypoints import KptShape, shape_of
 from gfldet.data.images import find_files, find_images
-from gfldet.data.text import read_lines, read_list
+from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
 from gfldet.files import exists, is_file, is_folder, listing
 
 MAX_PROBLEMS = 1000  # of a label file; it is not read on beyond them
 FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this cannot be normalised
-_NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
+NOT_LABELS = frozenset({"classes.txt", "names.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 
 
 def index(
-    entries: Sequence[Path], root: Path, names: Sequence[str], long_rows: KptShape | Literal["polygons"] | None = None
+    entries: Sequence[Path],
+    finder: Finder,
+    names: Sequence[str],
+    long_rows: KptShape | Literal["polygons"] | None = None,
 ) -> Index:
     """The images of `entries` (folders, or .txt lists of image paths), with ids from 0.
 
     `long_rows` tells what rows of more than five values are; None: polygons, unless they look like keypoints.
-    Raises DataError if an entry holds no image, or if no image has a label file.
+    Raises DataError if an entry holds no image, if no image is there, or if no image has a label file.
     """
     result = Index()
     kpt_shape = None if long_rows == "polygons" else long_rows
+    images = _images(entries, finder, result)
+    folders = {path.parent: label_folder(path.parent) for path, _ in images}
+    labels = [folders[path.parent] / f"{path.stem}.txt" for path, _ in images]
+    without = [number for number, file in enumerate(labels) if not is_file(file)]
+    if len(without) == len(images):  # none where they usually are
+        found = finder.labels_of([path for path, _ in images if f"{path.stem}.txt" not in NOT_LABELS], ".txt")
+        if not found:
+            raise DataError(_no_labels_at_all(images[0][0], len(images)))
+        labels = [found.get(path, file) for (path, _), file in zip(images, labels, strict=True)]
+        without = [number for number, (path, _) in enumerate(images) if path not in found]
+    for number, ((path, file_name), file) in enumerate(zip(images, labels, strict=True)):
+        result.items.append(Item(path, file_name, number, partial(read_labels, file, names, kpt_shape)))
+    if without:
+        result.warnings.append(counted(NO_LABELS, [images[number][1] for number in without]))
+    result.warnings += repeats([path for path, _ in images])
+    result.warnings += _orphans(entries, folders, [path for path, _ in images])
+    return result
+
+
+def _images(entries: Sequence[Path], finder: Finder, result: Index) -> list[tuple[Path, str]]:
+    """(path, file name) of all images; the lines of lists that lead nowhere stay in, so that their image is missed."""
     images: list[tuple[Path, str]] = []
     for entry in entries:
         if not is_folder(entry) and entry.suffix.lower() != ".txt":
             raise DataError(f"{entry}: expected a folder of images, or a .txt list of image paths")
-        paths = find_images(entry) if is_folder(entry) else read_list(entry, root)
+        base = entry if is_folder(entry) and len(entries) == 1 else finder.root
+        if is_folder(entry):
+            paths = find_images(entry)
+        else:
+            found = finder.find_all(list_lines(entry), [entry.parent, finder.root], relative(entry, finder.root))
+            result.problems += [one.problem for one in found if one.problem]
+            paths = [one.path for one in found if not one.problem]
+            if found and not any(one.there for one in found):
+                raise DataError(
+                    f"{entry}: none of its {len(found)} images is there, beginning with {found[0].path}"
+                    f"{': ' + found[0].problem if found[0].problem else ''}; correct the list"
+                )
         if not paths:
             raise DataError(f"{entry}: no image found; expected image files or a .txt list of image paths")
-        base = entry if is_folder(entry) and len(entries) == 1 else root
         images += [(path, relative(path, base)) for path in paths]
-    folders = {path.parent: label_folder(path.parent) for path, _ in images}
-    without: list[str] = []
-    for number, (path, file_name) in enumerate(images):
-        labels = folders[path.parent] / f"{path.stem}.txt"
-        if not is_file(labels):
-            without.append(file_name)
-        result.items.append(Item(path, file_name, number, partial(read_labels, labels, names, kpt_shape)))
-    if len(without) == len(images):
-        raise DataError(_no_labels_at_all(images[0][0], len(images)))
-    if without:
-        result.warnings.append(counted(NO_LABELS, without))
-    result.warnings += repeats([path for path, _ in images])
-    result.warnings += _orphans(entries, folders, [path for path, _ in images])
-    return result
+    return images
 
 
 def label_folder(images: Path) -> Path:
@@ -86,15 +108,16 @@ def label_candidates(images: Path) -> list[Path]:
     """The folders that may hold the labels of the images in a folder, in the order of the search."""
     parts = list(images.parts)
     swapped = []
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        swapped = [Path(*parts[:last], "labels", *parts[last + 1 :])]
+    for word, labels in (("images", "labels"), ("Images", "Labels"), ("IMAGES", "LABELS")):
+        if word in parts:
+            last = len(parts) - 1 - parts[::-1].index(word)
+            swapped.append(Path(*parts[:last], labels, *parts[last + 1 :]))
     beside = images.parent / "labels"
     return [*swapped, images / "labels", beside / images.name, beside, images]
 
 
 def _holds_labels(folder: Path) -> bool:
-    return any(f.suffix == ".txt" and f.name.lower() not in _NOT_LABELS for f in listing(folder))
+    return any(f.suffix == ".txt" and f.name.lower() not in NOT_LABELS for f in listing(folder))
 
 
 def _no_labels_at_all(first: Path, count: int) -> str:
@@ -118,7 +141,7 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
         if is_folder(folder)
         for f in find_files(folder, frozenset({".txt"}), recursive=False)
     ]
-    alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in _NOT_LABELS]
+    alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in NOT_LABELS]
     return [counted("label file(s) have no image and were skipped", alone)] if alone else []
 
 
@@ -210,7 +233,8 @@ def _class_id(word: str, names: Sequence[str]) -> int:
     try:
         cls = float(word)
     except ValueError:
-        raise ValueError(f"class {shown(word)} is not a number; expected a class id.{nearest(word, names)}") from None
+        hint = f" {word!r} has the id {names.index(word)}." if word in names else nearest(word, names)
+        raise ValueError(f"class {shown(word)} is not a number; expected a class id.{hint}") from None
     if not cls.is_integer():
         told = shown(word, quoted=False)
         raise ValueError(f"class {told} is not a whole number; expected a class id from 0 to {len(names) - 1}")

@@ -68,27 +68,29 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from gfldet.config.load import resolve
+    from gfldet.machine import freed_memory_kept, threads_of
     from gfldet.model import Model
     from gfldet.train import prepare
 
     settings = resolve("train", {"data": data, "imgsz": imgsz, "batch": batch, "val": False, "verbose": False})
-    trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, None)
-    trainer.model.train()
-    made = trainer.train.load(next(trainer.train.keys(0)))
-    on_device = made.to(trainer.device)
-    with torch.autocast(trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None):
-        maps = [m.detach().requires_grad_() for m in trainer.model.graph(on_device["img"])]
-
-    def step() -> None:
-        trainer._step(made)
-
-    def criterion() -> None:
+    with prepare.run_folder(settings, None) as folder, threads_of(settings.threads), freed_memory_kept():
+        trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, folder)
+        trainer.model.train()
+        made = trainer.train.load(next(trainer.train.keys(0)))
+        on_device = made.to(trainer.device)
         with torch.autocast(trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None):
-            trainer.model.criterion(maps, on_device).total.backward()
+            maps = [m.detach().requires_grad_() for m in trainer.model.graph(on_device["img"])]
 
-    step()
-    criterion()
-    return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
+        def step() -> None:
+            trainer._step(made)
+
+        def criterion() -> None:
+            with torch.autocast(trainer.device.type, dtype=trainer.precision, enabled=trainer.precision is not None):
+                trainer.model.criterion(maps, on_device).total.backward()
+
+        step()
+        criterion()
+        return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
 
 
 def export(data: str, imgsz: int, formats: list[str], folder: str) -> dict[str, Any]:
