@@ -73,14 +73,11 @@ def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> s
 def plain(text: str) -> str:
     """A text for people, of one or several lines: what would steer a terminal, or what no terminal can write, stands as
     its escape, and a line of more than LONGEST_LINE letters is cut in its middle."""
-    lines = []
-    for line in text.split("\n"):
-        if len(line) > LONGEST_LINE:
-            line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-        lines.append(
-            line if line.isprintable() else "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
-        )
-    return "\n".join(lines)
+    lines = (
+        line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+        for line in text.split("\n")
+    )
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in "\n".join(lines))
 
 
 def shown(value: object, most: int = 80, quoted: bool = True) -> str:

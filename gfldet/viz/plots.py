@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import csv
+import io
 import logging
 import os
 import shutil
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gfldet.errors import DataError, OutputError
+from gfldet.files import read_text
 from gfldet.viz.draw import class_colour
 from gfldet.viz.fonts import fonts_for, use_fonts
 from gfldet.writing import write_whole
@@ -152,9 +154,9 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
 def _read_columns(path: Path) -> dict[str, Floats]:
     """Every column of a CSV file with at least one number; cells without a number become NaN."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text(path, DataError)
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error as error:
         raise DataError(f"{path}: cannot be read as a table of results: {error}.") from error
     names = [name for name in (rows[0] if rows else {}) if name]
     columns = {name.strip(): np.array([_number(row.get(name)) for row in rows]) for name in names}

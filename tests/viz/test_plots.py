@@ -55,7 +55,7 @@ def test_columns_are_read_by_name(tmp_path):
 
 
 def test_a_table_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv: cannot be read as a table of results"):
+    with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
         plots.plot_results(tmp_path / "none.csv", tmp_path / "a.png")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(DataError, match=r"binary\.csv"):
