@@ -53,10 +53,13 @@ def in_order_by_processes(
     with warnings.catch_warnings():  # torch's processes start no threads and use no GPU, which is what it warns of
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         results = iter(loader)
-    for result in results:
-        if isinstance(result, _Raised):
-            raise result.error
-        yield result
+    try:
+        for result in results:
+            if isinstance(result, _Raised):
+                raise result.error
+            yield result
+    finally:
+        del results  # it ends its processes when nobody holds it, and the traceback of an error would
 
 
 class _Raised:
