@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import cv2
