@@ -8,7 +8,7 @@ import pytest
 
 from gfldet.data import text as lines
 from gfldet.data.finder import Finder
-from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW
+from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW, yolo
 from gfldet.data.formats.yolo import index, label_candidates, read_labels
 from gfldet.errors import DataError
 
@@ -128,6 +128,16 @@ def test_subfolders_and_several_folders(image, text, tmp_path: Path) -> None:
     assert [item.labels().classes for item in found.items] == [[0], [0]]
     both = index([tmp_path / "images/two", tmp_path / "images/one"], Finder(tmp_path), NAMES)
     assert [item.file_name for item in both.items] == ["images/two/deep/a.jpg", "images/one/a.jpg"]
+
+
+def test_a_folder_of_labels_is_looked_into_once(image, text, tmp_path: Path, monkeypatch) -> None:
+    for k in range(4):
+        image(f"images/{k}.jpg")
+        text(f"labels/{k}.txt", "0 .5 .5 .2 .2")
+    looks: list[Path] = []
+    monkeypatch.setattr(yolo, "label_folder", lambda folder: looks.append(folder) or tmp_path / "labels")
+    index([tmp_path / "images"], Finder(tmp_path), NAMES)
+    assert looks == [tmp_path / "images"]
 
 
 def test_a_list_of_paths_relative_to_itself_or_to_the_root(image, text, tmp_path: Path) -> None:

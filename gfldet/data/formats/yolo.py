@@ -56,7 +56,7 @@ def index(
     result = Index()
     kpt_shape = None if long_rows == "polygons" else long_rows
     images = _images(entries, finder, result)
-    folders = {path.parent: label_folder(path.parent) for path, _ in images}
+    folders = {folder: label_folder(folder) for folder in dict.fromkeys(path.parent for path, _ in images)}
     labels = [folders[path.parent] / f"{path.stem}.txt" for path, _ in images]
     without = [number for number, file in enumerate(labels) if not is_file(file)]
     if len(without) == len(images):  # none where they usually are
