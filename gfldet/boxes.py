@@ -50,6 +50,8 @@ class _TensorCalls:
     """The calls that users make on a tensor and on its elements.  The memory is that of the processor: moves do
     nothing."""
 
+    __slots__ = ()  # numpy's numbers keep their layout in memory
+
     def cpu(self: _Self) -> _Self:
         return self
 
@@ -99,12 +101,16 @@ class _TensorCalls:
 class Float(np.float32, _TensorCalls):
     """A float32 of numpy with the calls of a tensor.  numpy takes the kind of number from the first base."""
 
+    __slots__ = ()
+
     def numpy(self) -> np.float32:
         return np.float32(self)
 
 
 class Whole(np.int64, _TensorCalls):
     """An int64 of numpy with the calls of a tensor."""
+
+    __slots__ = ()
 
     def numpy(self) -> np.int64:
         return np.int64(self)

@@ -31,7 +31,7 @@ except ImportError:
     from yaml import SafeLoader as Parser  # type: ignore[assignment]
 
 MAX_TEXT = 16 << 20  # bytes of a label file or a YAML; 16 MB of rows are some 400,000 boxes
-MAX_LIST = 512 << 20  # bytes of a list of paths
+MAX_LIST = 256 << 20  # bytes of a list of paths
 MAX_YAML = 4 << 20  # bytes; PyYAML takes some ten seconds for more
 MAX_NODES = 250_000  # values of a YAML, counted as often as aliases repeat them; nobody has so many classes
 MAX_DIGITS = 200  # of a number; what has more does not fit a float

@@ -7,7 +7,7 @@ copies, no shared-memory limits, nothing that grows).  A user's own augmentation
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-def in_order(make: Callable[[K], T], keys: Iterable[K], workers: int, ahead: int = 2) -> Iterator[T]:
+def in_order(make: Callable[[K], T], keys: Iterable[K], workers: int, ahead: int = 2) -> Generator[T, None, None]:
     """Yields make(key) for each key, in order.
 
     Up to `workers` calls run at once; up to `workers` + `ahead` results are in work or waiting.  With `workers` = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +33,9 @@ def fitting(workers: int, result_bytes: int) -> int:
     return max(0, min(workers, (room // max(result_bytes, 1) - 2) // AHEAD))
 
 
-def in_order_by_processes(make: Callable[[K], T], keys: Iterable[K], workers: int, pin: bool) -> Iterator[T]:
+def in_order_by_processes(
+    make: Callable[[K], T], keys: Iterable[K], workers: int, pin: bool
+) -> Generator[T, None, None]:
     """Yields make(key) for each key, in order, made by `workers` processes, at least one.
 
     With `pin` the results, which have a method `pin_memory`, lie in memory that a GPU copies from by itself.
@@ -51,10 +53,13 @@ def in_order_by_processes(make: Callable[[K], T], keys: Iterable[K], workers: in
     with warnings.catch_warnings():  # torch's processes start no threads and use no GPU, which is what it warns of
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         results = iter(loader)
-    for result in results:
-        if isinstance(result, _Raised):
-            raise result.error
-        yield result
+    try:
+        for result in results:
+            if isinstance(result, _Raised):
+                raise result.error
+            yield result
+    finally:
+        del results  # it ends its processes when nobody holds it, and the traceback of an error would
 
 
 class _Raised:

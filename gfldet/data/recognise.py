@@ -36,8 +36,8 @@ def _format_of(path: Path, finder: Finder) -> str | None:
     rows = list_lines(path)
     if rows and Path(rows[0].split()[-1]).suffix.lower() in IMAGE_SUFFIXES:
         found = finder.find_all(rows, [path.parent, finder.root], path.name, tell=False)
-        kind = _labels_of([one.path for one in found if one.there], finder)
-        return "voc" if kind == "voc" else "yolo"
+        images = [one.path for one in found if one.there]
+        return "yolo" if _has_yolo_labels(images) else _labels_elsewhere(images, finder) or "yolo"
     stems = [Path(row.split()[0]) for row in rows]
     return "voc" if voc_root(path, finder.root) or finder.has_labels(stems, ".xml") else None
 
@@ -46,13 +46,13 @@ def _of_folder(folder: Path, finder: Finder) -> str | None:
     images = find_images(folder)
     if images and find_files(folder, frozenset({".xml"})):
         return "voc"
-    return _labels_of(images, finder) if _has_yolo_labels(images) or not coco_in(folder) else "coco"
-
-
-def _labels_of(images: Sequence[Path], finder: Finder) -> str | None:
-    """The format of the labels of some images: where YOLO has them, or else anywhere below the root."""
     if _has_yolo_labels(images):
         return "yolo"
+    return "coco" if coco_in(folder) else _labels_elsewhere(images, finder)
+
+
+def _labels_elsewhere(images: Sequence[Path], finder: Finder) -> str | None:
+    """The format of the labels that some images have anywhere below the root."""
     if finder.has_labels([image for image in images if f"{image.stem}.txt" not in NOT_LABELS], ".txt"):
         return "yolo"
     return "voc" if finder.has_labels(images, ".xml") else None

@@ -73,7 +73,7 @@ class Checkpoint:
             return model
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
             raise CheckpointError(
-                f"{file}: the weights do not fit the model they name ({first_line(error)})"
+                f"{file}: the weights do not fit the model they name ({_on_a_line(error)})"
             ) from error
 
     def _size(self) -> int:

@@ -113,6 +113,8 @@ def _alone(path: Path, guarded: Path, does: str) -> Iterator[None]:
                 raise OutputError(f"{guarded}: {file.read(200).strip() or 'another process'} {does}")
             if not _is_at(file.fileno(), path):
                 continue  # who held it has removed it since
+            if hasattr(os, "register_at_fork"):  # what is forked while we hold it must not hold it on after our end
+                os.register_at_fork(after_in_child=file.close)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()

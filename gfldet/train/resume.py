@@ -20,8 +20,8 @@ from gfldet.train.trainer import Progress, damaged, out_of_patience
 def find_resume(settings: TrainSettings) -> Path | None:
     """The last.pt that `resume` means; None if it is false.
 
-    A path is that of a last.pt or of its run folder.  True is the run of the checkpoint that `model` names, or else the
-    newest last.pt in `project` (in the folder `name` there, if that is given).
+    A path is that of a last.pt, of its folder or of its run folder.  True is the run of the checkpoint that `model`
+    names, or else the newest last.pt in `project` (in the folder `name` there, if that is given).
     """
     if settings.resume is False:
         return None
@@ -38,7 +38,14 @@ def find_resume(settings: TrainSettings) -> Path | None:
         if not found:
             raise CheckpointError(f"resume: no {pattern} in {settings.project}; give resume=RUN/weights/last.pt")
         path = found[-1]
-    path = path / "weights" / "last.pt" if is_folder(path) else path
+    if is_folder(path):
+        path = (path if path.name == "weights" else path / "weights") / "last.pt"
+    best = path.with_name("best.pt")
+    if path.name == "last.pt" and not is_file(path) and is_file(best):
+        raise CheckpointError(
+            f"resume: {path} is gone, from which alone a run goes on; gfldet train model={best} starts another from "
+            "the best weights"
+        )
     if not is_file(path) or path.parent.name != "weights":
         raise CheckpointError(f"resume: {path} is no last.pt in its run folder; expected RUN/weights/last.pt")
     return path

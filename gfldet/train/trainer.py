@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,11 @@ class Trainer:
 
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
-        batches = self._batches(self.progress.epoch)
+        with closing(self._batches(self.progress.epoch)) as batches:
+            return self._run(batches)
+
+    def _run(self, batches: Iterator[TrainBatch]) -> Progress:
+        """See `run`."""
         for epoch in range(self.progress.epoch, self.plan.epochs):
             began = time.perf_counter()
             losses = self._train_epoch(epoch, batches)
@@ -155,7 +160,7 @@ class Trainer:
             class_weights=self.plan.class_weights,
         )
 
-    def _batches(self, first: int) -> Iterator[TrainBatch]:
+    def _batches(self, first: int) -> Generator[TrainBatch, None, None]:
         """The batches of all epochs from `first` on, so that the next epoch's are made while this one is validated."""
 
         def load(key: BatchKey) -> TrainBatch:

@@ -79,6 +79,12 @@ def cvat_coco(f: Folder) -> None:
     f.coco("annotations/instances_Validation.json", ["c.jpg", "d.jpg"])
 
 
+def cvat_voc(f: Folder) -> None:
+    f.voc("JPEGImages", "Annotations", *(f"{k}" for k in range(5)))
+    f.text("ImageSets/Main/default.txt", "".join(f"{k}\n" for k in range(5)))
+    f.text("labelmap.txt", "# label:color_rgb:parts:actions\ncell:128,0,0::\n")
+
+
 def label_studio_yolo(f: Folder) -> None:
     f.yolo("images", "labels", *(f"{k:08x}-a{k}" for k in range(10)))
     f.text("classes.txt", "cell\ndust\n")
@@ -227,6 +233,7 @@ TABLE = {
         told=(f"2 {ELSEWHERE}, 'data/images/train/a.jpg' as 'images/train/a.jpg'",),
     ),
     "CVAT COCO": Row(cvat_coco, "", (2, 2), told=(AS_IF, f"2 {ELSEWHERE}, 'a.jpg' as 'images/Train/a.jpg'")),
+    "CVAT VOC": Row(cvat_voc, "", (4, 1), told=(HELD_OUT, "names: [cell], from the XML files")),
     "Label Studio YOLO": Row(
         label_studio_yolo,
         "",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gfldet.data import text as lines
 from gfldet.data.finder import Finder
 from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW
 from gfldet.data.formats.yolo import index, label_candidates, read_labels
@@ -189,3 +190,10 @@ def test_a_label_file_of_any_size_is_told(text, monkeypatch: pytest.MonkeyPatch)
     with file.open("wb") as sparse:
         sparse.truncate(500 << 20)
     assert read_labels(file, NAMES).problems == [f"{file}: has 524 MB, and 17 MB is the most that is read"]
+
+
+def test_a_list_of_too_many_lines(text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINES", 3)
+    assert lines.read_list(text("three.txt", "a.jpg\r\nb.jpg\r\nc.jpg\r\n"), tmp_path)[2].name == "c.jpg"
+    with pytest.raises(DataError, match=r"many\.txt: holds more than 3 lines, which is the most that is read"):
+        lines.read_list(text("many.txt", "a\n" * 7), tmp_path)

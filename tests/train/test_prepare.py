@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from gfldet.config.load import resolve
 from gfldet.data.draw import NO_AUGMENTATION
 from gfldet.data.records import Record, Split
 from gfldet.data.sample import Sample
-from gfldet.errors import ConfigError
+from gfldet.errors import ConfigError, UserError
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
@@ -251,3 +252,51 @@ def test_a_single_full_frame_box_is_told_and_then_reached(
     assert capsys.readouterr().err == ""
     checks.warn_of_reach(DetectionModel(replace(tiny, reg_max=21)), split, (1280, 1280))
     assert "reg_max=22" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------- refused before an image is read
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"imgsz": 32}, "imgsz: 32 x 32 px is too small to train on; give at least 64"),
+        ({"freeze": 99}, "freeze: layer 5 is not there"),
+        ({"class_weights": [1, 2, 3]}, "class_weights: 3 numbers for 2 classes (red, blue); give one each"),
+        ({"pretrained": "true"}, "true: no such file"),
+        ({"pretrained": "gone.pt"}, "gone.pt: no such file"),
+        ({"pretrained": "imagenet"}, "pretrained=imagenet: torchvision's weights fit models on a ResNet alone"),
+        ({"pretrained": "OTHER"}, "of which 0% fit tiny"),
+        ({"evaluator": "pycocotools"}, "evaluator=pycocotools needs the package pycocotools"),
+        ({"dgqp": True, "reg_max": 3}, "dgqp=true with reg_max=3"),
+    ],
+)
+def test_what_settings_tell_is_refused_before_images_are_read(
+    dataset: Callable[..., Any],
+    quick: dict[str, Any],
+    tiny: Description,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    told: str,
+) -> None:
+    monkeypatch.setattr(prepare, "load_images", lambda *given: pytest.fail("an image was read"))
+    monkeypatch.setitem(sys.modules, "pycocotools", None)  # as if it were not installed
+    checkpoints.save(tmp_path / "other.pt", Checkpoint(tiny, ("red",), (0,), {"elsewhere": torch.zeros(9)}))
+    given = {k: str(tmp_path / "other.pt") if v == "OTHER" else v for k, v in settings.items()}
+    resolved = resolve("train", {**quick, "data": str(dataset().yaml), **given})
+    with pytest.raises(UserError) as caught, prepare.run_folder(resolved, None) as folder:
+        prepare.prepare_training(resolved, tiny, None, folder)
+    assert told in str(caught.value)
+    assert not Path(resolved.project).exists()
+
+
+def test_pretrained_weights_and_biases_by_the_boxes(prepared: Prepared, tmp_path: Path) -> None:
+    """What the weights bring stays; what they lack starts as it would without them."""
+    fresh = prepared(seed=3).model.state_dict()
+    part = {name: value + 1 for name, value in fresh.items() if not name.endswith("bias")}
+    description = prepared().model.description
+    checkpoints.save(tmp_path / "part.pt", Checkpoint(description, ("red", "blue"), (0, 1), part))
+    model = prepared(seed=3, pretrained=tmp_path / "part.pt").model
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, part.get(name, fresh[name])), name

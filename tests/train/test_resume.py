@@ -16,8 +16,10 @@ from gfldet.config.schema import TrainSettings
 from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
 from gfldet.imports.start import Start, read_start
 from gfldet.nn.build import Description
+from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train import prepare, resume
+from gfldet.train.run import run_training
 from gfldet.train.trainer import Trainer
 
 Prepared = Callable[..., Trainer]
@@ -249,3 +251,73 @@ def test_a_run_of_the_same_steps_goes_on_by_the_same_numbers(prepared: Prepared,
     assert [again.plan.learning_rate(s) for s in range(40, 2 * epochs)] == [
         whole.learning_rate(s) for s in range(40, 2 * epochs)
     ]
+
+
+# ------------------------------------------------------------------------------------------------- files that are gone
+
+
+def goes_on(trainer: Trainer, **given: Any) -> Trainer:
+    """The run of `trainer` from its last.pt on."""
+    last = trainer.weights / "last.pt"
+    start = read_start(last)
+    settings = resume.resumed_settings(start.checkpoint, last, resolve("train", {"resume": last, **given}))
+    return prepare.prepare_training(settings, trainer.model.description, start, trainer.folder, last)
+
+
+@pytest.mark.parametrize("spoilt", ["gone", "cut short"])
+def test_best_weights_that_are_gone_are_told_and_replaced_at_once(
+    prepared: Prepared, spoilt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = prepared(epochs=2)
+    first.run()
+    best = first.weights / "best.pt"
+    whole = best.read_bytes()
+    best.unlink()
+    if spoilt == "cut short":
+        best.write_bytes(whole[:100])
+    capsys.readouterr()
+    again = goes_on(first, epochs=3)
+    what = "is gone" if spoilt == "gone" else "cannot be read"
+    told = f"warning: {best} {what}; the weights of epoch 2, the last whole one, take its place\n"
+    assert capsys.readouterr().err == told
+    new, last = checkpoints.load(best), checkpoints.load(first.weights / "last.pt")
+    assert (new.epoch, new.metrics, new.training) == (1, last.metrics, None)
+    assert all(torch.equal(value, last.weights[name]) for name, value in new.weights.items())
+    assert (again.progress.best, again.progress.best_epoch) == (last.metrics["map"], 1)
+    result = run_training(again)
+    assert result.metrics is not None
+
+
+def test_nothing_else_changes_where_the_best_was_the_last(prepared: Prepared) -> None:
+    first = prepared(epochs=2, val=False)
+    first.run()
+    best = first.weights / "best.pt"
+    before = checkpoints.load(best)
+    best.unlink()
+    random = goes_on(first, epochs=3)._state()["random"]
+    after = checkpoints.load(best)
+    assert (after.epoch, after.metrics) == (before.epoch, before.metrics)
+    assert all(torch.equal(value, before.weights[name]) for name, value in after.weights.items())
+    assert torch.equal(random, goes_on(first, epochs=3)._state()["random"])
+
+
+def test_best_weights_that_go_during_the_run(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = prepared(epochs=2)
+    trainer.run()
+    (trainer.weights / "best.pt").unlink()
+    (trainer.weights / "last.pt").unlink()
+    trainer.run()  # there is nothing left to do
+    result = run_training(trainer)
+    assert result.best_epoch == 1
+    assert checkpoints.load(result.best).epoch == 1
+    assert "best.pt is gone; the weights of epoch 2" in capsys.readouterr().err
+
+
+def test_a_run_without_its_last_weights(prepared: Prepared) -> None:
+    trainer = prepared(epochs=1, val=False)
+    trainer.run()
+    (trainer.weights / "last.pt").unlink()
+    told = r"resume: .*weights/last\.pt is gone, .*gfldet train model=.*weights/best\.pt starts another from the best"
+    for given in (trainer.folder, trainer.weights / "last.pt", trainer.weights):
+        with pytest.raises(CheckpointError, match=told):
+            resume.find_resume(train_settings(resume=given))

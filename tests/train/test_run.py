@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from gfldet import Model
 from gfldet.errors import ConfigError, OutputError
+from gfldet.store import checkpoint as checkpoints
 from gfldet.train.events import Observer, Observers
 from gfldet.train.observers import ResultsCsv
 from gfldet.train.run import run_training
@@ -173,4 +175,82 @@ def test_results_that_cannot_be_written_stop_the_run(
 def test_observers_are_checked_before_any_work(train: Callable[..., Model], quick: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="observers: 3 is no Observer"):
         train(3)  # type: ignore[arg-type]
+    assert not Path(quick["project"]).exists()
+
+
+# ------------------------------------------------------------------------------------ interrupted, and two at once
+
+
+class Interrupter(Observer):
+    """Interrupts the run at the last step of an epoch (from 0), or at its end."""
+
+    def __init__(self, epoch: int, at: str = "step") -> None:
+        self.where, self.at = epoch, at
+
+    def step(self, report: Any) -> None:
+        if self.at == "step" and (report.epoch, report.number) == (self.where, 1):
+            raise KeyboardInterrupt
+
+    def epoch(self, report: Any) -> None:
+        if self.at == "epoch" and report.epoch == self.where:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("epoch", "at", "kept"), [(0, "step", 0), (0, "epoch", 0), (2, "step", 2), (2, "epoch", 2), (3, "epoch", 3)]
+)
+def test_who_interrupts_is_told_how_to_go_on(
+    train: Callable[..., Model], quick: dict[str, Any], epoch: int, at: str, kept: int
+) -> None:
+    """An epoch counts once it is written; what was begun leaves nothing."""
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(Interrupter(epoch, at), epochs=4, val=False, project=f"{quick['project']} of mine")
+    folder = Path(f"{quick['project']} of mine") / "train"
+    told = f"{kept} of 4 epochs are kept; gfldet train 'resume={folder}' goes on from there"
+    assert str(caught.value) == (told if kept else "no epoch was done yet, so nothing is kept")
+    assert not list(folder.rglob(".*"))
+    if kept:
+        assert checkpoints.load(folder / "weights" / "last.pt").epoch == kept - 1
+
+
+def test_an_interrupted_report_is_told_how_to_get(train: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gfldet.train.run.write_validation", interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"training was done; gfldet val model=.*best\.pt measures its best"):
+        train()
+
+
+def test_a_run_is_resumed_once_at_a_time(train: Callable[..., Model], tiny_yaml: Path) -> None:
+    """Also the run itself, while it lasts; afterwards its folder is free."""
+    pytest.importorskip("fcntl")
+    refused: list[str] = []
+
+    class Second(Observer):
+        def epoch(self, report: Any) -> None:
+            if report.epoch:
+                for given in ({"resume": facts[0].folder}, {"name": "train", "exist_ok": True}):
+                    with pytest.raises(OutputError) as caught:
+                        train(**given)
+                    refused.append(str(caught.value))
+
+        def begin(self, told: Any) -> None:
+            facts.append(told)
+
+    facts: list[Any] = []
+    model = train(Second(), epochs=2)
+    folder = Path(str(model.save_dir))
+    assert len(refused) == 2
+    assert all(told.startswith(f"{folder}: process {os.getpid()} on ") for told in refused)
+    left = folder / "weights" / ".last.pt.1-ab.part"  # of a process that was killed
+    left.write_bytes(b"half")
+    train(model=model, resume=True, epochs=3)
+    assert not left.exists()
+    assert not (folder / ".lock").exists()
+
+
+def test_a_run_that_is_refused_leaves_nothing(train: Callable[..., Model], quick: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="imgsz: 32 x 32 px is too small"):
+        train(imgsz=32)
     assert not Path(quick["project"]).exists()
