@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,16 @@ def test_model_file_that_is_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text("scales: [1")
     with pytest.raises(ConfigError, match="is not valid YAML"):
         scales_of(tmp_path / "net.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "a\0b", "\ud800", "~nobody-here/net", "~nobody-here", "pipe.yaml", "loop/net"]
+)
+def test_names_that_no_file_can_have_are_unknown_models(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.yaml")
+    Path("loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match="no such model"):
+        resolve_model_yaml(name)

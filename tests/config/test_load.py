@@ -275,3 +275,31 @@ def test_dump_names_what_is_not_plain() -> None:
     values = dump(resolve("train", {"augment": my_augmentation}))
     assert values["augment"].endswith("my_augmentation>")
     assert dump(resolve("predict", {"source": [np.zeros((1, 1, 3)), "x"]}))["source"] == ["<ndarray>", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epochs: 2001-99-99", ":1: is not valid YAML: '2001-99-99' cannot be read as timestamp"),
+        ("epochs: " + "9" * 5000, ":1: is not valid YAML: a number of 5000 digits"),
+        ("a: &a [*a]\nepochs: *a", ":1: an alias stands within what it names"),
+        ("lr0: 2001-01-01", ":1: lr0=a date: expected a number"),
+        ("device: [[1, 2], {a: b}]", ":1: device=[[1, 2], {'a': 'b'}]: expected auto"),
+        ("\n".join(f"x{i}: 1" for i in range(1500)), ": expected settings"),
+    ],
+)
+def test_values_that_are_no_settings_are_told_with_the_file(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
+    (problem,) = problems_of("train", {"cfg": tmp_path / "my.yaml"})
+    assert f"{tmp_path / 'my.yaml'}{told}" in problem
+    assert len(problem) < 400 + len(str(tmp_path))
+
+
+def test_nested_values_from_python_are_told_with_a_bound() -> None:
+    value: list = ["x"]
+    for _ in range(40):
+        value = [value, value, value]
+    for name in ("epochs", "lr0", "device", "imgsz", "class_weights", "freeze", "optimizer", "data"):
+        (problem,) = problems_of("train", {name: value})
+        assert problem.startswith(f"{name}=[[[[...]")
+        assert len(problem) < 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -196,3 +197,35 @@ def test_a_damaged_jpeg_is_used_and_told(image) -> None:
     told: list[str] = []
     assert len(list(iter_source(path, warn=told.append))) == 1
     assert "ends too early" in told[0]
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "a\0b", "\ud800.jpg", "a\0*.jpg", "9" * 5000, "[z-a]", "**/none.jpg"])
+def test_names_that_no_file_can_have(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to(".")
+    Path("again").symlink_to(".")
+    with pytest.raises(DataError) as caught:
+        iter_source(source)
+    assert len(str(caught.value)) < 600
+
+
+def test_pipes_and_devices_are_told(image, tmp_path: Path) -> None:
+    image("a.png")
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"b\.png: cannot be read \(it is a pipe or a device\); give a file"):
+        iter_source(tmp_path)
+    with pytest.raises(DataError, match="no such file or folder"):
+        iter_source("/dev/zero")
+
+
+def test_lists_without_an_end() -> None:
+    source: list = []
+    source.append(source)
+    with pytest.raises(DataError, match="nested too deep"):
+        iter_source(source)
+
+
+@pytest.mark.parametrize("number", [10**9, 10**400, -5])
+def test_cameras_that_there_cannot_be(number: int) -> None:
+    with pytest.raises(DataError, match="expected the number of a camera"):
+        iter_source(number)

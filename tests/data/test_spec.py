@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from gfldet.data.spec import load_spec
+from gfldet.data.split import load_split
 from gfldet.errors import DataError
 
 YOLO = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
@@ -189,3 +191,36 @@ def test_the_built_in_set_by_name() -> None:
     assert spec.format == "shapes"
     assert spec.names == ("circle", "square", "triangle", "star")
     assert spec.test is None
+
+
+def test_ids_with_a_hole_of_a_thousand_million(text) -> None:
+    source = text("d.yaml", "train: a\nnames: {0: a, 1000000000: b}\nformat: yolo\n")
+    with pytest.raises(DataError, match="ids must run from 0 to 1 without a gap; got 0 to 1000000000, missing 1"):
+        load_spec(source)
+
+
+def test_sixty_thousand_names_take_no_longer_than_their_reading(text, image) -> None:
+    image("images/a.png")
+    text("labels/a.txt", "59999 .5 .5 .2 .2\n")
+    names = ", ".join(f"n{i}" for i in range(60_000))
+    spec = load_spec(text("d.yaml", f"train: images\nnames: [{names}]\n"))
+    assert len(spec.names) == 60_000
+
+
+@pytest.mark.parametrize("key", ["names", "train", "path", "nc", "format", "images", "kpt_shape"])
+def test_aliases_that_unfold_without_an_end(text, key: str) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}, *a{i}, *a{i}]" for i in range(20))]
+    source = text("d.yaml", "\n".join([*lines, f"{key}: *a20"]))
+    with pytest.raises(DataError, match=r"d\.yaml: its aliases unfold"):
+        load_spec(source)
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, '"a\\0b"', "loop", "pipe"])
+@pytest.mark.parametrize("key", ["path", "train"])
+def test_names_that_no_folder_can_have(text, tmp_path: Path, folder: str, key: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    lines = {"path": ".", "train": "images", "names": "[a]", "format": "yolo"} | {key: folder}
+    source = text("d.yaml", "\n".join(f"{name}: {value}" for name, value in lines.items()))
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load_split(load_spec(source), "train")

@@ -174,3 +174,83 @@ def test_a_folder_without_xml(image, tmp_path: Path) -> None:
     image("train/a.jpg")
     with pytest.raises(DataError, match="holds 1 images and 0 XML files; expected both"):
         index([tmp_path / "train"], Finder(tmp_path), NAMES)
+
+
+# ---------------------------------------------------------------- encodings
+
+
+def encoded(folder: Path, declared: str, encoding: str, name: str = "细胞", prefix: bytes = b"") -> Path:
+    """A file that declares one encoding and is written in another, or in the same."""
+    head = f'<?xml version="1.0" encoding="{declared}"?>\n' if declared else ""
+    path = folder / "a.xml"
+    path.write_bytes(prefix + (head + annotation(thing(name, 1, 2, 11, 12))).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "name"),
+    [
+        ("gb2312", "gb2312", "细胞"),
+        ("GB2312", "gb18030", "镕"),  # a letter that such files hold and GB 2312 lacks
+        ("gbk", "gbk", "镕"),
+        ("gb18030", "gb18030", "\U00020000"),
+        ("Big5", "big5", "細胞"),
+        ("Shift_JIS", "shift_jis", "細胞"),
+        ("euc-kr", "euc-kr", "세포"),
+        ("windows-1252", "cp1252", "Zelle – “rot”"),
+        ("windows-1251", "cp1251", "клетка"),
+        ("ISO-8859-1", "latin-1", "tröpfchen"),
+        ("utf8", "utf-8", "细胞"),
+        ("UTF-8", "utf-8", "细胞"),
+        ("utf-16", "utf-16", "细胞"),
+        ("", "utf-8", "细胞"),
+        ("no-such", "ascii", "cell"),  # letters that every encoding has alike
+        ("gb2312", "ascii", "cell"),
+    ],
+)
+def test_a_file_in_the_encoding_that_it_declares(tmp_path: Path, declared: str, encoding: str, name: str) -> None:
+    labels = read_labels(encoded(tmp_path, declared, encoding, name), (name,))
+    assert labels.problems == []
+    assert labels.boxes == [(1, 2, 11, 12)]
+    assert labels.places[0].endswith(":5" if declared else ":4")
+
+
+def test_a_byte_order_mark_comes_before_the_declaration(tmp_path: Path) -> None:
+    labels = read_labels(encoded(tmp_path, "gb2312", "utf-8", prefix=b"\xef\xbb\xbf"), ("细胞",))
+    assert labels.boxes == [(1, 2, 11, 12)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "told"),
+    [
+        ("no-such", "utf-8", "declares the encoding 'no-such', which is not known; save it as UTF-8"),
+        ("hex", "utf-8", "declares the encoding 'hex', which is not known"),
+        ("idna", "utf-8", "declares the encoding 'idna', which is not known"),
+        ("unicode_escape", "utf-8", "declares the encoding 'unicode_escape', which is not known"),
+        ("shift_jis", "gb18030", "is not text of the encoding 'shift_jis', which it declares; save it as UTF-8"),
+        ("utf-8", "gb18030", "is not valid XML"),
+        ("", "gb18030", "is not valid XML"),
+    ],
+)
+def test_an_encoding_that_cannot_be_read_is_told(tmp_path: Path, declared: str, encoding: str, told: str) -> None:
+    path = encoded(tmp_path, declared, encoding)
+    (problem,) = read_labels(path, ("细胞",)).problems
+    assert problem.startswith(f"{path}:")
+    assert told in problem
+
+
+@pytest.mark.parametrize("width", ["9" * 5000, "9" * 10, "²", "-4", "1e3", ""])
+def test_a_size_that_is_none_is_left_out(tmp_path: Path, width: str) -> None:
+    size = f"<size><width>{width}</width><height>20</height></size>"
+    (tmp_path / "a.xml").write_text(annotation(thing("WBC", 1, 2, 11, 12), size=size), encoding="utf-8")
+    labels = read_labels(tmp_path / "a.xml", NAMES)
+    assert labels.declared is None
+    assert labels.boxes == [(1, 2, 11, 12)]
+
+
+@pytest.mark.parametrize("declared", ["big5", "no-such"])
+def test_a_declaration_that_the_bytes_contradict(tmp_path: Path, declared: str) -> None:
+    """UTF-16 with its mark: the parser knows it, but asks for what is declared."""
+    (problem,) = read_labels(encoded(tmp_path, declared, "utf-16"), ("细胞",)).problems
+    assert problem.startswith(f"{tmp_path / 'a.xml'}:1: ")
+    assert "encoding" in problem

@@ -189,6 +189,19 @@ def test_an_empty_folder_or_list_is_an_error(text, tmp_path: Path) -> None:
         index([text("train.csv", "a.jpg")], Finder(tmp_path), NAMES)
 
 
+def test_a_label_file_of_any_size_is_told(text, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = text("a.txt", "x" * 100_000)
+    (problem,) = read_labels(file, NAMES).problems
+    assert len(problem) < len(str(file)) + 200
+    text("a.txt", "spam spam\n" * 5000)
+    problems = read_labels(file, NAMES).problems
+    assert len(problems) == 1001
+    assert problems[-1] == f"{file}: has more problems than these 1000; is it a label file?"
+    with file.open("wb") as sparse:
+        sparse.truncate(500 << 20)
+    assert read_labels(file, NAMES).problems == [f"{file}: has 524 MB, and 17 MB is the most that is read"]
+
+
 def test_a_list_of_too_many_lines(text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_LINES", 3)
     assert lines.read_list(text("three.txt", "a.jpg\r\nb.jpg\r\nc.jpg\r\n"), tmp_path)[2].name == "c.jpg"

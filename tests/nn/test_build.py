@@ -135,3 +135,47 @@ def test_rows_whose_arguments_do_not_work(tmp_path: Path, row: str, part: str) -
     path.write_text(f"backbone: [[-1, 1, Conv, [16, 3, 8]], {row}]\nhead: [{head}]\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=part):
         DetectionModel(read_description(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("Conv,", "[Conv],"), r"unknown module \['Conv'\]"),
+        (("Conv,", "3,"), "unknown module 3"),
+        (("Conv,", "{a: 1},"), r"unknown module {'a': 1}"),
+        (("nc: 2", "nc: 2\ndepth_multiple: x"), "depth_multiple: 'x'; a number above 0 is expected"),
+        (("nc: 2", "nc: 2\nwidth_multiple: .nan"), "width_multiple: nan; a number above 0"),
+        (("nc: 2", "nc: 2\nmax_channels: -3"), "max_channels: -3; a number above 0"),
+        (("nc: 2", "nc: 2\nscales: {n: [.nan, 1, 64]}"), r"scales.n: \[nan, 1, 64\]; expected three numbers"),
+        (("nc: 2", "nc: 2\nscales: {n: [1, 0, 64]}"), r"scales.n: \[1, 0, 64\]; expected three numbers"),
+        (("nc: 2", "nc: 2\nscales: {n: [1, yes, 64]}"), r"scales.n: \[1, True, 64\]; expected three numbers"),
+        (("nc: 2", "nc: 2\nscales: {n: [1, 1, 64]}\nscale: [n]"), r"scale \['n'\] is not there; the file has n"),
+        (("nc: 2", f"nc: {'9' * 190}"), "nc: 9+...; a whole number from 1 to 100000"),
+        (("nc: 2", f"nc: {'9' * 5000}"), ":1: is not valid YAML: a number of 5000 digits"),
+        (("nc: 2", "nc: 2001-99-99"), ":1: is not valid YAML: '2001-99-99' cannot be read as timestamp"),
+        (("nc: 2", "nc: 2\n? [a]\n: b"), "is not valid YAML: found unhashable key"),
+        (("nc: 2", "nc: 2\n2001-01-01: b"), "unknown key a date"),
+        (("8, 3, 2", "8, 3, 1.5"), "row 0|do not fit together"),
+        (("8, 3, 2", "8, 3, 0"), "row 0|do not fit together"),
+        (("8, 3, 2", "8, x, 2"), "row 0"),
+        (("8, 3, 2", "8, [3, [3]], 2"), "row 0"),
+        (("8, 3, 2", "8, 3, 2, 1, 0"), "row 0"),
+        (("8, 3, 2", "{a: 1}, 3, 2"), "row 0"),
+    ],
+)
+def test_values_of_every_kind_are_told_with_the_file(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+    text = "nc: 2\nreg_max: 4\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, GFLHead, [nc]]\n"
+    assert change[0] in text
+    path = tmp_path / "net.yaml"
+    path.write_text(text.replace(change[0], change[1], 1), encoding="utf-8")
+    with pytest.raises(ConfigError, match=told) as caught:
+        DetectionModel(read_description(path))
+    assert "net" in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_bytes(b"nc: \xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"net\.yaml: is not a UTF-8 text file \(byte 4\)"):
+        read_description(path)

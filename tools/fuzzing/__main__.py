@@ -20,6 +20,8 @@ from pathlib import Path
 from fuzzing.families import BY_NAME, run_case
 from fuzzing.worker import HUNG, chance_of, kept_in
 
+WORKER = (sys.executable, "-m", "fuzzing.worker")
+
 
 @dataclass
 class Tally:
@@ -53,37 +55,48 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def fuzz(family: str, given: argparse.Namespace) -> Tally:
     """All cases of a family, in as many processes as it takes."""
-    tally, began, last = Tally(family), time.monotonic(), given.cases
-    out = given.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    while tally.cases < last:
-        folder = out / f"case-{family}"
-        numbers = [given.seed, tally.cases, last, given.seconds, given.memory]
-        command = [sys.executable, "-m", "fuzzing.worker", family, str(folder), *map(str, numbers)]
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True, cwd=out
-            )
-            case, told = -1, -1
-            for line in process.stdout or ():
-                if line.startswith("{"):
-                    wrong = json.loads(line)
-                    told = wrong["case"]
-                    keep(tally, given, told, None, wrong["what"], wrong["told"])
-                else:
-                    case = int(line)
-            code = process.wait()
-            errors.seek(0)
-            said = errors.read()
-        if case < 0:
-            raise SystemExit(f"the worker of {family} did not begin:\n{said[-3000:]}")
-        if code and told != case:
-            at = said.rfind(HUNG)
-            keep(tally, given, case, folder, "hang" if at >= 0 else "crash", said[at:] if at >= 0 else said[-4000:])
-        tally.cases = case + 1
-    shutil.rmtree(out / f"case-{family}", ignore_errors=True)
+    tally, began = Tally(family), time.monotonic()
+    given.out.mkdir(parents=True, exist_ok=True)
+    while tally.cases < given.cases:
+        run_worker(tally, given)
+    shutil.rmtree(_folder(family, given), ignore_errors=True)
     tally.seconds = time.monotonic() - began
     return tally
+
+
+def run_worker(tally: Tally, given: argparse.Namespace) -> None:
+    """Lets a process read on until it has read all cases, or ends at one of them."""
+    folder = _folder(tally.family, given)
+    numbers = map(str, (given.seed, tally.cases, given.cases, given.seconds, given.memory))
+    command = [*WORKER, tally.family, str(folder), *numbers]
+    quiet = subprocess.DEVNULL
+    case, told = -1, -1
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=quiet, text=True) as process,
+    ):
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                wrong = json.loads(line)
+                told = wrong["case"]
+                keep(tally, given, told, None, wrong["what"], wrong["told"])
+            else:
+                case = int(line)
+        code = process.wait()
+        errors.seek(0)
+        said = errors.read()
+    if case < 0:
+        raise SystemExit(f"the worker of {tally.family} did not begin:\n{said[-3000:]}")
+    if code and told != case:
+        at = said.rfind(HUNG)
+        keep(tally, given, case, folder, "hang" if at >= 0 else "crash", said[at:] if at >= 0 else said[-4000:])
+    tally.cases = case + 1
+
+
+def _folder(family: str, given: argparse.Namespace) -> Path:
+    """Where the files of a case lie while it is read."""
+    out: Path = given.out.resolve()
+    return out / f"case-{family}"
 
 
 def keep(tally: Tally, given: argparse.Namespace, case: int, folder: Path | None, what: str, told: str) -> None:
@@ -107,7 +120,7 @@ def main() -> int:
     """The command; 1 if a case went wrong."""
     given = arguments()
     if given.case is not None:
-        family, folder = BY_NAME[given.family[0]], given.out.resolve() / f"case-{given.family[0]}"
+        family, folder = BY_NAME[given.family[0]], _folder(given.family[0], given)
         with tempfile.TemporaryDirectory() as good:
             family.make(Path(good))
             run_case(family, Path(good), folder, chance_of(family.name, given.seed, given.case))

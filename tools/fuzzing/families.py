@@ -81,9 +81,10 @@ def _read_data(folder: Path, chance: Chance) -> None:
     from gfldet.data.split import load_split
 
     on_bad: Any = chance.choice(("error", "skip"))
-    spec = attempt(str(folder), lambda: load_spec(folder / "data.yaml"))
+    names = (str(folder), "/: is the root of the file system")  # which a YAML may name in place of a folder
+    spec = attempt(names, lambda: load_spec(folder / "data.yaml"))
     for split in ("train", "val") if spec is not None else ():
-        attempt(str(folder), partial(load_split, spec, split, on_bad, workers=1))
+        attempt(names, partial(load_split, spec, split, on_bad, workers=1))
 
 
 # ---------------------------------------------------------------- models and settings
@@ -156,11 +157,8 @@ def _read_sources(folder: Path, chance: Chance) -> None:
     names = ("list.txt", "list.txt", "video.avi", "video.mp4", ".", "*", "**/*.png", "a.png")
     source: Any = chance.choice((*names, mutations.PIPE, mutations.LOOP))
     if chance.randrange(4) == 0:
-        source = chance.choice(mutations.WORDS)
-    if chance.randrange(8) == 0:
-        source = mutations.value(chance)
-    if source in (0, -1, True) or (isinstance(source, str) and source.isdecimal()):
-        return  # a camera, which may be there
+        source = chance.choice([word for word in mutations.WORDS if not word.isdecimal()])  # which would be a camera
+        source = chance.choice((source, ["a.png", source], [[source]]))
     on_bad: Any = chance.choice(("error", "skip"))
     # A list's lines may be any, and are named as they are.
     attempt("", lambda: [frame.image.shape for frame in iter_source(source, 1, on_bad)])

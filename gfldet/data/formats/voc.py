@@ -213,6 +213,8 @@ def read_xml(file: Path) -> Element:
             parser.Parse(data, True)
         except expat.ExpatError as error:
             raise Unreadable(f"is not valid XML: {expat.errors.messages[error.code]}", error.lineno) from error
+        except (LookupError, ValueError) as error:  # a declaration that only the parser understands
+            raise Unreadable("declares an encoding that is not known; save it as UTF-8", 1) from error
         root = builder.close()
         if root.tag != "annotation":
             tag = shown(root.tag, quoted=False)
@@ -238,7 +240,9 @@ def _decoded(data: bytes) -> bytes | str:
     """
     found = _ENCODING.match(data)
     name = found[1].decode("ascii").lower() if found else "utf-8"
-    if name in _PARSER_KNOWS or data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith(codecs.BOM_UTF8):  # says more than the declaration
+        name = "utf-8-sig"
+    elif name in _PARSER_KNOWS:
         return data
     if data.isascii():  # the same in every encoding that begins with readable letters
         return data.decode("ascii")
