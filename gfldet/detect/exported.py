@@ -111,11 +111,11 @@ class ExportedDetector:
                     outputs["boxes"], outputs["scores"], outputs["classes"], outputs["count"], strict=True
                 )
             ]
-        iou = None if self.end2end else selection.iou
+        iou, anchors = None if self.end2end else selection.iou, self._anchors(outputs)
         found = []
         for image in range(len(outputs["logits" if self.card.layout == "raw" else "scores"])):
             candidates = self._candidates(outputs, image, selection.conf, classes)
-            boxes_of = partial(self._boxes, outputs, image)
+            boxes_of = partial(self._boxes, outputs, anchors, image)
             found.append(chosen(candidates, boxes_of, iou, selection.max_det, selection.agnostic))
         return found
 
@@ -123,8 +123,8 @@ class ExportedDetector:
         """Boxes (B, A, 4) xyxy in px of the frame and scores (B, A, C) of all points; not for layout detections."""
         raw = self.card.layout == "raw"
         scores = sigmoid(outputs["logits"]).transpose(0, 2, 1) if raw else outputs["scores"]
-        every = np.arange(scores.shape[1])
-        return np.stack([self._boxes(outputs, image, every) for image in range(len(scores))]), scores
+        every, anchors = np.arange(scores.shape[1]), self._anchors(outputs)
+        return np.stack([self._boxes(outputs, anchors, image, every) for image in range(len(scores))]), scores
 
     def _candidates(self, outputs: Outputs, image: int, conf: float, classes: tuple[int, ...] | None) -> Detections:
         """What scores above `conf` in an image, best first, without boxes; ties point by point, then class by class."""
@@ -142,13 +142,20 @@ class ExportedDetector:
         order = np.lexsort((label, point, -scores))
         return Detections(np.empty((len(order), 0), np.float32), scores[order], label[order], point[order])
 
-    def _boxes(self, outputs: Outputs, image: int, points: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _anchors(self, outputs: Outputs) -> NDArray[np.float32] | None:
+        """The anchor points (A, 3) that raw outputs are decoded from, the same for all frames of a batch."""
+        if self.card.layout != "raw":
+            return None
+        height, width = outputs[INPUT].shape[2:]
+        return anchor_points(height, width, self.card.strides)
+
+    def _boxes(
+        self, outputs: Outputs, anchors: NDArray[np.float32] | None, image: int, points: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """The boxes (P, 4) xyxy of `points` (P,) of an image, in px of the frame."""
-        if self.card.layout == "decoded":
+        if anchors is None:
             boxes: NDArray[np.float32] = outputs["boxes"][image, points]
             return boxes
-        height, width = outputs[INPUT].shape[2:]
-        anchors = anchor_points(height, width, self.card.strides)
         return decode(outputs["bins"][image][:, points], anchors[points], self.card.reg_max)
 
 
