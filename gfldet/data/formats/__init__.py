@@ -6,13 +6,13 @@ images, clips the boxes to them and puts all problems into one message.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from gfldet.data.formats.keypoints import LongRows
+from gfldet.errors import nearest as similar
 from gfldet.errors import shown
 
 MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
@@ -100,9 +100,8 @@ def nearest(word: object, known: Sequence[str]) -> str:
 
 @lru_cache(1000)  # a class that is written wrong is so in every row
 def _nearest(word: str, known: tuple[str, ...]) -> str:
-    folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), list(folded), n=1)
-    return f" Did you mean {shown(folded[close[0]])}?" if close else ""
+    close = similar(word, known)
+    return f" Did you mean {shown(close)}?" if close else ""
 
 
 def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:
