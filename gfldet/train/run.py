@@ -12,7 +12,6 @@ from gfldet.detect.validate import validate
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.report.validation import write_validation
-from gfldet.store import checkpoint as checkpoints
 from gfldet.train.events import EndReport, Reason
 from gfldet.train.observers import RESULTS
 from gfldet.train.trainer import Trainer, out_of_patience
@@ -67,10 +66,9 @@ def how_to_go_on(trainer: Trainer) -> str:
 
 def _finish(trainer: Trainer) -> RunResult:
     """Draw the curves, and measure and report the best weights."""
-    trainer.keep_best()
+    kept, best = trainer.keep_best(), trainer.weights / "best.pt"
     settings, folder, best_epoch = trainer.settings, trainer.folder, trainer.progress.best_epoch
-    best = trainer.weights / "best.pt"
-    model, _ = checkpoints.load_model(best)
+    model = kept.model(str(best))
     if settings.plots:
         plot_results(folder / RESULTS, folder / "results.png")
     if trainer.val is None:

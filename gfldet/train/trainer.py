@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,7 @@ class Trainer:
         self.model.train()
         keep_frozen_statistics(self.model)
         total, counted = torch.zeros(3, device=self.device), 0
-        for number, _ in enumerate(self.train.keys(epoch)):
-            batch = next(batches)
+        for number, batch in enumerate(islice(batches, len(self.train))):
             items = self._step(batch)
             if items is not None:
                 total, counted = total + items, counted + 1
@@ -268,23 +268,24 @@ class Trainer:
             licence=self.licence,
         )
 
-    def keep_best(self) -> None:
-        """Where best.pt is gone or cannot be read, let the last whole epoch be the best from here on, and tell so.
+    def keep_best(self) -> Checkpoint:
+        """What best.pt holds.  Where it is gone or cannot be read, the last whole epoch is the best from here on, which
+        is told.
 
         For a run that begins or ends: its weights are then those of that epoch.
         """
         path = self.weights / "best.pt"
         try:
-            checkpoints.load(path)
+            return checkpoints.load(path)
         except CheckpointError:
             why = "cannot be read" if path.is_file() else "is gone"
-        else:
-            return
         progress, ap = self.progress, self.metrics.get("map", math.nan)
         progress.best = -1.0 if math.isnan(ap) else ap
         progress.best_epoch = progress.improved = progress.epoch - 1
         self.observers.warn(f"{path} {why}; the weights of epoch {progress.epoch}, the last whole one, take its place")
-        checkpoints.save(path, self._plain())
+        plain = self._plain()
+        checkpoints.save(path, plain)
+        return plain
 
     def _state(self) -> dict[str, Any]:
         """All that a continued run needs beside the averaged weights, as tensors and plain data."""
