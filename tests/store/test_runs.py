@@ -154,9 +154,8 @@ import os, sys, time
 from pathlib import Path
 from gfldet.store import runs
 with runs.trained_here(Path(sys.argv[1])):
-    child = os.fork()  # as the processes that make batches
-    if child:
-        print(child, flush=True)
+    if not os.fork():  # as the processes that make batches
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
