@@ -16,7 +16,7 @@ from pathlib import Path
 from gfldet.errors import DataError
 from gfldet.files import exists, is_folder, is_root, listing
 
-MAX_FOLDERS = 100_000  # that `**` goes through
+MAX_FOLDERS = 30_000  # that `**` goes through
 
 
 def is_pattern(text: str) -> bool:

@@ -94,7 +94,7 @@ def _read_model_yaml(folder: Path, chance: Chance) -> None:
     from gfldet.model import Model
 
     name = str(folder / chance.choice(("net.yaml", "net-s.yaml", "net-n", "nets.yaml")))
-    attempt("net", lambda: Model(name))
+    attempt(str(folder), lambda: Model(name))
 
 
 def _read_settings(folder: Path, chance: Chance) -> None:
