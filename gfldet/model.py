@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
+from gfldet.cores import FreeCores, loader_threads, threads_of
 from gfldet.data.load import eval_set, load_images, open_data, tell_findings
 from gfldet.data.sources import Source, iter_source
 from gfldet.detect import exported
@@ -25,7 +26,7 @@ from gfldet.detect.saver import Saver
 from gfldet.detect.validate import Validation, validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import check_one_process, freed_memory_kept, loader_threads, memory_budget, threads_of
+from gfldet.machine import check_one_process, freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
@@ -87,6 +88,7 @@ class Model(Familiar):
         self._kept: KeptDetector | None = None
         self._exported: exported.ExportedDetector | None = None
         self._opened_with: tuple[str, int] = ("auto", 0)  # device and threads of the exported file
+        self._free_cores = FreeCores()
         if self.source.endswith(exported.SUFFIXES) and not is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
@@ -158,7 +160,7 @@ class Model(Familiar):
                 resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
                 description = start.checkpoint.description
             _warn_of_notices(resolved)
-            with threads_of(resolved.threads), freed_memory_kept():
+            with threads_of(resolved.threads, self._free_cores), freed_memory_kept():
                 watching = self._observed(observers)
                 trainer = prepare.prepare_training(resolved, description, start, folder, resume, watching)
                 self.save_dir = folder
@@ -222,7 +224,7 @@ class Model(Familiar):
 
     def _threads(self, settings: ValSettings | PredictSettings) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
-        return threads_of(None if self._exported else settings.threads)
+        return threads_of(None if self._exported else settings.threads, self._free_cores)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -14,38 +13,11 @@ from measure.bench.export import images_in
 from measure.bench.peer import peer_predictions, train_peer, words
 from measure.bench.problem import draw
 from measure.bench.score import average_precision
-from measure.bench.sides import Side
+from measure.bench.setup import Bench
 from measure.bench.table import Row
+from measure.bench.waits import busy_rows, epoch_rows, memory_rows, predict_rows, val_rows
 
 CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem; 640 px is also what models run at by default
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What is compared and how long."""
-
-    ours: Side
-    theirs: Side
-    work: Path
-    data: str
-    peer_data: Path
-    repeats: int | None  # None: as each part thinks right
-    quick: bool
-    threads: int
-    imgsz: int
-    batch: int
-    epochs: int  # of the accuracy run
-    short: int  # epochs of the shorter throughput run
-    peer_accuracy: bool
-
-    @property
-    def shared(self) -> dict[str, object]:
-        """Settings that both train commands are given; all others are each side's defaults."""
-        return {"imgsz": self.imgsz, "batch": self.batch, "seed": 0}
-
-    def times(self, usual: int) -> range:
-        """How often to repeat something that is usually repeated `usual` times."""
-        return range(self.repeats or (1 if self.quick else usual))
 
 
 def help_rows(bench: Bench) -> Iterator[Row]:
@@ -145,7 +117,8 @@ def _rates(images: int, short: int, wall: dict[int, list[float]]) -> list[float]
 
 def _train_ours(bench: Bench, epochs: int, name: str) -> float:
     where = {"data": bench.data, "project": bench.work / "runs" / "gfldet", "name": name}
-    return bench.ours.seconds("train", *words(model="gfldet-n", epochs=epochs, device="cpu", **where, **bench.shared))
+    given = words(model="gfldet-n", epochs=epochs, device="cpu", **where, **bench.shared, **bench.own)
+    return bench.ours.seconds("train", *given)
 
 
 def _train_theirs(bench: Bench, epochs: int, name: str) -> float:
@@ -202,6 +175,11 @@ PARTS = {
     "runtime": runtime_rows,
     "mosaic": mosaic_rows,
     "accuracy": accuracy_rows,
+    "predict": predict_rows,
+    "val": val_rows,
+    "epoch": epoch_rows,
+    "memory": memory_rows,
+    "busy": busy_rows,
 }
 
 
