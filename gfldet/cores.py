@@ -18,6 +18,7 @@ from pathlib import Path
 PROC = Path("/proc")
 GROUPS = Path("/sys/fs/cgroup")
 WINDOW = 0.25  # s; over less than this the system's count of idle time, in hundredths of a second, tells too little
+RECENT = 30.0  # s that tell of now
 SPARE = 0.3  # of a core that others may take before it counts as theirs
 SPINS = "3000"  # rounds, some microseconds: as long as the next layer takes to come
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -108,14 +109,19 @@ def free_between(before: Use, after: Use, count: int) -> int:
     return max(1, min(count, int(count - others / span + SPARE)))
 
 
+BEGAN = use_now()  # when this program read this
+
+
 class FreeCores:
-    """The number of free cores over the time since it was last asked for.
+    """The number of free cores over the time since it was last asked for; at first, in a young program, since it began.
 
     It goes with what else the machine does, and the last bits of results go with it; a fixed number repeats to the bit.
     """
 
     def __init__(self) -> None:
-        self._since = use_now()
+        now = use_now()
+        recent = now and BEGAN and now.clock - BEGAN.clock < RECENT
+        self._since = BEGAN if recent else now
         self._count = cores()
 
     def __call__(self) -> int:

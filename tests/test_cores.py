@@ -35,15 +35,22 @@ def test_they_are_asked_for_anew_when_time_has_passed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(room, "cores", lambda: 4)
     told = [Use(0, 0, 0), Use(0.1, 0, 0), Use(1, 2, 0), Use(1.1, 2, 0), Use(2, 6, 0)]
     monkeypatch.setattr(room, "use_now", lambda: told.pop(0))
+    monkeypatch.setattr(room, "BEGAN", None)
     free = FreeCores()
     assert [free() for _ in range(4)] == [4, 2, 2, 4]  # too early; two of four; too early again; all
     monkeypatch.setattr(room, "use_now", lambda: None)  # a system that does not tell
     assert FreeCores()() == 4
+    for began, expected in ((Use(0, 0, 0), 2), (Use(-30, 0, 0), 4)):  # of a young program, and of an old one
+        told = [Use(10, 20, 0), Use(10.1, 20.1, 0)]
+        monkeypatch.setattr(room, "use_now", lambda told=told: told.pop(0))
+        monkeypatch.setattr(room, "BEGAN", began)
+        assert FreeCores()() == expected
 
 
 @pytest.mark.parametrize(("said", "expected"), [("3", 3), ("0", None), ("4,2", None), ("", None)])
 def test_the_user_s_own_number_is_taken(monkeypatch: pytest.MonkeyPatch, said: str, expected: int | None) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(room, "use_now", lambda: None)
     assert FreeCores()() == (expected or cores())
 
 
