@@ -23,7 +23,7 @@ from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
-from gfldet.detect.validate import Validation, validate
+from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
 from gfldet.machine import check_one_process, freed_memory_kept, memory_budget
@@ -31,7 +31,7 @@ from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.ops.letterbox import check_frame
-from gfldet.report.validation import write_validation
+from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
@@ -181,11 +181,9 @@ class Model(Familiar):
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
         with runs.claimed(*where) as folder, self._threads(resolved):
-            found = self._validate(resolved, folder)
-        teller(resolved.verbose)(format_table(found.metrics))
-        return found.metrics
+            return self._validate(resolved, folder)
 
-    def _validate(self, settings: ValSettings, folder: Path) -> Validation:
+    def _validate(self, settings: ValSettings, folder: Path) -> DetectionMetrics:
         tell = teller(settings.verbose)
         detector = self._detector(settings)
         rect = settings.rect and detector.frame is None
@@ -219,8 +217,11 @@ class Model(Familiar):
             settings.evaluator,
         )
         self.save_dir = folder
-        write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
-        return found
+        write_validation(folder, found, loaded.split)
+        tell(format_table(found.metrics))
+        if settings.plots and _can_plot():
+            draw_validation(folder, found, loaded.split, loaded.store)
+        return found.metrics
 
     def _threads(self, settings: ValSettings | PredictSettings) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
