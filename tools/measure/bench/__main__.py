@@ -20,7 +20,7 @@ from measure.bench.setup import Bench
 from measure.bench.sides import WITHOUT_BFLOAT16, BenchError, Side, our_side, peer_python, peer_side
 from measure.bench.table import Row, markdown, plain
 
-LONG = ("accuracy",)  # only when asked for
+LONG = ("accuracy", "scale")  # only when asked for
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,6 +38,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", type=Path, help="a yolov8n.pt that both sides read in predict and val (default: fresh weights)"
     )
+    parser.add_argument("--plot", type=Path, help="scale: a picture (.png or .svg) of how the costs grow")
     parser.add_argument(
         "--hide-bfloat16", action="store_true", help="measure as on a processor that does not multiply bfloat16 itself"
     )
@@ -157,6 +158,7 @@ def main() -> int:
                 given.peer_accuracy,
                 given.weights.resolve() if given.weights else None,
                 not given.hide_bfloat16,
+                given.plot,
             )
             for row in measure(bench, given.parts):
                 rows.append(row)

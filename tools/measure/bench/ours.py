@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from measure.bench import probe
+from measure.bench.scales import scale
 
 
 def warm() -> dict[str, Any]:
@@ -180,5 +181,6 @@ if __name__ == "__main__":
             "runtime": runtime,
             "frames": frames,
             "files": files,
+            "scale": scale,
         }
     )

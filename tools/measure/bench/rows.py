@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from measure.bench.export import images_in
+from measure.bench.growth import scale_rows
 from measure.bench.peer import peer_predictions, train_peer, words
 from measure.bench.problem import draw
 from measure.bench.score import average_precision
@@ -161,10 +164,21 @@ def accuracy_rows(bench: Bench) -> Iterator[Row]:
             bench.theirs, bench.peer_data, bench.work / "runs" / "peer", "long", split, bench.imgsz
         )
         peer_ap = [average_precision(split, theirs)]
+        reached = minutes_to(peer_ap[0], runs / "long" / "results.csv")
+        what = f"minutes of `train` to the AP that the peer ends with after {bench.epochs} epochs"
+        broken = "" if reached else "never reached"
+        yield Row(what, "min", reached or [math.nan], [seconds / 60 for seconds in peer_wall], target=8, broken=broken)
     what = f"{bench.epochs} epochs, {bench.imgsz} px, batch {bench.batch}, from scratch"
     target = 0.57 if Path(bench.data).stem == "bccd" and bench.epochs == 60 else None
     yield Row(f"AP50-95 on val, last weights, {what}", "AP", ap, peer_ap, more_is_better=True, at_least=target)
     yield Row(f"`train`, {what}: whole command", "s", [wall], peer_wall, target=2.5)
+
+
+def minutes_to(ap: float, results: Path) -> list[float]:
+    """Minutes of a run of ours to its first epoch with this AP, validations included; none if it has no such epoch."""
+    with results.open(encoding="utf-8", newline="") as file:
+        rows = [(float(row["time"]), float(row["metrics/mAP50-95"] or 0)) for row in csv.DictReader(file)]
+    return [seconds / 60 for seconds, reached in rows if reached >= ap][:1]
 
 
 PARTS = {
@@ -180,6 +194,7 @@ PARTS = {
     "epoch": epoch_rows,
     "memory": memory_rows,
     "busy": busy_rows,
+    "scale": scale_rows,
 }
 
 

@@ -27,6 +27,7 @@ class Bench:
     peer_accuracy: bool
     weights: Path | None  # that both sides read; None: fresh ones
     bfloat16: bool  # False: hidden from both sides
+    plot: Path | None  # a picture of how costs grow
 
     @property
     def shared(self) -> dict[str, object]:
