@@ -129,10 +129,9 @@ class FreeCores:
         wanted = os.environ.get("OMP_NUM_THREADS", "")
         if wanted.isdecimal() and int(wanted):
             return int(wanted)
-        now = use_now()
-        if now and self._since and now.clock - self._since.clock >= WINDOW:
-            self._count = free_between(self._since, now, cores())
-            self._since = now
+        since = self._since
+        if since and time.monotonic() - since.clock >= WINDOW and (now := use_now()):
+            self._count, self._since = free_between(since, now, cores()), now
         return self._count
 
 
