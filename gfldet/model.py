@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
+from gfldet.cores import FreeCores, loader_threads, threads_of
 from gfldet.data.load import eval_set, load_images, open_data, tell_findings
 from gfldet.data.sources import Source, iter_source
 from gfldet.detect import exported
@@ -22,15 +23,15 @@ from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
-from gfldet.detect.validate import Validation, validate
+from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import check_one_process, freed_memory_kept, loader_threads, memory_budget, threads_of
+from gfldet.machine import check_one_process, freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.ops.letterbox import check_frame
-from gfldet.report.validation import write_validation
+from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
@@ -87,6 +88,7 @@ class Model(Familiar):
         self._kept: KeptDetector | None = None
         self._exported: exported.ExportedDetector | None = None
         self._opened_with: tuple[str, int] = ("auto", 0)  # device and threads of the exported file
+        self._free_cores = FreeCores()
         if self.source.endswith(exported.SUFFIXES) and not is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
@@ -158,7 +160,7 @@ class Model(Familiar):
                 resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
                 description = start.checkpoint.description
             _warn_of_notices(resolved)
-            with threads_of(resolved.threads), freed_memory_kept():
+            with threads_of(resolved.threads, self._free_cores), freed_memory_kept():
                 watching = self._observed(observers)
                 trainer = prepare.prepare_training(resolved, description, start, folder, resume, watching)
                 self.save_dir = folder
@@ -179,11 +181,9 @@ class Model(Familiar):
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
         with runs.claimed(*where) as folder, self._threads(resolved):
-            found = self._validate(resolved, folder)
-        teller(resolved.verbose)(format_table(found.metrics))
-        return found.metrics
+            return self._validate(resolved, folder)
 
-    def _validate(self, settings: ValSettings, folder: Path) -> Validation:
+    def _validate(self, settings: ValSettings, folder: Path) -> DetectionMetrics:
         tell = teller(settings.verbose)
         detector = self._detector(settings)
         rect = settings.rect and detector.frame is None
@@ -217,12 +217,15 @@ class Model(Familiar):
             settings.evaluator,
         )
         self.save_dir = folder
-        write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
-        return found
+        write_validation(folder, found, loaded.split)
+        tell(format_table(found.metrics))
+        if settings.plots and _can_plot():
+            draw_validation(folder, found, loaded.split, loaded.store)
+        return found.metrics
 
     def _threads(self, settings: ValSettings | PredictSettings) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
-        return threads_of(None if self._exported else settings.threads)
+        return threads_of(None if self._exported else settings.threads, self._free_cores)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""

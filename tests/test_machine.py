@@ -8,10 +8,9 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 
@@ -38,33 +37,6 @@ def test_devices_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device=mps: not available on this machine"):
         machine.pick_device("mps")
-
-
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    try:
-        machine.set_threads(3)
-        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 1)
-        monkeypatch.setattr(machine, "cores", lambda: 2)
-        machine.set_threads(0)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("threads", [3, None])
-def test_the_caller_s_threads_come_back(threads: int | None) -> None:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        torch.set_num_threads(2)
-        cv2.setNumThreads(2)
-        with suppress(KeyboardInterrupt), machine.threads_of(threads):
-            assert (torch.get_num_threads(), cv2.getNumThreads()) == (threads or 2, 1)
-            raise KeyboardInterrupt
-        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
 
 
 class Heap(ctypes.Structure):
@@ -110,14 +82,6 @@ def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(ConfigError, match=f"WORLD_SIZE={world}: .*start it without") if refused else nullcontext():
         machine.check_one_process()
-
-
-def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 6)
-    assert machine.loader_threads(-1, on_cpu=True) == 0
-    assert machine.loader_threads(-1, on_cpu=False) == 4
-    assert machine.loader_threads(0, on_cpu=False) == 0
-    assert machine.loader_threads(4, on_cpu=True) == 4
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ class GeneralGroup:
     )
     batch: int = _setting(16, Whole(1), "images that pass through the model together", "images")
     device: str = _setting("auto", Device(), "where to compute; auto takes the first GPU if there is one")
-    threads: int = _setting(0, Whole(0), "processor threads of the model; 0 takes every core", "threads")
+    threads: int = _setting(
+        0, Whole(0), "processor threads of the model; 0 takes the cores that other work leaves free", "threads"
+    )
     workers: int = _setting(
         -1, Whole(-1), "threads, beside a GPU processes, that prepare images; -1 chooses by the machine"
     )

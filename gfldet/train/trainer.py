@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
+from gfldet.cores import FreeCores, loader_threads
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.loader import in_order
 from gfldet.data.processes import can_fork, fitting, in_order_by_processes
@@ -25,7 +26,7 @@ from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
 from gfldet.errors import CheckpointError, WorkError
 from gfldet.losses.detection import Gains
-from gfldet.machine import loader_threads, mixed_precision
+from gfldet.machine import mixed_precision
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
@@ -79,6 +80,7 @@ class Trainer:
     licence: str = ""  # of the weights that the run starts from, where they have one of their own
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last whole epoch
     saved: int = 0  # epochs that last.pt has
+    free_cores: FreeCores = field(default_factory=FreeCores)
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -129,6 +131,8 @@ class Trainer:
             self._save(best)
             if out_of_patience(self.progress, self.settings.patience):
                 break
+            if self.settings.threads == 0:
+                torch.set_num_threads(self.free_cores())
         return self.progress
 
     def _train_epoch(self, epoch: int, batches: Iterator[TrainBatch]) -> dict[str, float]:

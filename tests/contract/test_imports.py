@@ -26,6 +26,7 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "messages": set(),
+    "cores": set(),
     "machine": set(),
     "writing": set(),
     "signals": set(),
@@ -34,7 +35,7 @@ BELOW: dict[str, set[str]] = {
     "assigners": {"ops"},
     "losses": {"ops", "assigners"},
     "nn": {"ops", "losses"},
-    "data": {"ops", "machine", "messages"},
+    "data": {"ops", "cores", "machine", "messages"},
     "weights": {"messages", "writing"},
     "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
@@ -42,7 +43,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
+BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
@@ -53,7 +54,7 @@ BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["cli"] = {"config", "model", "signals", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
-BELOW["__init__"] = {"model", "results", "train.events"}
+BELOW["__init__"] = {"cores", "model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}
