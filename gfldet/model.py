@@ -176,7 +176,7 @@ class Model(Familiar):
         """
         check_one_process()
         given = {**settings, **self._named(settings)}
-        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH))
+        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
@@ -260,7 +260,7 @@ class Model(Familiar):
         """
         check_one_process()
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")))
+        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")), file=self.source)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         found = self._in_own_threads(resolved)
@@ -318,7 +318,7 @@ class Model(Familiar):
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
         restored = self._trained_with(("imgsz", "sample_bits", "val_share"))
-        resolved = resolve("export", given, restored=restored)
+        resolved = resolve("export", given, restored=restored, file=self.source)
         _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(
