@@ -27,22 +27,27 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def loader_threads(wanted: int, on_cpu: bool) -> int:
+def loader_threads(wanted: int, on_cpu: bool, processes: int = 1) -> int:
     """Threads or processes that prepare images; -1 -> none beside a model on the CPU, up to 14 beside a GPU.
+
+    `processes` is how many of the run share this machine.
 
     A model on the CPU needs every core itself: measured on two cores, one thread that takes turns with them costs a
     quarter of the training speed, while making the batches in between costs a thirtieth.
     """
     if wanted >= 0:
         return wanted
-    return 0 if on_cpu else max(1, min(14, cores() - 2))
+    return 0 if on_cpu else max(1, min(14, cores() // processes - 2))
 
 
-def memory_budget(cache: str) -> int:
-    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`)."""
+def memory_budget(cache: str, processes: int = 1) -> int:
+    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`).
+
+    `processes` is how many of the run share this machine, each with images of its own.
+    """
     if cache != "auto":
         return 1 << 62 if cache == "ram" else 0
-    return free_memory() // 2
+    return free_memory() // 2 // processes
 
 
 def free_memory() -> int:
@@ -149,9 +154,11 @@ def disk_is_full(folder: Path) -> bool:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `mps`, `cuda`, `cuda:N` or `N` -> a device that is there; ConfigError if it is not."""
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:N` or `N` -> a device that is there; ConfigError if not, or for several."""
     import torch
 
+    if "," in name or name.startswith("cpu:"):
+        raise ConfigError(f"device={name}: one device is expected here; several are for gfldet train and gfldet val")
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device(f"cuda:{name}" if name.isdigit() else name)
@@ -163,31 +170,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def check_one_process() -> None:
-    """ConfigError where torchrun, or a launcher like it, started several processes for one run.
-
-    Each of them would do the whole run by itself, beside the others.
-    """
-    world = os.environ.get("WORLD_SIZE", "")
-    if world.isdecimal() and int(world) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE={world}: a launcher such as torchrun started {world} processes, but gfldet runs in one, "
-            "on one device; start it without the launcher, with device=0 for instance (and unset WORLD_SIZE)"
-        )
-
-
-def set_threads(threads: int) -> None:
-    """`threads` (0: every core) for torch, one for opencv, whose work runs in threads of the loader already."""
+def set_threads(threads: int, processes: int = 1) -> None:
+    """`threads` (0: this process's part of the cores) for torch, one for opencv, whose work runs in threads of the
+    loader already."""
     import cv2
     import torch
 
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(threads or max(1, cores() // processes))
     cv2.setNumThreads(1)
 
 
 @contextmanager
-def threads_of(threads: int | None) -> Iterator[None]:
+def threads_of(threads: int | None, processes: int = 1) -> Iterator[None]:
     """`set_threads` for as long as a command computes; afterwards the process has the threads that it had.
+
+    `processes` is how many of the run share this machine.
 
     None is for an exported file, whose engine has threads of its own: then torch is left alone, and not even loaded.
     """
@@ -205,7 +202,7 @@ def threads_of(threads: int | None) -> Iterator[None]:
 
     of_torch = torch.get_num_threads()
     try:
-        set_threads(threads)
+        set_threads(threads, processes)
         yield
     finally:
         torch.set_num_threads(of_torch)

@@ -31,9 +31,11 @@ BELOW: dict[str, set[str]] = {
     "signals": set(),
     "config": set(),
     "ops": set(),
+    "ranks": set(),
+    "launch": {"signals"},
     "assigners": {"ops"},
-    "losses": {"ops", "assigners"},
-    "nn": {"ops", "losses"},
+    "losses": {"ops", "assigners", "ranks.value"},
+    "nn": {"ops", "losses", "ranks.value"},
     "data": {"ops", "machine", "messages"},
     "weights": {"messages", "writing"},
     "viz": {"ops", "data.records", "writing"},
@@ -42,7 +44,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine"}
+BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine", "ranks.value"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
@@ -51,7 +53,7 @@ BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "model", "signals", "weights", "imports.fetch"}
+BELOW["cli"] = {"config", "launch", "model", "ranks.place", "signals", "train.resume", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"model", "results", "train.events"}
 
