@@ -1,4 +1,4 @@
-"""Functions run in two processes that know each other by gloo, as torchrun starts them; they are forked, which is fast."""
+"""Functions run in processes that know each other by gloo, as torchrun starts them; they are forked, which is fast."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gfldet.assigners import TaskAlignedAssigner
+from gfldet.assigners import ATSSAssigner
 from gfldet.data.sample import Sample
 from gfldet.data.train_set import TrainBatch, collate, nothing
-from gfldet.losses.detection import CLASS_LOSSES
+from gfldet.losses.detection import CLASS_LOSSES, E2EDetectLoss, v8DetectionLoss
 from gfldet.nn.build import Description
 from gfldet.nn.joint_norm import join_norms
 from gfldet.nn.tasks import DetectionModel
@@ -78,12 +79,6 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max(float((one[n] - other[n]).norm()) / max(float(one[n].norm()), floor) for n in one)
 
 
-CASES: dict[str, dict[str, Any]] = {
-    **{name: {"cls_loss": name} for name in CLASS_LOSSES},
-    "plain IoU": {"cls_target": "iou"},
-    "weights": {"class_weights": (0.5, 2.0)},
-    "few": {"assigner": TaskAlignedAssigner(topk=3)},
-}
 HEADS: dict[str, dict[str, Any]] = {
     "plain": {},
     "end to end": {"end2end": True},
@@ -92,21 +87,15 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_gradients_of_two_processes_are_those_of_one(in_ranks: InRanks, tiny: Description, head: str) -> None:
-    from dataclasses import replace
-
-    description = replace(tiny, **HEADS[head])
-    cases = [(case, kind) for case in CASES for kind in BATCHES]
+def test_gradients_of_two_processes_are_those_of_one(in_ranks: InRanks, tiny: Description) -> None:
+    """Of whole models with each kind of head."""
 
     def work(ranks: Ranks) -> list[dict[str, Tensor]]:
-        steps = []
-        for case, kind in cases:
-            if HEADS[head].get("dgqp") and CASES[case].get("cls_loss") in ("focal", "ohem"):
-                continue  # refused before a run
-            model = model_of(description, "fixed", ranks=ranks, **CASES[case])
-            steps.append(step(model, BATCHES[kind], ranks))
-        return steps
+        return [
+            step(model_of(replace(tiny, **head), "fixed", ranks=ranks), BATCHES[kind], ranks)
+            for head in HEADS.values()
+            for kind in ("uneven", "no truths")
+        ]
 
     alone, (first, second) = work(ONE), in_ranks(work)
     for one, two, other in zip(alone, first, second, strict=True):
@@ -114,19 +103,65 @@ def test_gradients_of_two_processes_are_those_of_one(in_ranks: InRanks, tiny: De
         assert difference(one, two) < 1e-6
 
 
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"cls_loss": name} for name in CLASS_LOSSES},
+    "plain IoU": {"cls_target": "iou"},
+    "weights": {"class_weights": (0.5, 2.0), "cls_loss": "ohem"},
+    "atss": {"assigner": ATSSAssigner()},
+}
+STRIDES, BINS = (8, 32), 8
+
+
+def maps_of(count: int) -> list[Tensor]:
+    """Maps (B, 4R + C, H, W) of a head's levels; those of an image are the same in every batch."""
+    random = torch.Generator().manual_seed(0)
+    sides = [FRAME[0] // stride for stride in STRIDES]
+    return [torch.randn(count, 4 * BINS + 2, side, side, generator=random) for side in sides]
+
+
+def gradients(case: str, end2end: bool, samples: list[Sample], ranks: Ranks) -> list[Tensor]:
+    """The loss items, and the gradients with respect to the maps of this rank's images."""
+    criterion: Any = v8DetectionLoss(2, BINS, STRIDES, ranks=ranks, **CASES[case])
+    own = list(ranks.share(range(len(samples))))
+    batch = batch_of(samples, ranks)
+    maps = [level[own] if own else torch.zeros(1, *level.shape[1:]) for level in maps_of(len(samples))]
+    maps = [level.requires_grad_() for level in maps]
+    if end2end:
+        found = E2EDetectLoss.of(criterion)({"one2many": maps, "one2one": maps}, batch.to(torch.device("cpu")))
+    else:
+        found = criterion(maps, batch.to(torch.device("cpu")))
+    found.total.backward()
+    return [found.items, *(level.grad if own else level.grad[:0] for level in maps)]  # type: ignore[index]
+
+
+def test_losses_of_two_processes_are_those_of_one(in_ranks: InRanks) -> None:
+    """Every class loss and target, over batches whose shares differ, or have no truth, or no image."""
+    cases = [(case, end2end, kind) for case in CASES for end2end in (False, True) for kind in BATCHES]
+    cases = [one for one in cases if not one[1] or one[0] in ("qfl", "ohem", "weights")]
+
+    def work(ranks: Ranks) -> list[list[Tensor]]:
+        return [gradients(case, end2end, BATCHES[kind], ranks) for case, end2end, kind in cases]
+
+    for case, alone, *parts in zip(cases, work(ONE), *in_ranks(work), strict=True):
+        torch.testing.assert_close(sum(items for items, *_ in parts), alone[0], rtol=1e-6, atol=1e-6, msg=str(case))
+        for level, whole in enumerate(alone[1:], 1):
+            for rank, part in enumerate(parts):
+                torch.testing.assert_close(part[level], whole[rank::2], rtol=1e-6, atol=1e-9, msg=str(case))
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_joint_statistics_are_those_of_the_whole_batch(in_ranks: InRanks, tiny: Description, size: int) -> None:
     def work(ranks: Ranks) -> list[dict[str, Tensor]]:
         steps = []
-        for samples in BATCHES.values():
+        for kind in ("uneven", "no truths", "one image"):
             model = model_of(tiny, "joint", ranks=ranks)
             if ranks.size > 1:
                 join_norms(model, ranks)
-            steps.append(step(model, samples, ranks))
+            steps.append(step(model, BATCHES[kind], ranks))
         return steps
 
     for one, *others in zip(work(ONE), *in_ranks(work, size), strict=True):
-        assert all(difference(one, other) < 1e-5 for other in others)
+        assert all(difference(one, other) < 3e-5 for other in others)  # a variance of few values loses digits
 
 
 def test_local_statistics_are_means_over_the_images(in_ranks: InRanks, tiny: Description) -> None:
