@@ -100,12 +100,12 @@ def owner(folder: Path) -> str:
         raise OutputError(f"{folder / LOCK}: cannot be read ({error.strerror}); choose another project=") from error
 
 
-def check_seen(folder: Path, owner: str, patience: float = SEEN) -> None:
+def check_seen(folder: Path, owner: str) -> None:
     """OutputError unless this process sees the run folder in which `owner` trains.
 
-    File systems that machines share may show a new file only after `patience` seconds.
+    File systems that machines share may show a new file only after some seconds.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + SEEN
     while True:
         with suppress(OSError):
             if (folder / LOCK).read_text(encoding="utf-8") == owner:
