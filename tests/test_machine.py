@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -105,19 +105,28 @@ def test_freed_memory_is_kept_for_as_long_as_it_is_asked() -> None:
     subprocess.run([sys.executable, "-c", script], env=free, check=True)
 
 
-@pytest.mark.parametrize(("world", "refused"), [("", False), ("1", False), ("none", False), ("2", True), ("16", True)])
-def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, world: str, refused: bool) -> None:
-    monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(ConfigError, match=f"WORLD_SIZE={world}: .*start it without") if refused else nullcontext():
-        machine.check_one_process()
-
-
 def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 6)
     assert machine.loader_threads(-1, on_cpu=True) == 0
     assert machine.loader_threads(-1, on_cpu=False) == 4
     assert machine.loader_threads(0, on_cpu=False) == 0
     assert machine.loader_threads(4, on_cpu=True) == 4
+    assert machine.loader_threads(-1, on_cpu=False, processes=2) == 1
+
+
+def test_processes_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(machine, "free_memory", lambda: 12 << 30)
+    assert [machine.memory_budget("auto", count) >> 30 for count in (1, 3)] == [6, 2]
+    for processes, threads in ((1, 6), (2, 3), (9, 1)):
+        with machine.threads_of(0, processes):
+            assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["cpu:2", "0,1"])
+def test_one_device_is_picked(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device={name}: one device is expected"):
+        machine.pick_device(name)
 
 
 @pytest.mark.parametrize(

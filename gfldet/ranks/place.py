@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from gfldet.errors import ConfigError, shown
 
 HOW_TO_START = (
-    "the commands gfldet train and gfldet val start a process for each; start a script of your own by torchrun"
+    "the commands gfldet train and gfldet val start a process for each; start a script of your own by torchrun, "
+    "or give one device"
 )
 NEEDED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -52,7 +52,7 @@ def own_run(project: str, resume: bool | str, ranks: Ranks, environment: Mapping
 
 
 def _newest(project: Path, resume: bool | str, launchers: set[str]) -> Path | None:
-    named = [Path(resume).joinpath(*up) for up in ((), ("..",), ("..", ".."))] if isinstance(resume, str) else []
+    named = [Path(resume), *Path(resume).parents[:2]] if isinstance(resume, str) else []
     marks = [mark for mark in (*project.glob(f"*/{MARK}"), *(folder / MARK for folder in named)) if mark.is_file()]
     own = [mark for mark in marks if launchers & set(mark.read_text(encoding="utf-8", errors="replace").split("\n"))]
     return max(own, key=lambda mark: mark.stat().st_mtime).parent if own else None
