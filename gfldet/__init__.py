@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from gfldet.cores import wait_little
 
 if TYPE_CHECKING:
     from gfldet.model import Model
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Observer", "Results", "__version__"]
+
+wait_little(os.environ)  # before anything loads torch
 
 _HOMES = {"Model": "gfldet.model", "Observer": "gfldet.train.events", "Results": "gfldet.results"}
 

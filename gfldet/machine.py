@@ -1,4 +1,4 @@
-"""What this machine offers, and how much of it a run takes: cores, threads, memory, the device, its precision.
+"""What this machine offers, and how much of it a run takes: memory, the device, its precision.
 
 torch is imported inside the functions that need it: readers of images and exported files do without.
 """
@@ -20,24 +20,6 @@ if TYPE_CHECKING:
 
 CPU_INFO = Path("/proc/cpuinfo")
 PROC = Path("/proc")
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def loader_threads(wanted: int, on_cpu: bool, processes: int = 1) -> int:
-    """Threads or processes that prepare images; -1 -> none beside a model on the CPU, up to 14 beside a GPU.
-
-    `processes` is how many of the run share this machine.
-
-    A model on the CPU needs every core itself: measured on two cores, one thread that takes turns with them costs a
-    quarter of the training speed, while making the batches in between costs a thirtieth.
-    """
-    if wanted >= 0:
-        return wanted
-    return 0 if on_cpu else max(1, min(14, cores() // processes - 2))
 
 
 def memory_budget(cache: str, processes: int = 1) -> int:
@@ -168,45 +150,6 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device=mps: not available on this machine; use device=cpu or device=auto")
     return device
-
-
-def set_threads(threads: int, processes: int = 1) -> None:
-    """`threads` (0: this process's part of the cores) for torch, one for opencv, whose work runs in threads of the
-    loader already."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(threads or max(1, cores() // processes))
-    cv2.setNumThreads(1)
-
-
-@contextmanager
-def threads_of(threads: int | None, processes: int = 1) -> Iterator[None]:
-    """`set_threads` for as long as a command computes; afterwards the process has the threads that it had.
-
-    `processes` is how many of the run share this machine.
-
-    None is for an exported file, whose engine has threads of its own: then torch is left alone, and not even loaded.
-    """
-    import cv2
-
-    of_opencv = cv2.getNumThreads()
-    if threads is None:
-        cv2.setNumThreads(1)  # more would wait for those of the engine, which spin
-        try:
-            yield
-        finally:
-            cv2.setNumThreads(of_opencv)
-        return
-    import torch
-
-    of_torch = torch.get_num_threads()
-    try:
-        set_threads(threads, processes)
-        yield
-    finally:
-        torch.set_num_threads(of_torch)
-        cv2.setNumThreads(of_opencv)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # as in malloc.h

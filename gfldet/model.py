@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
+from gfldet.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.likeness import hashed, likeness
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
@@ -25,18 +26,18 @@ from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
-from gfldet.detect.validate import Validation, validate
+from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import freed_memory_kept, loader_threads, memory_budget, threads_of
+from gfldet.machine import freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.ops.letterbox import check_frame
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import joined
-from gfldet.ranks.value import Ranks
-from gfldet.report.validation import write_validation
+from gfldet.ranks.value import ONE, Ranks
+from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
@@ -93,6 +94,7 @@ class Model(Familiar):
         self._kept: KeptDetector | None = None
         self._exported: exported.ExportedDetector | None = None
         self._opened_with: tuple[str, int] = ("auto", 0)  # device and threads of the exported file
+        self._free_cores = FreeCores()
         if self.source.endswith(exported.SUFFIXES) and not is_foreign(self.source):
             self._exported = exported.load(self.source)
             return
@@ -163,7 +165,8 @@ class Model(Familiar):
                     lambda: resuming.beginning(given, resolved, resume, self.description, self._start)
                 )
                 _warn_of_notices(begun.settings)
-                with threads_of(begun.settings.threads, ranks.local_size), freed_memory_kept():
+                free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+                with threads_of(begun.settings.threads, free), freed_memory_kept():
                     trainer = prepare.prepare_training(
                         begun.settings, begun.description, begun.start, folder, resume, self._observed(observers), ranks
                     )
@@ -189,12 +192,10 @@ class Model(Familiar):
             ranks = held.enter_context(joined(resolved.device))
             resolved = replace(resolved, device=ranks.device)
             folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
-            held.enter_context(self._threads(resolved, ranks.local_size))
-            found = self._validate(resolved, folder, ranks)
-            teller(resolved.verbose)(format_table(found.metrics))
-        return found.metrics
+            held.enter_context(self._threads(resolved, ranks))
+            return self._validate(resolved, folder, ranks)
 
-    def _validate(self, settings: ValSettings, folder: Path, ranks: Ranks) -> Validation:
+    def _validate(self, settings: ValSettings, folder: Path, ranks: Ranks) -> DetectionMetrics:
         detector, loaded, data = ranks.together(lambda: self._to_validate(settings, ranks))
         ranks.check_same("what they measure", lambda: {**likeness(loaded.split), "the model": self._likeness()})
         found = validate(
@@ -207,8 +208,11 @@ class Model(Familiar):
         )
         self.save_dir = folder
         if ranks.leads:
-            write_validation(folder, found, loaded.split, loaded.store, settings.plots and _can_plot())
-        return found
+            write_validation(folder, found, loaded.split)
+            teller(settings.verbose)(format_table(found.metrics))
+            if settings.plots and _can_plot():
+                draw_validation(folder, found, loaded.split, loaded.store)
+        return found.metrics
 
     def _likeness(self) -> str:
         """What tells this model from others."""
@@ -247,9 +251,10 @@ class Model(Familiar):
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
         return detector, loaded, data
 
-    def _threads(self, settings: ValSettings | PredictSettings, processes: int = 1) -> AbstractContextManager[None]:
+    def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
-        return threads_of(None if self._exported else settings.threads, processes)
+        free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+        return threads_of(None if self._exported else settings.threads, free)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""

@@ -3,6 +3,7 @@ finds these by their colour, so that its boxes are known before it is asked."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gfldet.cores import cores
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.decode import Decoded
@@ -34,6 +36,8 @@ head:
 NAMES = ("red", "blue")
 COLOURS = ((255, 0, 0), (0, 0, 255))
 
+# Else threads=0 would follow what other tests take meanwhile, and the last bits of results go with it.
+os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 torch.set_num_threads(1)  # on models this small, threads only wait for each other
 
 Rectangle = tuple[int, int, int, int, int]  # class, left, top, right, bottom in whole pixels

@@ -8,10 +8,8 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 
@@ -38,33 +36,6 @@ def test_devices_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device=mps: not available on this machine"):
         machine.pick_device("mps")
-
-
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    try:
-        machine.set_threads(3)
-        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 1)
-        monkeypatch.setattr(machine, "cores", lambda: 2)
-        machine.set_threads(0)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("threads", [3, None])
-def test_the_caller_s_threads_come_back(threads: int | None) -> None:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        torch.set_num_threads(2)
-        cv2.setNumThreads(2)
-        with suppress(KeyboardInterrupt), machine.threads_of(threads):
-            assert (torch.get_num_threads(), cv2.getNumThreads()) == (threads or 2, 1)
-            raise KeyboardInterrupt
-        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
 
 
 class Heap(ctypes.Structure):
@@ -105,22 +76,9 @@ def test_freed_memory_is_kept_for_as_long_as_it_is_asked() -> None:
     subprocess.run([sys.executable, "-c", script], env=free, check=True)
 
 
-def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 6)
-    assert machine.loader_threads(-1, on_cpu=True) == 0
-    assert machine.loader_threads(-1, on_cpu=False) == 4
-    assert machine.loader_threads(0, on_cpu=False) == 0
-    assert machine.loader_threads(4, on_cpu=True) == 4
-    assert machine.loader_threads(-1, on_cpu=False, processes=2) == 1
-
-
-def test_processes_share_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 6)
+def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda: 12 << 30)
     assert [machine.memory_budget("auto", count) >> 30 for count in (1, 3)] == [6, 2]
-    for processes, threads in ((1, 6), (2, 3), (9, 1)):
-        with machine.threads_of(0, processes):
-            assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("name", ["cpu:2", "0,1"])

@@ -67,7 +67,9 @@ class GeneralGroup:
     device: str = _setting(
         "auto", Device(), "where to compute; auto takes the first GPU if there is one; a process for each of several"
     )
-    threads: int = _setting(0, Whole(0), "processor threads of the model; 0 takes every core", "threads")
+    threads: int = _setting(
+        0, Whole(0), "processor threads of the model; 0 takes the cores that other work leaves free", "threads"
+    )
     workers: int = _setting(
         -1, Whole(-1), "threads, beside a GPU processes, that prepare images; -1 chooses by the machine"
     )

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gfldet.cores import FreeCores
 from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.detect.detector import Selection
 from gfldet.errors import CheckpointError, ConfigError, shown
 from gfldet.files import is_file
-from gfldet.machine import cores
 from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
 from gfldet.ops.detections import Detections, chosen, logit_floor
 
@@ -202,7 +202,7 @@ def _onnxruntime(file: Path, device: str, threads: int) -> Engine:
     if kind == "mps":
         raise ConfigError(f"device={device}: not for exported files; use device=cpu")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = threads or FreeCores()()
     options.log_severity_level = 3
     if kind in ("auto", "cuda") and "CUDAExecutionProvider" in there:
         providers = [("CUDAExecutionProvider", {"device_id": int(number or 0)}), *providers]
@@ -229,7 +229,7 @@ def _openvino(file: Path, device: str, threads: int) -> Engine:
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device={device}: OpenVINO files run on the CPU here; use device=cpu")
     # In full precision also where the processor has bfloat16: the same detections as torch's.
-    hints = {"INFERENCE_NUM_THREADS": threads or cores(), "INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"INFERENCE_NUM_THREADS": threads or FreeCores()(), "INFERENCE_PRECISION_HINT": "f32"}
     try:
         core = openvino.Core()
         model = core.read_model(str(file))

@@ -22,14 +22,17 @@ SHOWN_IMAGES = 8
 SHOWN_SCORE = 0.25  # score threshold of the drawn detections if no threshold has a best F1
 
 
-def write_validation(folder: Path, found: Validation, split: Split, store: ImageStore, plots: bool) -> None:
-    """Writes all results of a validation of `split` into `folder`; pictures only if `plots`."""
+def write_validation(folder: Path, found: Validation, split: Split) -> None:
+    """Writes the numbers of a validation of `split` into `folder`: its metrics and its detections."""
     write_json(folder / "metrics.json", found.metrics.to_dict())
     write_rows(folder / "predictions.json", split_results(found.detections, split))
-    if plots:
-        plot_metrics(folder, found.metrics, split.names)
-        picture = truths_beside_detections(split, store, found.detections, found.metrics.best_conf)
-        save_picture(folder / "val_truth_and_detections.jpg", picture)
+
+
+def draw_validation(folder: Path, found: Validation, split: Split, store: ImageStore) -> None:
+    """Draws its curves, and truths beside detections on a few of its images."""
+    plot_metrics(folder, found.metrics, split.names)
+    picture = truths_beside_detections(split, store, found.detections, found.metrics.best_conf)
+    save_picture(folder / "val_truth_and_detections.jpg", picture)
 
 
 def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) -> None:

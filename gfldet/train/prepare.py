@@ -12,6 +12,7 @@ import torch
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
+from gfldet.cores import part_of
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.findings import findings_of_training
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
@@ -245,6 +246,12 @@ def own_observers(settings: TrainSettings) -> list[Observer]:
     return [*observers, BatchPictures()] if settings.plots else observers
 
 
+def _threads(wanted: int, processes: int) -> str:
+    count, there = torch.get_num_threads(), part_of(processes)()
+    spared = f" of {there} cores, since other programs are busy" if wanted == 0 and count < there else ""
+    return f"{count} thread{'s' * (count != 1)}{spared}"
+
+
 def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:
     """args.yaml: the resolved settings, which `cfg=` takes again, and as comments what was derived from them."""
     derived = "".join(f"# {name} = {value}\n" for name, value in dataclasses.asdict(numbers).items())
@@ -256,7 +263,7 @@ def tell_plan(trainer: Trainer, tell: Tell) -> None:
     """The start of a run in a few lines: what is trained, where, and every number that was derived."""
     settings, numbers, model, device = trainer.settings, trainer.plan, trainer.model, trainer.device
     height, width = settings.height_width
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {_threads(settings.threads, trainer.ranks.local_size)}" if device.type == "cpu" else ""
     precision = str(mixed_precision(settings.amp, device) or torch.float32).removeprefix("torch.")
     tell(
         f"{model.description.name}: {model.parameter_count():,} parameters, strides {model.strides}, reg_max "

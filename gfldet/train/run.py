@@ -12,7 +12,7 @@ from gfldet.detect.validate import validate
 from gfldet.errors import LostError
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
-from gfldet.report.validation import write_validation
+from gfldet.report.validation import draw_validation, write_validation
 from gfldet.train.events import EndReport, Reason
 from gfldet.train.observers import RESULTS
 from gfldet.train.trainer import Trainer, out_of_patience
@@ -80,6 +80,8 @@ def _finish(trainer: Trainer) -> RunResult:
     detector, selection = for_inference(model, trainer.device), Selection(**settings.selection())
     found = validate(detector, trainer.val, selection, trainer.workers, settings.evaluator, ranks=ranks)
     if ranks.leads:
-        write_validation(folder, found, trainer.val.split, trainer.val.store, settings.plots)
+        write_validation(folder, found, trainer.val.split)
     teller(settings.verbose)(f"best weights, of epoch {best_epoch + 1}:\n{format_table(found.metrics)}")
+    if settings.plots and ranks.leads:
+        draw_validation(folder, found, trainer.val.split, trainer.val.store)
     return RunResult(folder, best, best_epoch, found.metrics)

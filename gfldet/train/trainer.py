@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
+from gfldet.cores import FreeCores, loader_threads
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.loader import in_order
 from gfldet.data.processes import can_fork, fitting, in_order_by_processes
@@ -26,7 +27,7 @@ from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
 from gfldet.errors import CheckpointError, WorkError
 from gfldet.losses.detection import Gains
-from gfldet.machine import loader_threads, mixed_precision
+from gfldet.machine import mixed_precision
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.nn.joint_norm import JointBatchNorm2d, join_norms
 from gfldet.nn.tasks import DetectionModel
@@ -88,6 +89,7 @@ class Trainer:
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last whole epoch
     saved: int = 0  # epochs that last.pt has
     ranks: Ranks = ONE
+    free_cores: FreeCores = field(default_factory=FreeCores)
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -141,6 +143,8 @@ class Trainer:
             self.saved = epoch + 1
             if out_of_patience(self.progress, self.settings.patience):
                 break
+            if self.settings.threads == 0 and self.ranks.size == 1:  # several would take each other for other work
+                torch.set_num_threads(self.free_cores())
         return self.progress
 
     def _tell_and_save(self, report: EpochReport) -> None:

@@ -129,7 +129,7 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels = [*(_text(name) for name in names), "background"]
     side = float(np.clip(2.5 + 0.45 * len(labels), 5.0, 18.0))
-    figure, (ax,) = _figure(side + 1.0, side, 1)
+    figure, (ax,) = _figure(side + 1.0, side, 1, fitted=True)
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=ax, shrink=0.7, label="share of the row")
     small = 9 if len(labels) <= _NAMED_CELLS else 7
@@ -185,12 +185,17 @@ def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats
     return np.concatenate([[0.0], np.asarray(values, np.float64)])[kept]
 
 
-def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
+def _figure(width: float, height: float, panels: int, fitted: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches.  Its margins suit numbers as labels; `fitted` measures what is drawn, which
+    takes as long again as drawing it."""
     if "matplotlib" not in sys.modules and "MPLCONFIGDIR" not in os.environ:
         _import_with_temporary_cache()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained" if fitted else None)
+    if not fitted:
+        sides = {"left": 0.6 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": 1 - 0.35 / height}
+        figure.subplots_adjust(**sides, wspace=0.2)
     return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
 
 

@@ -29,6 +29,7 @@ OWN = {
     "weights.table": "the folder of public weights",
     "weights.folder": "the folder of public weights",
     "weights.download": "the folder of public weights",
+    "cores": "files of the system",
     "machine": "files of the system",
     "train.elastic": "files that a run wrote, and those of the system",
     "data.processes": "files of the system",

@@ -15,7 +15,7 @@ from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
 from gfldet.metrics.coco import evaluate
 from gfldet.metrics.table import read_results
-from gfldet.report.validation import truths_beside_detections, write_validation
+from gfldet.report.validation import draw_validation, truths_beside_detections, write_validation
 
 NOTHING = np.zeros((0, 4), np.float32)
 
@@ -43,7 +43,9 @@ def right(image_id: int) -> dict[str, Any]:
 def test_files(tmp_path: Path, plots: bool, predictions: list[dict[str, Any]]) -> None:
     split, store = labelled(3)
     validation = Validation(evaluate(split, predictions), read_results(split, predictions))
-    write_validation(tmp_path, validation, split, store, plots)
+    write_validation(tmp_path, validation, split)
+    if plots:
+        draw_validation(tmp_path, validation, split, store)
     names = {"confusion_matrix.png", "precision_recall.png", "thresholds.png", "val_truth_and_detections.jpg"}
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "predictions.json", *(names if plots else ())}
     assert json.loads((tmp_path / "predictions.json").read_text()) == predictions

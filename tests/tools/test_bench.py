@@ -196,6 +196,41 @@ def test_wrong_arguments_are_told(argv: list[str], message: str, capsys: pytest.
 
 def test_accuracy_is_measured_when_asked_for_only() -> None:
     from measure.bench.__main__ import arguments
+    from measure.bench.rows import PARTS
 
-    assert arguments([]).parts == ["help", "train", "assigner", "loss", "runtime", "mosaic"]
+    assert arguments([]).parts == [part for part in PARTS if part not in ("accuracy", "scale")]
     assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]
+
+
+@pytest.mark.parametrize("what", ["truths", "images", "classes", "side", "detections", "evaluated"])
+def test_every_series_is_measured(what: str) -> None:
+    from measure.bench.scales import SIZES, WHAT, scale
+
+    assert list(SIZES[what]) == sorted(SIZES[what])
+    assert WHAT[what]
+    assert all(seconds > 0 for seconds in scale(what, 32, 1)["seconds"])
+
+
+def test_the_slope_is_the_power_of_the_last_step(tmp_path: Path) -> None:
+    from measure.bench.growth import draw, last_slope
+
+    assert last_slope([(10, 9.0), (100, 1.0), (1000, 100.0)]) == pytest.approx(2)
+    assert last_slope([(2, 1.0), (4, 1.0)]) == 0
+    draw(tmp_path / "growth.png", {"side": [(320, 0.1), (640, 0.4)], "truths": [(10, 0.1), (100, 1.0)]})
+    assert cv2.imread(str(tmp_path / "growth.png")) is not None
+
+
+def test_minutes_to_an_ap_are_those_of_the_first_epoch_that_has_it(tmp_path: Path) -> None:
+    from measure.bench.rows import minutes_to
+
+    (tmp_path / "results.csv").write_text("epoch,time,metrics/mAP50-95\n1,60,\n2,120,0.5\n3,180,0.4\n4,240,0.6\n")
+    assert minutes_to(0.5, tmp_path / "results.csv") == [2]
+    assert minutes_to(0.55, tmp_path / "results.csv") == [4]
+    assert minutes_to(0.7, tmp_path / "results.csv") == []
+
+
+def test_epochs_are_timed_by_the_run_s_own_table(tmp_path: Path) -> None:
+    from measure.bench.waits import epoch_times
+
+    (tmp_path / "results.csv").write_text("  epoch,  time\n 1, 10.5\n 2, 14\n 3, 18.5\n")
+    assert epoch_times(tmp_path / "results.csv") == [3.5, 4.5]

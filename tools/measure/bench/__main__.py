@@ -15,9 +15,12 @@ from pathlib import Path
 from gfldet.errors import UserError
 from measure.bench import PEER
 from measure.bench.export import export
-from measure.bench.rows import PARTS, Bench, measure
-from measure.bench.sides import BenchError, Side, our_side, peer_python, peer_side
+from measure.bench.rows import PARTS, measure
+from measure.bench.setup import Bench
+from measure.bench.sides import WITHOUT_BFLOAT16, BenchError, Side, our_side, peer_python, peer_side
 from measure.bench.table import Row, markdown, plain
+
+LONG = ("accuracy", "scale")  # only when asked for
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,12 +30,23 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         epilog="--python FILE, as the first argument, is the Python that runs gfldet (default: .venv of the checkout).",
     )
-    usual = [part for part in PARTS if part != "accuracy"]
+    usual = [part for part in PARTS if part not in LONG]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: {' '.join(usual)}")
     parser.add_argument("--data", default="shapes", help="data YAML, as gfldet takes it (default: the built-in shapes)")
     parser.add_argument("--out", type=Path, action="append", default=[], help="write the table to a .md or .json too")
     parser.add_argument("--peer-python", type=Path, help=f"a Python with ultralytics {PEER} (default: .bench/peer)")
-    parser.add_argument("--repeats", type=int, help="of a measurement (default: help 9, train 1, others 3)")
+    parser.add_argument(
+        "--weights", type=Path, help="a yolov8n.pt that both sides read in predict and val (default: fresh weights)"
+    )
+    parser.add_argument("--plot", type=Path, help="scale: a picture (.png or .svg) of how the costs grow")
+    parser.add_argument(
+        "--hide-bfloat16", action="store_true", help="measure as on a processor that does not multiply bfloat16 itself"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        help="of a measurement (default: 1 of train, epoch, memory and busy, 9 of help, else 3 or 5)",
+    )
     parser.add_argument(
         "--threads", type=int, default=_cores(), help="of the assigner, on both sides (default: every core)"
     )
@@ -82,7 +96,7 @@ def about(ours: Side, theirs: Side, given: argparse.Namespace) -> dict[str, str]
     if peer.pop("ultralytics") != PEER:
         raise BenchError(f"{theirs.python}: another version of ultralytics; install ultralytics=={PEER}")
     return {
-        "machine": f"{_processor()}, {_cores()} cores, {platform.system()}",
+        "machine": f"{_processor()}, {_cores()} cores, {platform.system()}, {_bfloat16(given.hide_bfloat16)}",
         "gfldet": f"{mine.pop('gfldet')}, {_versions(mine)}",
         f"ultralytics {PEER}": _versions(peer),
         "data": Path(given.data).name,
@@ -92,6 +106,17 @@ def about(ours: Side, theirs: Side, given: argparse.Namespace) -> dict[str, str]
 
 def _versions(found: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _bfloat16(hidden: bool) -> str:
+    """Whether the processor multiplies bfloat16 itself, on which the training rows hang."""
+    import torch
+
+    from gfldet.machine import mixed_precision
+
+    if mixed_precision("auto", torch.device("cpu")) is None:
+        return "without bfloat16"
+    return "bfloat16 hidden" if hidden else "with bfloat16"
 
 
 def _processor() -> str:
@@ -112,6 +137,8 @@ def main() -> int:
     status = 0
     try:
         with work_folder(given.work) as work:
+            if given.hide_bfloat16:
+                os.environ.update(WITHOUT_BFLOAT16)
             ours, theirs = our_side(work), peer_side(work, peer_python(given.peer_python))
             facts = about(ours, theirs, given)
             copy = export(data, work / "data")
@@ -129,6 +156,9 @@ def main() -> int:
                 given.epochs,
                 given.short,
                 given.peer_accuracy,
+                given.weights.resolve() if given.weights else None,
+                not given.hide_bfloat16,
+                given.plot,
             )
             for row in measure(bench, given.parts):
                 rows.append(row)

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from measure.bench import probe
+from measure.bench.scales import scale
 
 
 def warm() -> dict[str, Any]:
@@ -43,12 +44,13 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
+    from gfldet.cores import set_threads
     from gfldet.data.draw import Augmentation
     from gfldet.data.image_store import ImageStore
     from gfldet.data.spec import load_spec
     from gfldet.data.split import load_split, open_image
     from gfldet.data.train_set import TrainSet
-    from gfldet.machine import memory_budget, set_threads
+    from gfldet.machine import memory_budget
 
     set_threads(1)
     store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
@@ -68,7 +70,8 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from gfldet.config.load import resolve
-    from gfldet.machine import freed_memory_kept, threads_of
+    from gfldet.cores import threads_of
+    from gfldet.machine import freed_memory_kept
     from gfldet.model import Model
     from gfldet.train import prepare
 
@@ -93,8 +96,31 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
         return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
 
 
-def export(data: str, imgsz: int, formats: list[str], folder: str) -> dict[str, Any]:
-    """Export gfldet-n with fresh weights; the files by format."""
+def frames(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
+    """Seconds of a call of `predict` on one array in memory, as in a user's loop: the median after the first few."""
+    from gfldet.model import Model
+
+    detector = Model(model)
+    arrays = probe.frames(paths, imgsz)
+    return {"seconds": probe.in_a_loop(lambda array: detector.predict(array, imgsz=imgsz, verbose=False), arrays)}
+
+
+def files(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
+    """Seconds an image of one `predict` of all files, after a first one has warmed everything up."""
+    from gfldet.model import Model
+
+    detector = Model(model)
+
+    def run(sources: list[str]) -> None:
+        for _ in detector.predict(sources, stream=True, imgsz=imgsz, verbose=False):
+            pass
+
+    run(paths[:2])
+    return {"seconds": probe.seconds(lambda: run(paths), 1)[0] / len(paths)}
+
+
+def export(data: str, imgsz: int, formats: list[str], folder: str, model: str = "gfldet-n") -> dict[str, Any]:
+    """Export a model, by default gfldet-n with fresh weights; the files by format."""
     from pathlib import Path
 
     from gfldet.model import Model
@@ -103,7 +129,7 @@ def export(data: str, imgsz: int, formats: list[str], folder: str) -> dict[str, 
     for format in formats:
         out = str(Path(folder) / f"bench.{'xml' if format == 'openvino' else 'onnx'}")
         given = {"data": data, "imgsz": imgsz, "dynamic": True, "exist_ok": True, "verbose": False}
-        files[format] = str(Model("gfldet-n").export(format=format, out=out, **given))
+        files[format] = str(Model(model).export(format=format, out=out, **given))
     return files
 
 
@@ -153,5 +179,8 @@ if __name__ == "__main__":
             "loss": loss,
             "export": export,
             "runtime": runtime,
+            "frames": frames,
+            "files": files,
+            "scale": scale,
         }
     )

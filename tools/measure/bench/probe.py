@@ -1,4 +1,7 @@
-"""Inside a measured process: time, peak memory, and how a task is asked for and answered.  Standard library only."""
+"""Inside a measured process: time, peak memory, and how a task is asked for and answered.
+
+Standard library only, but for the frames of a camera.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import importlib
 import json
 import os
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +48,22 @@ def _timed(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
+
+
+def frames(paths: Sequence[str], side: int) -> list[Any]:
+    """The images of files as a camera gives them: square BGR arrays."""
+    import cv2
+    import numpy as np
+
+    read = (cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) for path in paths)
+    return [cv2.resize(image, (side, side)) for image in read if image is not None]
+
+
+def in_a_loop(call: Callable[[Any], object], given: Sequence[Any], repeats: int = 3) -> float:
+    """Median wall time of a call, each of the given things `repeats` times, after the first few."""
+    for one in given[:5]:
+        call(one)
+    return statistics.median(seconds(partial(call, one), 1)[0] for _ in range(repeats) for one in given)
 
 
 def extra_memory(call: Callable[[], object]) -> float:

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from measure.bench.export import images_in
+from measure.bench.growth import scale_rows
 from measure.bench.peer import peer_predictions, train_peer, words
 from measure.bench.problem import draw
 from measure.bench.score import average_precision
-from measure.bench.sides import Side
+from measure.bench.setup import Bench
 from measure.bench.table import Row
+from measure.bench.waits import busy_rows, epoch_rows, memory_rows, predict_rows, val_rows
 
 CLASSES, IMAGES, INPUT = 80, 8, 640  # of the assigner's problem; 640 px is also what models run at by default
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What is compared and how long."""
-
-    ours: Side
-    theirs: Side
-    work: Path
-    data: str
-    peer_data: Path
-    repeats: int | None  # None: as each part thinks right
-    quick: bool
-    threads: int
-    imgsz: int
-    batch: int
-    epochs: int  # of the accuracy run
-    short: int  # epochs of the shorter throughput run
-    peer_accuracy: bool
-
-    @property
-    def shared(self) -> dict[str, object]:
-        """Settings that both train commands are given; all others are each side's defaults."""
-        return {"imgsz": self.imgsz, "batch": self.batch, "seed": 0}
-
-    def times(self, usual: int) -> range:
-        """How often to repeat something that is usually repeated `usual` times."""
-        return range(self.repeats or (1 if self.quick else usual))
 
 
 def help_rows(bench: Bench) -> Iterator[Row]:
@@ -145,7 +120,8 @@ def _rates(images: int, short: int, wall: dict[int, list[float]]) -> list[float]
 
 def _train_ours(bench: Bench, epochs: int, name: str) -> float:
     where = {"data": bench.data, "project": bench.work / "runs" / "gfldet", "name": name}
-    return bench.ours.seconds("train", *words(model="gfldet-n", epochs=epochs, device="cpu", **where, **bench.shared))
+    given = words(model="gfldet-n", epochs=epochs, device="cpu", **where, **bench.shared, **bench.own)
+    return bench.ours.seconds("train", *given)
 
 
 def _train_theirs(bench: Bench, epochs: int, name: str) -> float:
@@ -188,10 +164,21 @@ def accuracy_rows(bench: Bench) -> Iterator[Row]:
             bench.theirs, bench.peer_data, bench.work / "runs" / "peer", "long", split, bench.imgsz
         )
         peer_ap = [average_precision(split, theirs)]
+        reached = minutes_to(peer_ap[0], runs / "long" / "results.csv")
+        what = f"minutes of `train` to the AP that the peer ends with after {bench.epochs} epochs"
+        broken = "" if reached else "never reached"
+        yield Row(what, "min", reached or [math.nan], [seconds / 60 for seconds in peer_wall], target=8, broken=broken)
     what = f"{bench.epochs} epochs, {bench.imgsz} px, batch {bench.batch}, from scratch"
     target = 0.57 if Path(bench.data).stem == "bccd" and bench.epochs == 60 else None
     yield Row(f"AP50-95 on val, last weights, {what}", "AP", ap, peer_ap, more_is_better=True, at_least=target)
     yield Row(f"`train`, {what}: whole command", "s", [wall], peer_wall, target=2.5)
+
+
+def minutes_to(ap: float, results: Path) -> list[float]:
+    """Minutes of a run of ours to its first epoch with this AP, validations included; none if it has no such epoch."""
+    with results.open(encoding="utf-8", newline="") as file:
+        rows = [(float(row["time"]), float(row["metrics/mAP50-95"] or 0)) for row in csv.DictReader(file)]
+    return [seconds / 60 for seconds, reached in rows if reached >= ap][:1]
 
 
 PARTS = {
@@ -202,6 +189,12 @@ PARTS = {
     "runtime": runtime_rows,
     "mosaic": mosaic_rows,
     "accuracy": accuracy_rows,
+    "predict": predict_rows,
+    "val": val_rows,
+    "epoch": epoch_rows,
+    "memory": memory_rows,
+    "busy": busy_rows,
+    "scale": scale_rows,
 }
 
 

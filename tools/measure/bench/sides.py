@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[3]
 TOOLS = ROOT / "tools"
 
 
+# oneDNN, which both sides compute with, then keeps from its newest instructions; ours asks `amp` for it.
+WITHOUT_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
+
+
 class BenchError(Exception):
     """A measurement could not be made; the message says why."""
 
@@ -37,6 +41,15 @@ class Side:
         began = time.perf_counter()
         self.run([*self.command, *arguments])
         return time.perf_counter() - began
+
+    def peak(self, *arguments: str) -> float:
+        """MB (2**20 bytes) of resident memory that one run of the command line program takes at most."""
+        script = (
+            "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+        )
+        told = self.run([sys.executable, "-c", script, *self.command, *arguments])
+        return int(told.splitlines()[-1]) / (2**20 if sys.platform == "darwin" else 2**10)
 
     def ask(self, task: str, **arguments: Any) -> dict[str, Any]:
         """The answer of a task of `ours` or `theirs`, run in a fresh process."""
