@@ -20,9 +20,18 @@ from difflib import get_close_matches
 import gfldet
 from gfldet.config.groups import GeneralGroup
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, VERBS, Settings, TrainSettings, WeightsSettings, settings_of
+from gfldet.config.schema import (
+    COMMANDS,
+    VERBS,
+    Settings,
+    TrainSettings,
+    ValSettings,
+    WeightsSettings,
+    settings_of,
+)
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
+from gfldet.ranks.place import devices_of, leads, place_of
 from gfldet.signals import ending
 
 _HELP_WORDS = ("-h", "--help", "help")
@@ -47,10 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ending(for_good=argv is None):
             return _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"gfldet: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"gfldet: {error}", file=sys.stderr)
         return 2
     except WorkError as error:
-        print(f"gfldet: the work failed: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"gfldet: the work failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         return _interrupted(error)
@@ -71,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupted(error: KeyboardInterrupt) -> int:
     """Tell what the signal was, and how to go on where the work says so; the exit code that shells expect."""
     number = getattr(error, "number", signal.SIGINT)
+    if getattr(error, "told", False):  # by another process of the run
+        return 128 + int(number)
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     try:
         sys.stdout.flush()
@@ -107,7 +120,11 @@ def _run(argv: list[str]) -> int:
     elif any(token in _HELP_WORDS for token in rest):
         print(_help(command))
     else:
-        _work(command, *_settings(command, rest))
+        settings, file = _settings(command, rest)
+        started = _start_several(settings, argv)
+        if started is not None:
+            return started
+        _work(command, settings, file)
     return 0
 
 
@@ -205,7 +222,7 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
         return
     from gfldet.model import Model, import_weights
 
-    tell = _teller()
+    tell = _teller() if leads() else lambda *_, **__: None
     for notice in settings.notices:
         tell(notice)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
@@ -228,8 +245,25 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
                 pass
         else:
             getattr(model, command)(**given)
-    if model.save_dir is not None:
+    if model.save_dir is not None and leads():
         print(f"Results are in {model.save_dir}")
+
+
+def _start_several(settings: Settings, argv: Sequence[str]) -> int | None:
+    """Run the command in several processes where its devices ask for that; their exit code, None for one process."""
+    if not isinstance(settings, (TrainSettings, ValSettings)) or place_of().size > 1:
+        return None
+    device = settings.device
+    if isinstance(settings, TrainSettings) and settings.resume is not False and "device" not in settings.origins:
+        from gfldet.train.resume import device_of_run
+
+        device = device_of_run(settings, place_of())
+    processes = len(devices_of(device))
+    if processes == 1:
+        return None
+    from gfldet.launch import launch
+
+    return launch(processes, argv)
 
 
 def _weights(settings: WeightsSettings) -> None:

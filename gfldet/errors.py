@@ -8,6 +8,7 @@
     |   +-- OutputError      a run folder or file that cannot be written
     |   +-- DownloadError    public weights that the user asked for and that did not arrive
     +-- WorkError            the input was fine but the work failed: the CLI exits with 1
+        +-- LostError        another process of the run is gone
 
     Notice                   not an error: a Python warning about settings that were changed or have no effect
 
@@ -29,7 +30,14 @@ _PASSWORDS = (  # in addresses, of which paths keep one slash: user:password@hos
 
 
 class GfldetError(Exception):
-    """Root of all errors that gfldet raises on purpose.  Its text is `plain`, whatever a file's name has in it."""
+    """Root of all errors that gfldet raises on purpose.  Its text is `plain`, whatever a file's name has in it.
+
+    agreed  all processes of the run raise it
+    told    another process of the run tells it, so that this one need not
+    """
+
+    agreed = False
+    told = False
 
     def __str__(self) -> str:
         return plain(super().__str__())
@@ -61,6 +69,10 @@ class DownloadError(UserError):
 
 class WorkError(GfldetError):
     """The work failed although the input was valid (for example, the loss stayed non-finite)."""
+
+
+class LostError(WorkError):
+    """Another process of the run has ended, or cannot be reached."""
 
 
 class Notice(UserWarning):

@@ -122,6 +122,12 @@ def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room.loader_threads(-1, on_cpu=False) == 4
     assert room.loader_threads(0, on_cpu=False) == 0
     assert room.loader_threads(4, on_cpu=True) == 4
+    assert room.loader_threads(-1, on_cpu=False, processes=2) == 1
+
+
+def test_processes_of_a_run_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "cores", lambda: 6)
+    assert [room.part_of(processes)() for processes in (1, 2, 4, 9)] == [6, 3, 1, 1]
 
 
 def test_threads() -> None:

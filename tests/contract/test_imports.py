@@ -32,9 +32,11 @@ BELOW: dict[str, set[str]] = {
     "signals": set(),
     "config": set(),
     "ops": set(),
+    "ranks": set(),
+    "launch": {"signals"},
     "assigners": {"ops"},
-    "losses": {"ops", "assigners"},
-    "nn": {"ops", "losses"},
+    "losses": {"ops", "assigners", "ranks.value"},
+    "nn": {"ops", "losses", "ranks.value"},
     "data": {"ops", "cores", "machine", "messages"},
     "weights": {"messages", "writing"},
     "viz": {"ops", "data.records", "writing"},
@@ -43,7 +45,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine"}
+BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine", "ranks.value"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
@@ -52,7 +54,7 @@ BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "model", "signals", "weights", "imports.fetch"}
+BELOW["cli"] = {"config", "launch", "model", "ranks.place", "signals", "train.resume", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"cores", "model", "results", "train.events"}
 

@@ -306,6 +306,6 @@ def test_pretrained_weights_and_biases_by_the_boxes(prepared: Prepared, tmp_path
     [(0, 1, "1 thread of 4 cores, since other programs are busy"), (0, 4, "4 threads"), (1, 1, "1 thread")],
 )
 def test_the_plan_tells_the_threads(monkeypatch: pytest.MonkeyPatch, wanted: int, taken: int, told: str) -> None:
-    monkeypatch.setattr(prepare, "cores", lambda: 4)
+    monkeypatch.setattr(prepare, "part_of", lambda processes: lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: taken)
     assert prepare._threads(wanted) == told
