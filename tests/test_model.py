@@ -105,7 +105,7 @@ def test_a_world_of_several_that_is_not_whole(model: Model, monkeypatch: pytest.
     with pytest.raises(ConfigError, match="device=cpu:2: "):
         getattr(model, command)(**given, device="cpu:2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE=2 is set, but not RANK, .*by torchrun"):
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE=2 is set, but not RANK, .*by torchrun"):
         getattr(model, command)(**given)
     assert not Path("runs").exists()
 
