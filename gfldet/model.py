@@ -184,7 +184,7 @@ class Model(Familiar):
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
         given = {**settings, **self._named(settings)}
-        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH))
+        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
@@ -288,7 +288,7 @@ class Model(Familiar):
         folders.  All settings: `gfldet predict --help`.
         """
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")))
+        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")), file=self.source)
         check_one_process("predict", resolved.device)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
@@ -347,7 +347,7 @@ class Model(Familiar):
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
         restored = self._trained_with(("imgsz", "sample_bits", "val_share"))
-        resolved = resolve("export", given, restored=restored)
+        resolved = resolve("export", given, restored=restored, file=self.source)
         check_one_process("export", resolved.device)
         _warn_of_notices(resolved)
         saved = self._checkpoint

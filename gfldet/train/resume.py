@@ -103,7 +103,7 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     )
     if str(saved.get("augment", "")).startswith("<") and "augment" not in explicit:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
-    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False})
+    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False}, file=str(path))
     settings = replace(settings, notices=tuple(dict.fromkeys((*given.notices, *settings.notices))))
     for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
         was, now = saved.get(name), config.dump(settings)[name]
