@@ -263,7 +263,6 @@ def test_a_single_full_frame_box_is_told_and_then_reached(
         ({"imgsz": 32}, "imgsz: 32 x 32 px is too small to train on; give at least 64"),
         ({"freeze": 99}, "freeze: layer 5 is not there"),
         ({"class_weights": [1, 2, 3]}, "class_weights: 3 numbers for 2 classes (red, blue); give one each"),
-        ({"pretrained": "true"}, "true: no such file"),
         ({"pretrained": "gone.pt"}, "gone.pt: no such file"),
         ({"pretrained": "imagenet"}, "pretrained=imagenet: torchvision's weights fit models on a ResNet alone"),
         ({"pretrained": "OTHER"}, "of which 0% fit tiny"),
