@@ -308,4 +308,4 @@ def test_pretrained_weights_and_biases_by_the_boxes(prepared: Prepared, tmp_path
 def test_the_plan_tells_the_threads(monkeypatch: pytest.MonkeyPatch, wanted: int, taken: int, told: str) -> None:
     monkeypatch.setattr(prepare, "part_of", lambda processes: lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: taken)
-    assert prepare._threads(wanted) == told
+    assert prepare._threads(wanted, 1) == told
