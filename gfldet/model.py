@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.likeness import hashed, likeness
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
@@ -29,7 +28,8 @@ from gfldet.detect.saver import Saver
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import freed_memory_kept, memory_budget
+from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
+from gfldet.machine.memory import freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
@@ -260,7 +260,7 @@ class Model(Familiar):
         """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
             from gfldet.detect.torch_detector import KeptDetector
-            from gfldet.machine import pick_device
+            from gfldet.machine.device import pick_device
 
             self._need_head()
             self._kept = self._kept or KeptDetector()

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.cores import cores
 from gfldet.data import shapes
 from gfldet.data.depth import Depth
 from gfldet.data.findings import BoxCounts, findings_of_boxes
@@ -43,6 +42,7 @@ from gfldet.data.records import Finding, Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.files import exists
+from gfldet.machine.cores import cores
 
 ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
 MIN_SIDE = 0.01  # px; a thinner box counts as empty: in a large image float32 gives both of its sides the same number

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.cores import FreeCores
 from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.detect.detector import Selection
 from gfldet.errors import CheckpointError, ConfigError, shown
 from gfldet.files import is_file
+from gfldet.machine.cores import FreeCores
 from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
 from gfldet.ops.detections import Detections, chosen, logit_floor
 

@@ -10,7 +10,7 @@ from typing import Any
 from gfldet.detect.card import Card
 from gfldet.detect.exported import RT_INFO, openvino_core
 from gfldet.errors import ConfigError
-from gfldet.machine import disk_is_full
+from gfldet.machine.memory import disk_is_full
 
 
 def import_openvino() -> Any:

@@ -26,7 +26,6 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "messages": set(),
-    "cores": set(),
     "machine": set(),
     "writing": set(),
     "signals": set(),
@@ -37,7 +36,7 @@ BELOW: dict[str, set[str]] = {
     "assigners": {"ops"},
     "losses": {"ops", "assigners", "ranks.value"},
     "nn": {"ops", "losses", "ranks.value"},
-    "data": {"ops", "cores", "machine", "messages"},
+    "data": {"ops", "machine", "messages"},
     "weights": {"messages", "writing"},
     "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
@@ -45,7 +44,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine", "ranks.value"}
+BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine", "ranks.value"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
@@ -56,7 +55,7 @@ BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["cli"] = {"config", "launch", "model", "ranks.place", "signals", "train.resume", "weights", "imports.fetch"}
 BELOW["__main__"] = {"cli"}
-BELOW["__init__"] = {"cores", "model", "results", "train.events"}
+BELOW["__init__"] = {"machine.cores", "model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}

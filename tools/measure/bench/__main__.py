@@ -112,7 +112,7 @@ def _bfloat16(hidden: bool) -> str:
     """Whether the processor multiplies bfloat16 itself, on which the training rows hang."""
     import torch
 
-    from gfldet.machine import mixed_precision
+    from gfldet.machine.device import mixed_precision
 
     if mixed_precision("auto", torch.device("cpu")) is None:
         return "without bfloat16"

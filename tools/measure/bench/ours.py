@@ -44,13 +44,13 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
-    from gfldet.cores import set_threads
     from gfldet.data.draw import Augmentation
     from gfldet.data.image_store import ImageStore
     from gfldet.data.spec import load_spec
     from gfldet.data.split import load_split, open_image
     from gfldet.data.train_set import TrainSet
-    from gfldet.machine import memory_budget
+    from gfldet.machine.cores import set_threads
+    from gfldet.machine.memory import memory_budget
 
     set_threads(1)
     store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
@@ -70,8 +70,8 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from gfldet.config.load import resolve
-    from gfldet.cores import threads_of
-    from gfldet.machine import freed_memory_kept
+    from gfldet.machine.cores import threads_of
+    from gfldet.machine.memory import freed_memory_kept
     from gfldet.model import Model
     from gfldet.train import prepare
 
