@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from measure.bench import probe
@@ -96,27 +97,11 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
         return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
 
 
-def frames(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
-    """Seconds of a call of `predict` on one array in memory, as in a user's loop: the median after the first few."""
+def detector(model: str) -> Any:
+    """What `probe.frames` and `probe.files` measure."""
     from gfldet.model import Model
 
-    detector = Model(model)
-    arrays = probe.frames(paths, imgsz)
-    return {"seconds": probe.in_a_loop(lambda array: detector.predict(array, imgsz=imgsz, verbose=False), arrays)}
-
-
-def files(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
-    """Seconds an image of one `predict` of all files, after a first one has warmed everything up."""
-    from gfldet.model import Model
-
-    detector = Model(model)
-
-    def run(sources: list[str]) -> None:
-        for _ in detector.predict(sources, stream=True, imgsz=imgsz, verbose=False):
-            pass
-
-    run(paths[:2])
-    return {"seconds": probe.seconds(lambda: run(paths), 1)[0] / len(paths)}
+    return Model(model)
 
 
 def export(data: str, imgsz: int, formats: list[str], folder: str, model: str = "gfldet-n") -> dict[str, Any]:
@@ -179,8 +164,8 @@ if __name__ == "__main__":
             "loss": loss,
             "export": export,
             "runtime": runtime,
-            "frames": frames,
-            "files": files,
+            "frames": partial(probe.frames, detector),
+            "files": partial(probe.files, detector),
             "scale": scale,
         }
     )
