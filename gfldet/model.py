@@ -7,7 +7,7 @@ is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
@@ -165,8 +165,7 @@ class Model(Familiar):
                     lambda: resuming.beginning(given, resolved, resume, self.description, self._start)
                 )
                 _warn_of_notices(begun.settings)
-                free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
-                with threads_of(begun.settings.threads, free), freed_memory_kept():
+                with threads_of(begun.settings.threads, self._cores_for(ranks)), freed_memory_kept():
                     trainer = prepare.prepare_training(
                         begun.settings, begun.description, begun.start, folder, resume, self._observed(observers), ranks
                     )
@@ -253,8 +252,12 @@ class Model(Familiar):
 
     def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
-        free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
-        return threads_of(None if self._exported else settings.threads, free)
+        return threads_of(None if self._exported else settings.threads, self._cores_for(ranks))
+
+    def _cores_for(self, ranks: Ranks) -> Callable[[], int]:
+        """What tells how many cores this process takes where its threads are not set: several processes of one run
+        would take each other for other work."""
+        return self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
