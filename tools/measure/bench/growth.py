@@ -55,7 +55,7 @@ def draw(path: Path, found: Mapping[str, Sequence[tuple[int, float]]]) -> None:
         label = "linear in the pixels" if what in POWER else "linear"
         ax.loglog(sizes, line, color="0.6", linestyle="--", label=label)
         ax.loglog(sizes, seconds, marker="o", label="measured")
-        ax.set_title(WHAT[what], fontsize=9)
+        ax.set_title(WHAT[what], fontsize=8)
         ax.set_ylabel("s")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
