@@ -30,6 +30,7 @@ from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
 from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.machine.memory import freed_memory_kept, memory_budget
+from gfldet.machine.shared import Pool, pool
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
@@ -195,7 +196,8 @@ class Model(Familiar):
             return self._validate(resolved, folder, ranks)
 
     def _validate(self, settings: ValSettings, folder: Path, ranks: Ranks) -> DetectionMetrics:
-        detector, loaded, data = ranks.together(lambda: self._to_validate(settings, ranks))
+        memory = pool(memory_budget("auto"), ranks.local_size, ranks.gathered)
+        detector, loaded, data = ranks.together(lambda: self._to_validate(settings, memory))
         ranks.check_same("what they measure", lambda: {**likeness(loaded.split), "the model": self._likeness()})
         found = validate(
             detector,
@@ -221,8 +223,8 @@ class Model(Familiar):
 
         return hashed(bytes_of_weights(self.model))
 
-    def _to_validate(self, settings: ValSettings, ranks: Ranks) -> tuple[Detector, LoadedSplit, EvalSet]:
-        """The model, the split with its images, and the batches of these."""
+    def _to_validate(self, settings: ValSettings, memory: Pool) -> tuple[Detector, LoadedSplit, EvalSet]:
+        """The model, the split with its images, those that `memory` has room for in it, and the batches of these."""
         tell = teller(settings.verbose)
         detector = self._detector(settings)
         rect = settings.rect and detector.frame is None
@@ -235,16 +237,16 @@ class Model(Familiar):
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
                 f"{list(self.names.values())}; use the data that the model was trained for"
             )
-        budget = memory_budget("auto", ranks.local_size)
         loaded = load_images(
             spec,
             settings.split,
             settings.height_width,
-            budget,
+            memory,
             settings.on_bad,
             tell,
             settings.verbose,
             settings.sample_bits,
+            settings.check,
         )
         tell_findings(loaded.split.findings)
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)

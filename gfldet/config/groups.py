@@ -125,6 +125,12 @@ class DataGroup:
         Real(0, 0.9),
         "share of the training images, chosen by their names, that is held out as val where the data name no val split",
     )
+    check: str = _setting(
+        "auto",
+        Choice("auto", "full", "quick"),
+        "how images are checked at the start: full decodes each, quick reads the headers of JPEG and PNG; auto is full "
+        "up to 20,000 images of a split",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

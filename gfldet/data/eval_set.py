@@ -44,8 +44,8 @@ class EvalSet:
     def keys(self) -> list[EvalKey]:
         """(frame, image numbers) of each batch."""
         groups: dict[tuple[int, int], list[int]] = {}
-        for number, record in enumerate(self.split.records):
-            frame = letterbox.rectangle(record.height, record.width, self.size, self.stride) if self.rect else self.size
+        for number, (width, height) in enumerate(self.split.records.sizes.tolist()):
+            frame = letterbox.rectangle(height, width, self.size, self.stride) if self.rect else self.size
             groups.setdefault(frame, []).append(number)
         return [
             (frame, tuple(numbers[start : start + self.batch]))

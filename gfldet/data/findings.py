@@ -67,7 +67,7 @@ def findings_of_training(train: Split, val: Split | None, frame: tuple[int, int]
     if not found:
         found = [*_classes_without_boxes(train), *_small_boxes(train, frame)]
     if val is not None:
-        if not any(len(record.boxes) for record in val.records):
+        if not len(val.records.boxes):
             text = "val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best"
             found.append(Finding("val-without-boxes", "warning", text, count=len(val.records)))
         found += _shared(train, val)
@@ -75,7 +75,7 @@ def findings_of_training(train: Split, val: Split | None, frame: tuple[int, int]
 
 
 def _without_boxes(train: Split) -> list[Finding]:
-    if any(len(record.boxes) for record in train.records):
+    if len(train.records.boxes):
         return []
     text = (
         f"train: none of the {len(train.records)} images has a box, so training teaches that there is nothing to find; "
@@ -85,8 +85,8 @@ def _without_boxes(train: Split) -> list[Finding]:
 
 
 def _classes_without_boxes(train: Split) -> list[Finding]:
-    counts = sum(np.bincount(record.classes, minlength=len(train.names)) for record in train.records)
-    without = [name for name, count in zip(train.names, np.asarray(counts).tolist(), strict=True) if not count]
+    counts = np.bincount(train.records.classes, minlength=len(train.names)).tolist()
+    without = [name for name, count in zip(train.names, counts, strict=True) if not count]
     if not without:
         return []
     text = (
@@ -96,11 +96,10 @@ def _classes_without_boxes(train: Split) -> list[Finding]:
 
 
 def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
-    small = total = 0
-    for record in train.records:
-        scale = min(frame[0] / record.height, frame[1] / record.width, 1.0)
-        sides = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
-        small, total = small + int((sides < SMALL).sum()), total + len(sides)
+    records = train.records
+    scales = np.minimum(records.scales(frame), 1.0).astype(np.float32)[records.images]
+    sides = scales * (records.boxes[:, 2:] - records.boxes[:, :2]).max(1, initial=0)
+    small, total = int((sides < SMALL).sum()), len(sides)
     if 2 * small <= total or any(finding.code == "boxes-tiny" for finding in train.findings):
         return []
     text = (

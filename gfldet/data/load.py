@@ -15,6 +15,7 @@ from gfldet.data.image_store import ImageStore
 from gfldet.data.records import SEVERITIES, Finding, Record, Split
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import load_split, open_image
+from gfldet.machine.shared import Pool
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
 
@@ -39,18 +40,21 @@ def load_images(
     spec: DataSpec,
     name: str,
     size: tuple[int, int],
-    budget: int,
+    pool: Pool,
     on_bad: str,
     tell: Tell,
     verbose: bool,
     bits: int | None = None,
+    check: str = "auto",
 ) -> LoadedSplit:
-    """Reads and checks a split's images, and keeps up to `budget` bytes of them in memory.
+    """Reads and checks a split's images, and keeps those that `pool` has room for in memory.
 
-    `bits` is the depth of 16-bit files; None: that of the split's own samples.  The findings are for the caller to
-    tell, with `tell_findings`.
+    `bits` is the depth of 16-bit files; None: that of the split's own samples.  After a quick `check` (see
+    `split.load_split`) an image is kept when it is first used.  The findings are for the caller to tell, with
+    `tell_findings`.
     """
-    store = ImageStore(size, budget, read_record)
+    room = pool.left
+    store = ImageStore(size, pool, read_record, skip_bad=on_bad == "skip")
     bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
 
     def progress(done: int, total: int) -> None:
@@ -58,10 +62,18 @@ def load_images(
         bar.update(done - bar.n)
 
     with bar:
-        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress, bits=bits)  # type: ignore[arg-type]
-    kept = "kept in memory" if store.complete else "read again each time" if not budget else "kept as far as they fit"
-    boxes = sum(len(record.boxes) for record in split.records)
-    tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
+        split = load_split(
+            spec,
+            name,
+            on_bad,  # type: ignore[arg-type]
+            visit=store.keep,
+            progress=progress,
+            bits=bits,
+            check=check,  # type: ignore[arg-type]
+            place=store.place if room else None,
+        )
+    kept = "kept in memory" if store.complete else "kept as far as they fit" if room else "read again each time"
+    tell(f"{name}: {len(split.records)} images, {len(split.records.boxes)} boxes, {len(split.names)} classes; {kept}")
     return LoadedSplit(split, store)
 
 

@@ -1,53 +1,45 @@
-"""Loads one split: decodes every image once, checks every label, and puts all problems into one message.
+"""Loads one split: checks every image and every label, and puts all problems into one message.
 
-Nothing is kept on disk between runs, so the next run sees every edit of images, labels or names.  A caller that also
-wants the pixels passes `visit` and gets each image while it is in memory.
+Nothing is kept on disk between runs, so the next run sees every edit of images, labels or names.  A full check decodes
+every image; a caller that also wants the pixels passes `visit` and gets each image while it is in memory.  A quick one
+reads the headers of plain images (see `headers.py`), and decodes only the others.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data import shapes
 from gfldet.data.depth import Depth
-from gfldet.data.findings import BoxCounts, findings_of_boxes
-from gfldet.data.formats import (
-    CLIPPED,
-    CODES,
-    EMPTY,
-    OTHER_SIZE,
-    REPEATED_BOX,
-    TURNED_SIZE,
-    Index,
-    Item,
-    Labels,
-    coco,
-    counted,
-    voc,
-    yolo,
-)
+from gfldet.data.findings import findings_of_boxes
+from gfldet.data.formats import CODES, Index, Item, coco, counted, voc, yolo
 from gfldet.data.formats.keypoints import LongRows
+from gfldet.data.gather import Part, Visit, joined, open_with, read_part
+from gfldet.data.headers import header_size
 from gfldet.data.hold_out import held_out
-from gfldet.data.images import ImageError, Warn, read_image
-from gfldet.data.records import Finding, Record, Split
+from gfldet.data.images import Warn
+from gfldet.data.records import Finding, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.files import exists
 from gfldet.machine.cores import cores
 
-ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
-MIN_SIDE = 0.01  # px; a thinner box counts as empty: in a large image float32 gives both of its sides the same number
+Check = Literal["auto", "full", "quick"]
+Place = Callable[[Sequence[str], NDArray[np.int32]], None]
+T = TypeVar("T")
+R = TypeVar("R")
 
-Visit = Callable[[Record, NDArray[np.uint8]], None]
+FULL_UP_TO = 20_000  # images of a split that check=auto decodes; beyond, that would take longer than an epoch's start may
+PART = 64  # images that are read together
 
 
 def load_split(
@@ -58,61 +50,97 @@ def load_split(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
     bits: int | None = None,
+    check: Check = "full",
+    place: Place | None = None,
 ) -> Split:
     """The images and truths of the split `name` ("train", "val" or "test").
 
-    `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per
-    core).  It also gets images of a split that has problems.  `bits` tells how many bits the samples of 16-bit files
-    use; None: as many as the largest sample of the split needs, and then `visit` gets the files that seemed to have
-    fewer a second time.  `progress(done, total)` is called from the calling thread.
+    `check` is full, quick, or auto: full up to FULL_UP_TO images.  With a full one `visit(path, image)` gets each
+    decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per core).  It also gets images of a
+    split that has problems.  `bits` tells how many bits the samples of 16-bit files use; None: as many as the largest
+    sample of the split needs, and then `visit` gets the files that seemed to have fewer a second time.
+    `place(paths, sizes)` gets the paths and the (B, 2) widths and heights of all images: before any is decoded, those of
+    the headers, in which 0 is unknown; after a quick check those of the split.  `progress(done, total)` is called from
+    the calling thread.
 
     Raises DataError that lists every missing or undecodable image and every label mistake, with file and line.  With
     `on_bad="skip"` these images are left out instead, and `Split.findings` name them.
     """
     index = index_split(spec, name)
-    problems, loaded, long_rows = list(index.problems), [], LongRows()
-    for done, one in enumerate(_load_all(index.items, visit, workers or cores(), bits), 1):
-        loaded.append(one)
-        problems += one.problems
-        long_rows.update(one.long_rows)
+    quick = check == "quick" or (check == "auto" and len(index.items) > FULL_UP_TO)
+    workers = workers or cores()
+    if place and not quick:
+        place(*_headers(index.items, workers))
+    parts, read = [], partial(read_part, visit=None if quick else visit, bits=bits, quick=quick)
+    for done, part in _in_parts(read, index.items, workers):
+        parts.append(part)
         if progress:
             progress(done, len(index.items))
-    _refuse_keypoints(spec, name, long_rows)
-    if problems and on_bad == "error":
-        tail = "Correct or remove them, or set on_bad=skip to go on without these images."
-        raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
-    used = [one for one in loaded if one.record is not None]
-    if not used:
-        tail = "At least one image is needed."
-        raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
-    depth = _give_one_depth(used, visit)
+    found = joined(parts or [read([])])
+    del parts
+    _refuse_keypoints(spec, name, found.long_rows)
+    problems = [*index.problems, *found.problems]
+    _refuse_problems(spec, name, problems, on_bad == "skip", len(found.records))
+    depth = _give_one_depth(found, None if quick else visit)
+    if place and quick:
+        place(found.records.paths, found.records.sizes)
     findings = [
         *(Finding("files", "warning", f"{name}: {text}") for text in index.warnings),
-        *_repairs(name, used),
-        *_of_depth(name, used, depth, bits),
+        *_repairs(name, found),
+        *_of_depth(name, found.depths, depth, bits),
         *(Finding("left-out", "warning", f"{name}: left out (on_bad=skip): {problem}") for problem in problems),
-        *findings_of_boxes(name, sum((one.counts for one in used), BoxCounts())),
+        *findings_of_boxes(name, found.counts),
+        *_of_check(name, len(index.items), quick and check == "auto"),
     ]
-    records = tuple(one.record for one in used if one.record is not None)
-    return Split(name, records, spec.names, spec.category_ids, tuple(findings), depth)
+    return Split(name, found.records, spec.names, spec.category_ids, tuple(findings), depth)
 
 
-def _give_one_depth(loaded: Sequence[_Loaded], visit: Visit | None) -> int | None:
+def _refuse_problems(spec: DataSpec, name: str, problems: Sequence[str], skip: bool, left: int) -> None:
+    """Raises DataError if a split has problems; with `skip` only if no image is left."""
+    if problems and not skip:
+        tail = "Correct or remove them, or set on_bad=skip to go on without these images."
+        raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
+    if not left:
+        tail = "At least one image is needed."
+        raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
+
+
+def _of_check(split: str, count: int, chosen: bool) -> list[Finding]:
+    """What is told of a quick check that nobody asked for."""
+    if not chosen:
+        return []
+    text = (
+        f"{split}: of {count} images only the headers were checked (check=auto decodes up to {FULL_UP_TO} images); one "
+        "that is damaged inside is found when it is first used. check=full decodes all of them now, check=quick is silent"
+    )
+    return [Finding("checked-quick", "notice", text, count=count)]
+
+
+def _headers(items: Sequence[Item], workers: int) -> tuple[list[str], NDArray[np.int32]]:
+    """The paths of images, and (B, 2) width and height by their headers, 0 where these do not tell."""
+    paths = [str(item.path) for item in items]
+    parts = [sizes for _, sizes in _in_parts(lambda some: [_header_size(path) for path in some], paths, workers)]
+    return paths, np.array(list(chain.from_iterable(parts)), np.int32).reshape(-1, 2)
+
+
+def _header_size(path: str) -> tuple[int, int]:
+    return shapes.size(path) if shapes.is_virtual(path) else header_size(path) or (0, 0)
+
+
+def _give_one_depth(found: Part, visit: Visit | None) -> int | None:
     """Gives all 16-bit files of a split the largest depth that one of them was scaled by; None if there are none."""
-    wide = [one for one in loaded if one.record and one.depth.used]
-    bits = max((one.depth.used or 0 for one in wide), default=None)
-    for one in wide:
-        if one.record is None:
-            continue
-        one.record = dataclasses.replace(one.record, bits=bits)
-        if one.depth.used != bits and visit:
-            visit(one.record, open_image(one.record.path, bits=bits))
+    bits = max((depth.used or 0 for depth in found.depths.values()), default=None)
+    for number, depth in found.depths.items():
+        found.records.bits[number] = bits
+        if depth.used != bits and visit:
+            path = found.records.paths[number]
+            visit(path, open_image(path, bits=bits))
     return bits
 
 
-def _of_depth(split: str, loaded: Sequence[_Loaded], bits: int | None, wanted: int | None) -> list[Finding]:
+def _of_depth(split: str, depths: Mapping[int, Depth], bits: int | None, wanted: int | None) -> list[Finding]:
     """What is told of 16-bit files that do not use all their bits, and of those that use more than was wanted."""
-    found = [one.depth.found for one in loaded if one.depth.found]
+    found = [depth.found for depth in depths.values() if depth.found]
     above = sum(one > wanted for one in found) if wanted else 0
     if above:
         text = (
@@ -187,126 +215,27 @@ def open_image(path: str | Path, warn: Warn | None = None, bits: int | None = No
 
     `bits` is the record's: how many the samples of a 16-bit file use.
     """
-    return _open(path, warn, Depth(bits))
+    return open_with(path, warn, Depth(bits))
 
 
-def _open(path: str | Path, warn: Warn | None, depth: Depth) -> NDArray[np.uint8]:
-    return shapes.read(path) if shapes.is_virtual(path) else read_image(path, warn, depth)
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """The result for one image: its record or its problems, notes of repairs, warnings about the file, its boxes."""
-
-    record: Record | None = None
-    problems: list[str] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    counts: BoxCounts = BoxCounts()
-    long_rows: LongRows = field(default_factory=LongRows)
-    depth: Depth = field(default_factory=Depth)
-
-
-def _load_all(items: Sequence[Item], visit: Visit | None, workers: int, bits: int | None) -> Iterator[_Loaded]:
-    work = partial(_load, visit=visit, bits=bits)
+def _in_parts(work: Callable[[Sequence[T]], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R]]:
+    """How many items are done, and what `work` made of the last part of them, in order; several threads work."""
+    size = max(1, min(PART, len(items) // (8 * workers)))
+    parts = [items[start : start + size] for start in range(0, len(items), size)]
     pool = ThreadPoolExecutor(workers, thread_name_prefix="gfldet-read")
     try:
-        yield from pool.map(work, items)
+        for number, result in enumerate(pool.map(work, parts)):
+            yield min(len(items), (number + 1) * size), result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # an interrupt does not wait for thousands of images
 
 
-def _load(item: Item, visit: Visit | None, bits: int | None) -> _Loaded:
-    one = _Loaded(depth=Depth(bits))
-    labels = item.labels()
-    one.problems += labels.problems
-    one.notes += labels.notes
-    one.long_rows = labels.long_rows
-    try:
-        image = _open(item.path, one.warnings.append, one.depth)
-    except ImageError as error:
-        one.problems.append(str(error))
-    if one.problems:
-        return one
-    height, width = image.shape[:2]
-    _check_declared(item, labels, width, height, one.notes)
-    one.record = _record(item, labels, width, height, one.notes)
-    one.counts = _counts(labels, width, height)
-    if visit:
-        visit(one.record, image)
-    return one
-
-
-def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> Record:
-    """The record of one image: boxes in px, clipped; crowds become ignore regions; repairs are added to `notes`."""
-    boxes, size = _in_pixels(labels, width, height)
-    inside = np.clip(boxes, 0, size)
-    empty = (inside[:, 2:] - inside[:, :2] < MIN_SIDE).any(axis=1)
-    clipped = (np.abs(inside - boxes) > ROUNDING).any(axis=1) & ~empty
-    places = np.array(labels.places, object)
-    notes += [(EMPTY, place) for place in places[empty]] + [(CLIPPED, place) for place in places[clipped]]
-    classes = np.array(labels.classes, np.int64)
-    crowd = np.array(labels.crowd, bool)
-    truth = ~empty & ~crowd
-    notes += [(REPEATED_BOX, place) for place in _repeated_boxes(inside[truth], classes[truth], places[truth])]
-    return Record(
-        item.path,
-        item.image_id,
-        item.file_name,
-        width,
-        height,
-        inside[truth].astype(np.float32),
-        classes[truth],
-        inside[~empty & crowd].astype(np.float32),
-        classes[~empty & crowd],
-    )
-
-
-def _in_pixels(labels: Labels, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes (M, 4) xyxy px as the label file gives them, and the image's size (4,) as its lower right corner twice."""
-    boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
-    size = np.array([width, height, width, height], np.float64)
-    return boxes * size if labels.normalised else boxes, size
-
-
-def _counts(labels: Labels, width: int, height: int) -> BoxCounts:
-    boxes, size = _in_pixels(labels, width, height)
-    sides, inside = boxes[:, 2:] - boxes[:, :2], np.clip(boxes, 0, size)
-    outside = (inside[:, 2:] - inside[:, :2]).prod(1) < 0.5 * sides.prod(1)
-    return BoxCounts(len(boxes), int((sides < 1).all(1).sum()), int(outside.sum()), sum(labels.crowd))
-
-
-def _repeated_boxes(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArray[np.object_]) -> list[str]:
-    """Places of boxes that repeat an earlier box of the same class."""
-    if len(boxes) < 2:
-        return []
-    rows = np.column_stack([boxes, classes])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return [str(places[i]) for i in sorted(set(range(len(rows))) - set(first.tolist()))]
-
-
-def _check_declared(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> None:
-    """Notes it if the label file gives another size than the image has; boxes always belong to the upright image."""
-    if labels.declared is None or labels.declared == (width, height):
-        return
-    turned = labels.declared == (height, width)
-    kind = TURNED_SIZE if turned else OTHER_SIZE
-    notes.append((kind, f"{item.file_name} ({labels.declared[0]}x{labels.declared[1]}, not {width}x{height})"))
-
-
-def _repairs(split: str, loaded: Sequence[_Loaded]) -> list[Finding]:
+def _repairs(split: str, found: Part) -> list[Finding]:
     """One finding for each kind of repair, with its count and places, and one for each damaged image."""
-    places: dict[str, list[str]] = {}
-    for one in loaded:
-        for kind, place in one.notes:
-            places.setdefault(kind, []).append(place)
-    found = [
-        Finding(CODES[kind], "warning", f"{split}: {counted(kind, of_kind)}", count=len(of_kind))
-        for kind, of_kind in places.items()
+    repairs = [
+        Finding(CODES[kind], "warning", f"{split}: {counted(kind, places)}", count=places.count)
+        for kind, places in found.notes.items()
     ]
-    return found + [
-        Finding("damaged-image", "warning", f"{split}: {text}", one.record.path)
-        for one in loaded
-        for text in one.warnings
-        if one.record is not None
+    return repairs + [
+        Finding("damaged-image", "warning", f"{split}: {text}", Path(path)) for path, text in found.warnings
     ]

@@ -28,6 +28,7 @@ from gfldet.detect.validate import validate
 from gfldet.errors import WorkError
 from gfldet.export.onnx import import_onnx, save
 from gfldet.machine.memory import memory_budget
+from gfldet.machine.shared import pool
 from gfldet.messages import teller
 from gfldet.ops import letterbox
 
@@ -106,11 +107,12 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
         spec,
         "val",
         settings.height_width,
-        memory_budget("auto"),
+        pool(memory_budget("auto")),
         settings.on_bad,
         lambda line: None,
         False,
         settings.sample_bits,
+        settings.check,
     )
     tell_findings(loaded.split.findings)
     ap = [_measured(file, loaded, settings) for file in (before, after)]

@@ -65,13 +65,10 @@ def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -
     coarsest = max(model.strides)
     # From the point nearest to a truth's centre, half a stride away at worst, the farther side has to be in reach.
     reach = (2 * reach_of(model.reg_max) - 1) * coarsest
-    total = beyond = 0
-    largest = 0.0
-    for record in split.records:
-        scale = min(frame[0] / record.height, frame[1] / record.width)
-        sides = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
-        total, beyond = total + len(sides), beyond + int((sides > reach).sum())
-        largest = max(largest, float(sides.max(initial=0)))
+    records = split.records
+    scales = records.scales(frame).astype(np.float32)[records.images]
+    sides = scales * (records.boxes[:, 2:] - records.boxes[:, :2]).max(1, initial=0)
+    total, beyond, largest = len(sides), int((sides > reach).sum()), float(sides.max(initial=0))
     if beyond:
         bins = int(np.ceil((largest / coarsest + 1) / 2)) + 1
         warn(

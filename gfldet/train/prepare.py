@@ -23,6 +23,7 @@ from gfldet.imports.start import Start, read_start
 from gfldet.machine.cores import part_of
 from gfldet.machine.device import mixed_precision, pick_device
 from gfldet.machine.memory import memory_budget
+from gfldet.machine.shared import Pool, pool
 from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
@@ -91,7 +92,8 @@ def prepare_training(
     ranks.check_same("settings", lambda: settings_to_share(settings))
     watching = Observers((*own_observers(settings), *observers) if ranks.leads else ())
     last = source.checkpoint if resume and source else None
-    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks))
+    memory = pool(memory_budget(settings.cache), ranks.local_size, ranks.gathered)
+    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks, memory))
     ranks.check_same("what they train on", lambda: run_to_share(trainer))
     if last:
         done = trainer.progress.epoch
@@ -110,8 +112,9 @@ def _trainer(
     folder: Path,
     watching: Observers,
     ranks: Ranks,
+    memory: Pool,
 ) -> Trainer:
-    """See `prepare_training`; `last` is the checkpoint that the run continues from."""
+    """See `prepare_training`; `last` is the checkpoint that the run continues from, `memory` is for the images."""
     tell = teller(settings.verbose)
     device = pick_device(settings.device if ranks.size == 1 else ranks.device)
     check_share(settings, ranks)
@@ -127,7 +130,7 @@ def _trainer(
     start = None if last else chosen_weights(model, settings, source)
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
-    train, val = load_training_images(settings, spec, tell, ranks.local_size)
+    train, val = load_training_images(settings, spec, tell, memory)
     if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
         settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
@@ -176,18 +179,15 @@ def fresh_model(settings: TrainSettings, description: Description, names: tuple[
 
 
 def load_training_images(
-    settings: TrainSettings, spec: DataSpec, tell: Tell, processes: int = 1
+    settings: TrainSettings, spec: DataSpec, tell: Tell, memory: Pool
 ) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told.
-
-    `processes` is how many of the run share this machine and its memory.
-    """
+    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
-    size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, memory_budget(settings.cache, processes), *arguments, settings.sample_bits)
+    size, arguments = settings.height_width, (memory, settings.on_bad, tell, settings.verbose)
+    train = load_images(spec, "train", size, *arguments, settings.sample_bits, settings.check)
     bits = train.split.bits or settings.sample_bits
-    val = load_images(spec, "val", size, train.store.left, *arguments, bits) if settings.val else None
+    val = load_images(spec, "val", size, *arguments, bits, settings.check) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val

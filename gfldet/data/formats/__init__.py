@@ -15,6 +15,7 @@ from gfldet.data.formats.keypoints import LongRows
 from gfldet.errors import nearest as similar
 from gfldet.errors import shown
 
+NAMED = 20  # places that are named of a repair; the others are only counted
 MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
 
 # Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
@@ -47,7 +48,7 @@ class Labels:
     """The labels of one image as its file gives them, before the image is decoded.
 
     boxes     M rows xyxy, in pixels, or as shares of width and height if `normalised`
-    classes   M positions in the names;  crowd  M flags: a region to ignore;  places  M "file:line" for messages
+    classes   M positions in the names;  crowd  M flags: a region to ignore;  places  M texts, such as "file:line"
     declared  the (width, height) of the image that the file gives; None if it gives none
     problems  one message, with file and line, for each thing that cannot be read
     notes     one (kind of repair, place) for each repair
@@ -57,7 +58,7 @@ class Labels:
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
+    places: Sequence[str] = field(default_factory=list)
     normalised: bool = False
     declared: tuple[int, int] | None = None
     problems: list[str] = field(default_factory=list)
@@ -69,7 +70,26 @@ class Labels:
         self.boxes.append(box)
         self.classes.append(cls)
         self.crowd.append(crowd)
-        self.places.append(place)
+        self.places.append(place)  # type: ignore[attr-defined]
+
+
+@dataclass(slots=True)
+class Places:
+    """Where something was repaired: how often, and the first NAMED places."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """One more place."""
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(place)
+
+    def update(self, other: Places) -> None:
+        """Those of images further on."""
+        self.count += other.count
+        self.first += other.first[: NAMED - len(self.first)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +124,11 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
     return f" Did you mean {shown(close)}?" if close else ""
 
 
-def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:
-    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most `limit` places."""
-    more = f", and {len(places) - limit} more" if len(places) > limit else ""
-    return f"{len(places)} {count_of}: {', '.join(places[:limit])}{more}"
+def counted(count_of: str, places: Sequence[str] | Places) -> str:
+    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most NAMED places."""
+    count, first = (places.count, places.first) if isinstance(places, Places) else (len(places), places[:NAMED])
+    more = f", and {count - NAMED} more" if count > NAMED else ""
+    return f"{count} {count_of}: {', '.join(first)}{more}"
 
 
 def repeats(paths: Sequence[Path]) -> list[str]:

@@ -59,6 +59,13 @@ class CocoFile:
         """The category_id of annotation `row` as the file has it, which may be of any type."""
         return self._category_ids[int(self._order[row])]
 
+    def plain_categories(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(N,) the category_ids, and whether each is a whole number in an annotation without a fault."""
+        ids, others = self._category_ids.numbers()
+        plain = np.ones(len(ids), np.bool_)
+        plain[[*others, *self._faults]] = False
+        return ids[self._order], plain[self._order]
+
     def used_categories(self) -> set[Any]:
         """The category_ids of all annotations, but for those that can be no id."""
         return {category for category in self._category_ids.distinct() if isinstance(category, (int, str))}
@@ -119,6 +126,10 @@ class _Values:
 
     def __getitem__(self, row: int) -> Any:
         return self._others[row] if row in self._others else self._numbers[row]
+
+    def numbers(self) -> tuple[NDArray[np.int64], list[int]]:
+        """(N,) the values, 0 for the others, and the rows of the others."""
+        return np.array(self._numbers, np.int64), list(self._others)
 
     def distinct(self) -> list[Any]:
         """Each value once, in any order; the others may be of any type."""

@@ -52,10 +52,11 @@ def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]
     from gfldet.data.train_set import TrainSet
     from gfldet.machine.cores import set_threads
     from gfldet.machine.memory import memory_budget
+    from gfldet.machine.shared import pool
 
     set_threads(1)
-    store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
-    split = load_split(load_spec(data), "train", "skip", visit=store.keep)
+    store = ImageStore((imgsz, imgsz), pool(memory_budget("auto")), lambda record: open_image(record.path))
+    split = load_split(load_spec(data), "train", "skip", visit=store.keep, place=store.place)
     batches = TrainSet(split, store, (imgsz, imgsz), batch, seed=0, augmentation=Augmentation())
     batches.load(next(batches.keys(0)))
     done, epoch, began = 0, 1, time.process_time()
