@@ -108,11 +108,13 @@ class Records(Sequence[Record]):
         truths = slice(self.starts[i], self.starts[i + 1])
         regions = slice(self.ignore_starts[i], self.ignore_starts[i + 1])
         ignore_classes = self.ignore_classes[regions]
+        width, height = self.sizes[i].tolist()
         return Record(
             Path(self.paths[i]),
             self.image_ids[i],
             self.file_names[i],
-            *self.sizes[i].tolist(),
+            width,
+            height,
             self.boxes[truths],
             self.classes[truths],
             self.ignore[regions],

@@ -38,7 +38,7 @@ Place = Callable[[Sequence[str], NDArray[np.int32]], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
-FULL_UP_TO = 20_000  # images of a split that check=auto decodes; beyond, that would take longer than an epoch's start may
+FULL_UP_TO = 20_000  # images of a split that check=auto decodes; beyond, that takes minutes
 PART = 64  # images that are read together
 
 
@@ -59,9 +59,9 @@ def load_split(
     decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per core).  It also gets images of a
     split that has problems.  `bits` tells how many bits the samples of 16-bit files use; None: as many as the largest
     sample of the split needs, and then `visit` gets the files that seemed to have fewer a second time.
-    `place(paths, sizes)` gets the paths and the (B, 2) widths and heights of all images: before any is decoded, those of
-    the headers, in which 0 is unknown; after a quick check those of the split.  `progress(done, total)` is called from
-    the calling thread.
+    `place(paths, sizes)` gets the paths and the (B, 2) widths and heights of all images: before any is decoded, by the
+    headers, with 0 for unknown; after a quick check those of the split.  `progress(done, total)` is called from the
+    calling thread.
 
     Raises DataError that lists every missing or undecodable image and every label mistake, with file and line.  With
     `on_bad="skip"` these images are left out instead, and `Split.findings` name them.
@@ -111,7 +111,7 @@ def _of_check(split: str, count: int, chosen: bool) -> list[Finding]:
         return []
     text = (
         f"{split}: of {count} images only the headers were checked (check=auto decodes up to {FULL_UP_TO} images); one "
-        "that is damaged inside is found when it is first used. check=full decodes all of them now, check=quick is silent"
+        "that is damaged inside is found when it is first used. check=full decodes all now, check=quick is silent"
     )
     return [Finding("checked-quick", "notice", text, count=count)]
 
@@ -129,7 +129,9 @@ def _header_size(path: str) -> tuple[int, int]:
 
 def _give_one_depth(found: Part, visit: Visit | None) -> int | None:
     """Gives all 16-bit files of a split the largest depth that one of them was scaled by; None if there are none."""
-    bits = max((depth.used or 0 for depth in found.depths.values()), default=None)
+    if not found.depths:
+        return None
+    bits = max(depth.used or 0 for depth in found.depths.values())
     for number, depth in found.depths.items():
         found.records.bits[number] = bits
         if depth.used != bits and visit:

@@ -24,7 +24,7 @@ from gfldet.machine import system
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A file in the memory of a process that others on its machine may open, and how many bytes of images it may hold."""
+    """A file in the memory of a process, which others on its machine may open, for `budget` bytes of images."""
 
     machine: str
     process: int

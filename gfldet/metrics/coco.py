@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gfldet.data.records import ANY_CLASS
 from gfldet.errors import ConfigError
 from gfldet.metrics.confusion import confusion_matrix
 from gfldet.metrics.curves import Curve, Point, best_mean, class_curves, found_share
-from gfldet.data.records import ANY_CLASS
 from gfldet.metrics.matching import SplitTruths, match, truth_columns
 from gfldet.metrics.quality import score_iou_correlations
 from gfldet.metrics.table import DetectionTable, Floats, Ints, read_results
@@ -304,12 +304,17 @@ def _hotcoco_truths(split: Split, numbers: Ints) -> Any:
     one = np.flatnonzero(truths.ignore_classes != ANY_CLASS)
     region = np.concatenate([one, np.repeat(of_all, len(split.names))])
     region_class = np.concatenate([truths.ignore_classes[one], np.tile(np.arange(len(split.names)), len(of_all))])
-    image = np.concatenate([split.records.images, np.repeat(np.arange(len(numbers)), np.diff(truths.ignore_start))[region]])
+    image = np.concatenate(
+        [split.records.images, np.repeat(np.arange(len(numbers)), np.diff(truths.ignore_start))[region]]
+    )
     order = np.argsort(image, kind="stable")  # image after image, truths first
     boxes = np.concatenate([truths.boxes, truths.ignore[region]])[order]
     boxes[:, 2:] -= boxes[:, :2]
     return hotcoco.COCO.from_arrays(
-        [{"id": n, "file_name": "", "width": w, "height": h} for n, w, h in zip(numbers.tolist(), width, height, strict=True)],
+        [
+            {"id": n, "file_name": "", "width": w, "height": h}
+            for n, w, h in zip(numbers.tolist(), width, height, strict=True)
+        ],
         [{"id": c, "name": name} for c, name in enumerate(split.names, 1)],
         numbers[image[order]],
         np.concatenate([truths.classes, region_class])[order] + 1,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from gfldet.config.schema import TrainSettings
 from gfldet.data.records import Split
 from gfldet.data.sampling import balanced_weights

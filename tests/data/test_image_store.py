@@ -85,7 +85,7 @@ def test_what_changes_its_size_is_read_again_and_not_kept(data: Path, image) -> 
 def test_an_image_has_the_place_that_it_needs(side: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     sizes = np.concatenate([rng.integers(1, 700, (300, 2)), [[1, 9000], [9000, 1], [7, 7], [8, 7], [7, 8]]])
-    store = ImageStore(side, Pool(1 << 30), lambda record: pytest.fail())
+    store = ImageStore(side, Pool(1 << 30), lambda record: pytest.fail("read"))
     store.place([str(number) for number in range(len(sizes))], sizes)
     for (width, height), shape in zip(sizes.tolist(), store._shapes.tolist(), strict=True):
         box = letterbox.fit(height, width, side)

@@ -241,7 +241,11 @@ def test_the_built_in_set_goes_through_the_same_door() -> None:
 @pytest.fixture
 def mixed(image, text, tmp_path: Path) -> Path:
     """Images of several kinds and boxes of several oddities, one image without labels."""
-    for name, row in (("a.png", "0 .5 .5 .5 .5"), ("b.jpg", "1 .9 .5 .4 .2\n1 .9 .5 .4 .2"), ("d.jpg", "0 1.5 .5 .1 .1")):
+    for name, row in (
+        ("a.png", "0 .5 .5 .5 .5"),
+        ("b.jpg", "1 .9 .5 .4 .2\n1 .9 .5 .4 .2"),
+        ("d.jpg", "0 1.5 .5 .1 .1"),
+    ):
         image(f"images/{name}", 40, 20)
         text(f"labels/{Path(name).stem}.txt", row)
     exif = Image.Exif()

@@ -190,7 +190,7 @@ def main() -> None:
     if given.command == "make":
         make(given.folder, given.images, given.boxes, given.val, tuple(given.side))
     elif given.command == "ranks":
-        return ranks(given.data, given.processes, given.settings)
+        ranks(given.data, given.processes, given.settings)
     else:
         measured[given.command](given.data, given.check)
     print(f"{given.command}: {time.perf_counter() - began:.1f} s, peak {_peak():.2f} GB, {os.cpu_count()} cores")

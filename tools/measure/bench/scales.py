@@ -137,7 +137,9 @@ def _evaluated(size: int, repeats: int) -> list[float]:
     boxes, classes = np.concatenate((low, low + side), axis=2).astype(np.float32), rng.integers(0, 80, (size, 7))
     none = np.zeros((0, 4), np.float32)
     names = tuple(f"class {n}" for n in range(80))
-    records = Records.of(Record(Path(f"{n}.jpg"), n, f"{n}.jpg", 640, 640, boxes[n], classes[n], none) for n in range(size))
+    records = Records.of(
+        Record(Path(f"{n}.jpg"), n, f"{n}.jpg", 640, 640, boxes[n], classes[n], none) for n in range(size)
+    )
     pick = rng.integers(0, 7, (size, 30))
     rows = np.arange(size)[:, None]
     near = boxes[rows, pick] + rng.normal(0, 8, (size, 30, 4))
