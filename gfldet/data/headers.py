@@ -73,7 +73,7 @@ def _of_jpeg(file: BinaryIO, head: bytes) -> _Header | None:
             size = int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")
             plain = head[at + 4] == 8 and head[at + 9] in (1, 3)
         if marker == SCAN:
-            return _Header(size, plain and b"\xff\xd9" in _tail(file), turned)
+            return _Header(size, plain and b"\xff\xd9" in _tail(file, head), turned)
     return None
 
 
@@ -81,7 +81,7 @@ def _of_png(file: BinaryIO, head: bytes) -> _Header | None:
     if len(head) < 33 or head[12:16] != b"IHDR":
         return None
     size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-    plain, at = head[24] <= 8 and _tail(file).endswith(_PNG_END), 33
+    plain, at = head[24] <= 8 and _tail(file, head).endswith(_PNG_END), 33
     for _ in range(MAX_CHUNKS):
         file.seek(at)
         start = file.read(24)
@@ -93,6 +93,8 @@ def _of_png(file: BinaryIO, head: bytes) -> _Header | None:
     return None
 
 
-def _tail(file: BinaryIO) -> bytes:
+def _tail(file: BinaryIO, head: bytes) -> bytes:
+    if len(head) < HEADS[0]:  # that is the whole file
+        return head[-TAIL:]
     file.seek(max(0, file.seek(0, 2) - TAIL))
     return file.read(TAIL)

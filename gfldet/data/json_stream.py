@@ -90,6 +90,12 @@ class _Cursor:
             raise self._error(reason, self._at)
         self._at += 1
 
+    def passes(self, character: str) -> bool:
+        """Steps over a character if it is the next one; whether it was."""
+        there = self.peek() == character
+        self._at += there
+        return there
+
     def value(self) -> Any:
         """The next value, decoded."""
         self.peek()
@@ -160,10 +166,9 @@ def _read_list(cursor: _Cursor, take_row: Callable[[Any], None]) -> None:
         return
     while True:
         take_row(cursor.value())
-        if cursor.peek() == "]":
+        if not cursor.passes(","):
             break
-        cursor.take(",", "Expecting ',' delimiter")
-    cursor.take("]", "")
+    cursor.take("]", "Expecting ',' delimiter")
 
 
 def _pass_over(row: Any) -> None:

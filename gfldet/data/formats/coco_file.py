@@ -23,6 +23,7 @@ Id = int | str
 MAX_DIGITS = 20  # of an id that is written as text
 MAX_ID = 2**63  # where the evaluators' numbers end
 _LISTS = ("images", "annotations", "categories")
+_NUMBERS = {int, float}
 _CROWD = {"0": False, "1": True}  # some programs write all values as text
 
 
@@ -181,7 +182,7 @@ class _Annotations:
     faults: dict[int, str] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any]) -> None:
-        box, crowd = _bbox(row.get("bbox")), _is_crowd(row.get("iscrowd"))
+        box, crowd, category = _bbox(row.get("bbox")), _is_crowd(row.get("iscrowd")), row.get("category_id")
         if box is None:
             fault = f"bbox is {shown(row.get('bbox'))}; expected 4 finite numbers [x, y, width, height] in pixels"
             self.faults[len(self.ids)] = fault
@@ -189,7 +190,7 @@ class _Annotations:
             self.faults[len(self.ids)] = f"iscrowd is {shown(row['iscrowd'])}; expected 0 or 1"
         self.ids.append(row.get("id", "?"))
         self.image_ids.append(row.get("image_id"))
-        self.category_ids.append(whole(row.get("category_id")))
+        self.category_ids.append(category if type(category) is int else whole(category))
         self.boxes.extend(box or (0.0, 0.0, 0.0, 0.0))
         self.crowd.append(bool(crowd))
 
@@ -240,7 +241,7 @@ def _is_image_id(value: object) -> bool:
 
 def _bbox(bbox: object) -> tuple[float, float, float, float] | None:
     """The four numbers of a bbox; None if it does not hold four finite numbers."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(value) in (int, float) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not {*map(type, bbox)} <= _NUMBERS:
         return None
     try:
         x, y, w, h = map(float, bbox)
