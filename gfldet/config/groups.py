@@ -13,6 +13,7 @@ from typing import Any
 
 from gfldet.config.kinds import (
     Augment,
+    BatchSize,
     Choice,
     ClassPick,
     Device,
@@ -64,7 +65,9 @@ class GeneralGroup:
     imgsz: int | tuple[int, int] = _setting(
         640, ImageSize(), "size that images are brought to, rounded up to multiples of 32", "px"
     )
-    batch: int = _setting(16, Whole(1), "images that pass through the model together", "images")
+    batch: int = _setting(
+        16, BatchSize(), "images that pass through the model together; auto takes what fits into a GPU", "images"
+    )
     device: str = _setting(
         "auto", Device(), "where to compute; auto takes the first GPU if there is one; a process for each of several"
     )
@@ -166,6 +169,12 @@ class TrainingGroup:
     """Training"""
 
     epochs: int = _setting(100, Whole(1), "passes over the training images", "epochs")
+    time: float | None = _setting(
+        None,
+        OrNone(Real(0, above=True)),
+        "time for the whole run, which then has as many epochs as fit into it, in place of epochs",
+        "hours",
+    )
     patience: int = _setting(50, Whole(0), "stop after so many epochs without a better AP; 0 never stops", "epochs")
     seed: int = _setting(0, Whole(0, 2**32 - 1), "start of every random number; a CPU run repeats to the bit")
     val: bool = _setting(True, Flag(), "validate after every epoch")

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+AUTO_BATCH = -1  # of `batch`: it is chosen when the run is prepared
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _NONE = ("none", "null", "~")
@@ -88,6 +89,18 @@ class Whole:
         if isinstance(value, bool) or number != int(number) or not self.low <= number <= self.high:
             raise ValueError(value)
         return int(number)
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """A whole number from 1 up; `auto`, in other packages -1, becomes AUTO_BATCH."""
+
+    def describe(self) -> str:
+        return "a whole number from 1 up, or auto"
+
+    def read(self, value: Any) -> int:
+        word = str(value).strip().lower() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        return AUTO_BATCH if word in ("auto", "-1") else Whole(1).read(value)
 
 
 @dataclass(frozen=True)

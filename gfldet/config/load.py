@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 
 from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME, asks_for_the_same
 from gfldet.config.groups import AugmentationGroup, Setting
-from gfldet.config.kinds import Choice
+from gfldet.config.kinds import AUTO_BATCH, Choice
 from gfldet.config.schema import (
     COMMANDS,
     ExportSettings,
@@ -230,6 +230,9 @@ def _settled(found: _Reading) -> Settings:
         values["imgsz"] = tuple(map(_rounded, given)) if isinstance(given, tuple) else _rounded(given)
         if values["imgsz"] != given:
             notices.append(f"imgsz={given} is not a multiple of {_STEP}: {values['imgsz']} is used")
+    if values.get("batch") == AUTO_BATCH and found.command != "train":
+        values["batch"] = next(setting.default for setting in found.known.values() if setting.name == "batch")
+        notices.append(f"batch=auto: for gfldet train; {values['batch']} is used")
     settings = COMMANDS[found.command](origins=found.origins, **values)
     return replace(settings, notices=(*notices, *_idle(settings)))
 
@@ -250,6 +253,8 @@ def _idle(settings: Settings) -> list[str]:
             lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:
             lines.append("patience: without effect beside val=false")
+        if settings.time is not None and {"epochs", "time"} <= settings.explicit:
+            lines.append(f"epochs: without effect beside time={settings.time:g}, which decides how many there are")
         ranking = sorted(n for n in settings.explicit if n.startswith("tal_"))
         if ranking and "tal" not in settings.assigner:
             lines.append(f"{', '.join(ranking)}: without effect beside assigner={settings.assigner}")

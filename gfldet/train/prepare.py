@@ -34,11 +34,13 @@ from gfldet.store.transfer import Extent
 from gfldet.train.checks import check_against_classes, described_head, warn_of_reach
 from gfldet.train.events import Observer, Observers
 from gfldet.train.fine_tune import fine_tuning
+from gfldet.train.memory import with_batch
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
 from gfldet.train.parts import freeze
-from gfldet.train.resume import keep_warmup
+from gfldet.train.resume import in_its_time, keep_warmup
 from gfldet.train.schedule import Plan, median_half_side, plan
 from gfldet.train.several import check_share, run_to_share, settings_to_share, told_of_ranks
+from gfldet.train.timing import DRAWING, Pace, in_words
 from gfldet.train.trainer import Trainer
 from gfldet.writing import write_aside
 
@@ -88,14 +90,16 @@ def prepare_training(
     come to the same.
     """
     tell = teller(settings.verbose)
+    pace = Pace(DRAWING if settings.plots else 0.0)
     ranks.check_same("settings", lambda: settings_to_share(settings))
     watching = Observers((*own_observers(settings), *observers) if ranks.leads else ())
     last = source.checkpoint if resume and source else None
-    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks))
+    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks, pace))
     ranks.check_same("what they train on", lambda: run_to_share(trainer))
     if last:
-        done = trainer.progress.epoch
-        tell(f"training continues from {resume}: {done} of {trainer.plan.epochs} epochs are done")
+        done, hours = trainer.progress.epoch, trainer.settings.time
+        used = "" if hours is None else f", {in_words(trainer.progress.seconds)} of {hours:g} h are used"
+        tell(f"training continues from {resume}: {done} of {trainer.plan.epochs} epochs are done{used}")
         trainer.keep_best()
     ranks.together(lambda: _begin_folder(trainer) if ranks.leads else None)
     tell_plan(trainer, tell)
@@ -110,6 +114,7 @@ def _trainer(
     folder: Path,
     watching: Observers,
     ranks: Ranks,
+    pace: Pace,
 ) -> Trainer:
     """See `prepare_training`; `last` is the checkpoint that the run continues from."""
     tell = teller(settings.verbose)
@@ -134,10 +139,13 @@ def _trainer(
     model.head.init_biases(settings.prior, half_side)
     taken = take_weights(model, start, tell)
     settings = fine_tuning(settings, taken.extent, len(train.split.records), half_side, tell)
+    settings = with_batch(settings, model, len(train.split.records), device, tell)
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
     numbers = plan(settings, train.split, len(train_set), half_side)
+    if last:
+        numbers = in_its_time(numbers, settings, last)
     warn_of_reach(model, train.split, settings.height_width)
     size, batch, licence = settings.height_width, settings.batch, last.licence if last else taken.licence
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
@@ -152,6 +160,7 @@ def _trainer(
         watching,
         licence=licence,
         ranks=ranks,
+        pace=pace,
     )
     if last:
         trainer.restore(last)
@@ -273,11 +282,17 @@ def tell_plan(trainer: Trainer, tell: Tell) -> None:
     if trainer.ranks.size > 1:
         tell(told_of_ranks(settings.batch, trainer.ranks))
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
-    tell(
-        f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 {numbers.lr0:g}, "
-        f"weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no mosaic from epoch "
-        f"{numbers.close_epoch + 1}; median half side of the boxes {half}"
-    )
+    if settings.time is not None and not trainer.progress.planned:
+        tell(
+            f"plan: as many epochs x {numbers.steps_per_epoch} steps as fit into {settings.time:g} h, to be told in "
+            f"the first; {settings.optimizer} lr0 {numbers.lr0:g}; median half side of the boxes {half}"
+        )
+    else:
+        tell(
+            f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 "
+            f"{numbers.lr0:g}, weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no "
+            f"mosaic from epoch {numbers.close_epoch + 1}; median half side of the boxes {half}"
+        )
     if numbers.class_weights is not None:
         weights = zip(model.names.values(), numbers.class_weights, strict=True)
         tell(f"class weights: {', '.join(f'{name} {weight:g}' for name, weight in weights)}")

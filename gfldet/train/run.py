@@ -14,8 +14,10 @@ from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.report.validation import draw_validation, write_validation
 from gfldet.train.events import EndReport, Reason
+from gfldet.train.memory import train_in_memory
 from gfldet.train.observers import RESULTS
-from gfldet.train.trainer import Trainer, out_of_patience
+from gfldet.train.progress import out_of_patience
+from gfldet.train.trainer import Trainer
 from gfldet.viz.plots import plot_results
 
 
@@ -38,7 +40,7 @@ def run_training(trainer: Trainer) -> RunResult:
     end = EndReport("failed")
     try:
         trainer.observers.begin(trainer.facts())
-        progress = trainer.run()
+        progress = train_in_memory(trainer)
         result = _finish(trainer)
         reason: Reason = "finished" if progress.epoch >= trainer.plan.epochs else "patience"
         end = EndReport(reason, metrics=result.metrics)
