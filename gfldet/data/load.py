@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gfldet.data.checked import open_image
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import SEVERITIES, Finding, Record, Split
 from gfldet.data.spec import DataSpec, load_spec
-from gfldet.data.split import load_split, open_image
+from gfldet.data.split import load_split
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
 
