@@ -1,6 +1,6 @@
 """argv -> one call of `Model`; the help, the messages and the exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one message, no traceback), 130 interrupted by Ctrl-C, 143
+Exit codes: 0 done, 1 the work failed or `check` found what `fail_at` names, 2 the input is wrong (one message, no traceback), 130 interrupted by Ctrl-C, 143
 by SIGTERM, 129 by SIGHUP.  Settings are checked before torch is imported, so a typing mistake is reported at once; help
 loads neither torch nor YAML.
 """
@@ -16,11 +16,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 
 import gfldet
 from gfldet.config.groups import GeneralGroup
 from gfldet.config.kinds import Flag
-from gfldet.config.schema import COMMANDS, VERBS, Settings, TrainSettings, WeightsSettings, settings_of
+from gfldet.config.schema import COMMANDS, VERBS, CheckSettings, Settings, TrainSettings, WeightsSettings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 from gfldet.signals import ending
@@ -29,6 +30,7 @@ _HELP_WORDS = ("-h", "--help", "help")
 _VERSION_WORDS = ("version", "--version", "-V")
 _FIRST_STEPS = """\
 Settings are written key=value (or --key value), in any order; cfg=my.yaml takes them from a file:
+  gfldet check data=my-data.yaml
   gfldet train model=gfldet-n data=my-data.yaml epochs=60 imgsz=640
   gfldet val model=runs/train/weights/best.pt data=my-data.yaml
   gfldet predict model=runs/train/weights/best.pt source=my-images/
@@ -107,7 +109,7 @@ def _run(argv: list[str]) -> int:
     elif any(token in _HELP_WORDS for token in rest):
         print(_help(command))
     else:
-        _work(command, *_settings(command, rest))
+        return _work(command, *_settings(command, rest))
     return 0
 
 
@@ -194,15 +196,17 @@ def _no_such_command(word: str) -> str:
     return f"{word}: no such command{hint}\nThe commands are {', '.join(COMMANDS)}, settings, version and help."
 
 
-def _work(command: str, settings: Settings, file: str | None) -> None:
-    """Call `Model` with the settings that the user gave, and print where the results are.
+def _work(command: str, settings: Settings, file: str | None) -> int:
+    """Call `Model` with the settings that the user gave, and print where the results are; the exit code.
 
     `file` is the value of cfg=.  If a run wrote that file, `Model` reads it again, so it knows that the user did not
     give these values now.
     """
     if isinstance(settings, WeightsSettings):
         _weights(settings)
-        return
+        return 0
+    if isinstance(settings, CheckSettings):
+        return _check(settings)
     from gfldet.model import Model, import_weights
 
     tell = _teller()
@@ -213,7 +217,7 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
         given["cfg"] = file
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
-        return
+        return 0
     model = Model(given.pop("pretrained") if _names_no_model(settings) else settings.model)
     _collect_again()
     with warnings.catch_warnings():
@@ -230,11 +234,21 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
             getattr(model, command)(**given)
     if model.save_dir is not None:
         print(f"Results are in {model.save_dir}")
+    return 0
+
+
+def _check(settings: CheckSettings) -> int:
+    """Check a data set; the exit code is 1 where something as grave as `fail_at` is found."""
+    from gfldet.checking import run_check
+
+    _collect_again()
+    return int(run_check(settings).fails(settings.fail_at))
 
 
 def _weights(settings: WeightsSettings) -> None:
     """List the public weights, or get those that the user names; neither needs a `Model`."""
     from gfldet.weights import folder, table
+    from gfldet.writing import write_aside
 
     if settings.get:
         from gfldet.imports.fetch import fetch
@@ -242,6 +256,9 @@ def _weights(settings: WeightsSettings) -> None:
         path = fetch(settings.get, again=settings.exist_ok, verbose=settings.verbose)
         if not settings.verbose:
             print(path)
+    elif isinstance(settings.json, str):
+        text = table.as_json(folder.folder())
+        write_aside(Path(settings.json), lambda file: file.write(f"{text}\n".encode()))
     else:
         print((table.as_json if settings.json else table.shown)(folder.folder()))
 

@@ -17,12 +17,12 @@ from gfldet.config.kinds import (
     ClassPick,
     Device,
     Flag,
+    FlagOr,
     Freeze,
     ImageSize,
     Kind,
     OrNone,
     Real,
-    Resume,
     Source,
     Text,
     Weights,
@@ -63,6 +63,24 @@ class GeneralGroup:
     imgsz: int | tuple[int, int] = _setting(
         640, ImageSize(), "size that images are brought to, rounded up to multiples of 32", "px"
     )
+    sample_bits: int | None = _setting(
+        None,
+        OrNone(Whole(8, 16)),
+        "bits that the samples of 16-bit image files use; none is what the model was trained with, or what training "
+        "finds in its images",
+        "bits",
+    )
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """`imgsz` as (height, width) in pixels."""
+        return self.imgsz if isinstance(self.imgsz, tuple) else (self.imgsz, self.imgsz)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class ComputingGroup:
+    """Computing"""
+
     batch: int = _setting(16, Whole(1), "images that pass through the model together", "images")
     device: str = _setting("auto", Device(), "where to compute; auto takes the first GPU if there is one")
     threads: int = _setting(
@@ -76,18 +94,6 @@ class GeneralGroup:
         Choice("error", "skip"),
         "what to do with unreadable images and labels: stop and list them, or skip them",
     )
-    sample_bits: int | None = _setting(
-        None,
-        OrNone(Whole(8, 16)),
-        "bits that the samples of 16-bit image files use; none is what the model was trained with, or what training "
-        "finds in its images",
-        "bits",
-    )
-
-    @property
-    def height_width(self) -> tuple[int, int]:
-        """`imgsz` as (height, width) in pixels."""
-        return self.imgsz if isinstance(self.imgsz, tuple) else (self.imgsz, self.imgsz)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -184,7 +190,7 @@ class TrainingGroup:
     )
     resume: bool | str = _setting(
         False,
-        Resume(),
+        FlagOr("the path of a last.pt or of its run folder"),
         "go on with an interrupted run, or with more epochs a finished one; true takes the newest in project",
     )
     freeze: int | tuple[int, ...] | None = _setting(None, OrNone(Freeze()), "layers that are not trained")
@@ -375,7 +381,27 @@ class PublicWeightsGroup:
         Text("a name of the list, as in gfldet weights get v9-t", empty=True),
         "weights to download into GFLDET_HOME, else your cache folder; if empty all are listed",
     )
-    json: bool = _setting(False, Flag(), "print the list as JSON")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class CheckGroup:
+    """Check"""
+
+    page: bool = _setting(True, Flag(), "write check.html, with pictures of the worst cases, into a run folder")
+    fail_at: str = _setting(
+        "error",
+        Choice("error", "warning", "notice", "never"),
+        "end with exit code 1 where a finding is of this severity, or a graver one",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class JsonGroup:
+    """For programs"""
+
+    json: bool | str = _setting(
+        False, FlagOr("the path of a file"), "print what there is to tell as JSON, or write it into that file"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

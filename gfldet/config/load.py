@@ -17,6 +17,7 @@ from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
     COMMANDS,
+    CheckSettings,
     ExportSettings,
     ImportSettings,
     Origin,
@@ -43,6 +44,8 @@ _NOTHING: Layer = MappingProxyType({})
 def resolve(
     command: Literal["train"], overrides: Layer, *, restored: Layer = ..., preferred: Layer = ...
 ) -> TrainSettings: ...
+@overload
+def resolve(command: Literal["check"], overrides: Layer) -> CheckSettings: ...
 @overload
 def resolve(command: Literal["val"], overrides: Layer, *, restored: Layer = ...) -> ValSettings: ...
 @overload

@@ -12,11 +12,14 @@ from typing import Literal
 
 from gfldet.config.groups import (
     AugmentationGroup,
+    CheckGroup,
+    ComputingGroup,
     DataGroup,
     DetectionGroup,
     ExportGroup,
     GeneralGroup,
     ImportGroup,
+    JsonGroup,
     LossGroup,
     MeasuringGroup,
     OptimiserGroup,
@@ -54,6 +57,7 @@ class Settings(OutputGroup):
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(
     GeneralGroup,
+    ComputingGroup,
     DataGroup,
     MeasuringGroup,
     DetectionGroup,
@@ -68,17 +72,24 @@ class TrainSettings(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValSettings(GeneralGroup, DataGroup, MeasuringGroup, DetectionGroup, ValidationGroup, RunFolderGroup, Settings):
+class ValSettings(
+    GeneralGroup, ComputingGroup, DataGroup, MeasuringGroup, DetectionGroup, ValidationGroup, RunFolderGroup, Settings
+):
     """Measure a checkpoint on labelled images"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(GeneralGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings):
+class CheckSettings(GeneralGroup, DataGroup, CheckGroup, JsonGroup, RunFolderGroup, Settings):
+    """Find what is wrong with a data set, and what is worth a look"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(GeneralGroup, ComputingGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings):
     """Find objects in images and videos"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings(GeneralGroup, DataGroup, DetectionGroup, ExportGroup, TargetGroup, Settings):
+class ExportSettings(GeneralGroup, ComputingGroup, DataGroup, DetectionGroup, ExportGroup, TargetGroup, Settings):
     """Write a checkpoint as a file that other programs run, proven equal to it"""
 
 
@@ -88,11 +99,12 @@ class ImportSettings(ImportGroup, TargetGroup, Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsSettings(PublicWeightsGroup, Settings):
+class WeightsSettings(PublicWeightsGroup, JsonGroup, Settings):
     """List public weights to start from, or download one of them"""
 
 
 COMMANDS: dict[str, type[Settings]] = {
+    "check": CheckSettings,
     "train": TrainSettings,
     "val": ValSettings,
     "predict": PredictSettings,
@@ -104,6 +116,7 @@ VERBS = {"weights": "get"}
 """A setting of a command that may also be written as a word before its value: `gfldet weights get v9-t`."""
 GROUPS: tuple[type, ...] = (
     GeneralGroup,
+    ComputingGroup,
     DataGroup,
     MeasuringGroup,
     TrainingGroup,
@@ -116,6 +129,8 @@ GROUPS: tuple[type, ...] = (
     ExportGroup,
     ImportGroup,
     PublicWeightsGroup,
+    CheckGroup,
+    JsonGroup,
     TargetGroup,
     RunFolderGroup,
     OutputGroup,
