@@ -1,8 +1,8 @@
 """argv -> one call of `Model`; the help, the messages and the exit codes.
 
-Exit codes: 0 done, 1 the work failed or `check` found what `fail_at` names, 2 the input is wrong (one message, no traceback), 130 interrupted by Ctrl-C, 143
-by SIGTERM, 129 by SIGHUP.  Settings are checked before torch is imported, so a typing mistake is reported at once; help
-loads neither torch nor YAML.
+Exit codes: 0 done, 1 the work failed or `check` found what its `fail_at` names, 2 the input is wrong (one message, no
+traceback), 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.  Settings are checked before torch is imported, so
+a typing mistake is reported at once; help loads neither torch nor YAML.
 """
 
 from __future__ import annotations

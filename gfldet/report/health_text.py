@@ -34,7 +34,7 @@ def health_text(health: Health) -> str:
 def _of_kind(code: str, findings: list[Finding]) -> list[str]:
     kind = kind_of(code, findings[0].severity)
     advice = f".  {kind.advice}" if kind.advice else ""
-    lines = [f"  {len(findings)} {kind.title} [{code}]{advice}"]
+    lines = [f"  {code}: {kind.title} ({len(findings)}){advice}"]
     lines += [f"    {plain(finding.text).replace(chr(10), f'{chr(10)}      ')}" for finding in findings[:SHOWN]]
     if len(findings) > SHOWN:
         lines.append(f"    ... and {len(findings) - SHOWN} more")
