@@ -117,11 +117,13 @@ def read_split(
         long_rows.update(one.long_rows)
         if progress:
             progress(done, len(index.items))
+    unclear = _unclear_rows(spec, name, long_rows)
+    if unclear is not None:  # then it is not known what any box is
+        found = _problem(name, "unclear-rows", "error", unclear)
+        return Reading(name, (), (found, *_of_index(name, index)))
     used = [one for one in loaded if one.record is not None]
     depth = _give_one_depth(used, visit)
-    unclear = _unclear_rows(spec, name, long_rows)
     findings = [
-        *(_problem(name, "unclear-rows", "error", problem) for problem in (unclear,) if problem),
         *_of_index(name, index),
         *(finding for one in loaded for finding in _of_image(name, one)),
         *_of_depth(name, used, depth, bits),

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOW = 8  # frequencies of a picture in each direction that its hash is made of
-MAX_DISTANCE = 14  # bits in which the hashes of two pictures that are nearly the same may differ
-MIN_CORRELATION = 0.975  # of their grey levels
+# Bits in which the hashes of two pictures that are nearly the same may differ, and the correlation of their grey levels
+# that is asked for then.  On video of traffic, pairs below these are mostly of other scenes.
+NEAR, MIN_CORRELATION = 10, 0.96
+MAX_DISTANCE, MIN_CORRELATION_FAR = 16, 0.98
 MIN_CONTRAST = 3.0  # standard deviation of the grey levels; below it there is hardly a picture to compare
 _CHUNK = 1 << 22  # pairs of hashes that are compared at a time
 
@@ -49,7 +51,7 @@ def nearly_same(thumbs: NDArray[np.float32], splits: Sequence[str]) -> list[Pair
     Once with the one of its own split that is most like it, once with that of another.  The memory does not grow with
     the number of pairs: a video of a scene that stands still has them by millions.
     """
-    flat = thumbs.reshape(len(thumbs), -1)
+    flat = thumbs.reshape(len(thumbs), thumbs.shape[1] * thumbs.shape[2])
     flat = flat - flat.mean(1, keepdims=True)
     contrast = flat.std(1)
     seen = np.flatnonzero(contrast >= MIN_CONTRAST)
@@ -60,12 +62,14 @@ def nearly_same(thumbs: NDArray[np.float32], splits: Sequence[str]) -> list[Pair
     for start in range(0, len(seen), step):
         later = np.arange(start, min(start + step, len(seen)))
         earlier = np.arange(later[-1] + 1)
-        close = _count_bits(codes[later, None] ^ codes[None, earlier]) <= MAX_DISTANCE
-        close &= earlier < later[:, None]
-        later, earlier = later[close.any(1)], earlier[close.any(0)]
+        apart = _count_bits(codes[later, None] ^ codes[None, earlier])
+        apart[earlier >= later[:, None]] = 64
+        rows, columns = (apart <= MAX_DISTANCE).any(1), (apart <= MAX_DISTANCE).any(0)
+        later, earlier, apart = later[rows], earlier[columns], apart[rows][:, columns]
         if not len(later):
             continue
-        likeness = np.where(close[close.any(1)][:, close.any(0)], unit[later] @ unit[earlier].T, 0)
+        likeness = unit[later] @ unit[earlier].T
+        likeness[(apart > MAX_DISTANCE) | ((apart > NEAR) & (likeness < MIN_CORRELATION_FAR))] = 0
         same_split = of_split[later, None] == of_split[None, earlier]
         for wanted in (same_split, ~same_split):
             alike = np.where(wanted, likeness, 0)

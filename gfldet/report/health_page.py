@@ -30,7 +30,7 @@ PICTURE_BYTES = 7_000_000
 ROWS = 300  # of a kind
 TEXT_BYTES = 2_000_000
 LONGEST = 700  # letters of a finding
-CLASSES = 30  # in the chart
+CLASSES = 12  # in the chart
 
 _FILES = Path(__file__).parent / "page"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -81,17 +81,22 @@ def _fill(kinds: Sequence[_Kind], pictures: Pictures) -> None:
             if number != len(kind.cards) or number >= len(kind.findings) or left <= 0:
                 continue
             picture = pictures.of(kind.findings[number])
-            left -= len(picture)
+            card = _card(kind.findings[number], picture)
+            left -= _bytes(card) if picture else 0
             if picture and left > 0:
-                kind.cards.append(_card(kind.findings[number], picture))
+                kind.cards.append(card)
     left = TEXT_BYTES
     for kind in kinds:
         for finding in kind.findings[len(kind.cards) :][:ROWS]:
             line = _line(finding)
-            left -= len(line.encode("utf-8", "xmlcharrefreplace"))
+            left -= _bytes(line)
             if left < 0:
                 return
             kind.lines.append(line)
+
+
+def _bytes(html: str) -> int:
+    return len(html.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _safe(text: str) -> str:
