@@ -20,7 +20,7 @@ from pathlib import Path
 
 import gfldet
 from gfldet.config.groups import GeneralGroup
-from gfldet.config.kinds import Flag
+from gfldet.config.kinds import Flag, FlagOr
 from gfldet.config.schema import COMMANDS, VERBS, CheckSettings, Settings, TrainSettings, WeightsSettings, settings_of
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
@@ -147,7 +147,7 @@ def _settings(command: str, tokens: list[str]) -> tuple[Settings, str | None]:
 def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[str]]:
     """`key=value`, `--key=value`, `--key value` and a verb's `key value` as a mapping, and the problems of all other
     tokens."""
-    flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, Flag)}
+    flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, (Flag, FlagOr))}
     overrides: dict[str, str] = {}
     problems: list[str] = []
     queue = list(tokens)

@@ -50,7 +50,7 @@ def test_all_findings_are_on_the_page_and_none_is_markup(health: Health) -> None
     assert "alert(1)" in text
     assert "<script>alert" not in text
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|https?://""", text)
-    assert text.count('class="it"') == 2
+    assert text.count('class="it"') == sum(finding.box is not None for finding in health.findings)
     assert text.count("data:image/jpeg;base64,") >= 5  # two of the pair
 
 
@@ -67,7 +67,6 @@ def test_the_page_stays_below_its_bound(health: Health, tmp_path: Path, monkeypa
     assert "and 400 more, which the JSON lists" in text or "and 399 more, which the JSON lists" in text
     per_kind = [section.count("<figure ") for section in text.split('<section class="kind')[1:]]
     assert max(per_kind) - min(per_kind) <= 1
-    assert health_page.PICTURES * 0 + 7_000_000 + 2_000_000 < 10_000_000
 
 
 def test_a_page_without_images(health: Health) -> None:
@@ -117,10 +116,8 @@ def test_the_page_in_a_browser(health: Health, chromium: Callable[..., Any], tmp
     browser.get(file.as_uri())
 
     def visible() -> set[str]:
-        script = (
-            "return [...document.querySelectorAll('[data-code]')].filter(e => e.offsetParent).map(e => e.dataset.code)"
-        )
-        return set(browser.execute_script(script))
+        seen = "[...document.querySelectorAll('[data-code]')].filter(e => e.offsetParent)"
+        return set(browser.execute_script(f"return {seen}.map(e => e.dataset.code)"))
 
     def choose(name: str, value: str) -> None:
         script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
@@ -128,12 +125,8 @@ def test_the_page_in_a_browser(health: Health, chromium: Callable[..., Any], tmp
 
     everything = {finding.code for finding in health.findings}
     assert visible() == everything
-    assert (
-        browser.execute_script(
-            "return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"
-        )
-        == 0
-    )
+    loaded = "performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'))"
+    assert browser.execute_script(f"return {loaded}.length") == 0
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
     pictures = "return [...document.querySelectorAll('.pictures svg')].every(s => s.getBoundingClientRect().width > 50)"
     assert browser.execute_script(pictures)
