@@ -21,9 +21,19 @@ from pathlib import Path
 import gfldet
 from gfldet.config.groups import GeneralGroup
 from gfldet.config.kinds import Flag, FlagOr
-from gfldet.config.schema import COMMANDS, VERBS, CheckSettings, Settings, TrainSettings, WeightsSettings, settings_of
+from gfldet.config.schema import (
+    COMMANDS,
+    VERBS,
+    CheckSettings,
+    Settings,
+    TrainSettings,
+    ValSettings,
+    WeightsSettings,
+    settings_of,
+)
 from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
+from gfldet.ranks.place import devices_of, leads, place_of
 from gfldet.signals import ending
 
 _HELP_WORDS = ("-h", "--help", "help")
@@ -49,10 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ending(for_good=argv is None):
             return _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"gfldet: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"gfldet: {error}", file=sys.stderr)
         return 2
     except WorkError as error:
-        print(f"gfldet: the work failed: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"gfldet: the work failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         return _interrupted(error)
@@ -73,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupted(error: KeyboardInterrupt) -> int:
     """Tell what the signal was, and how to go on where the work says so; the exit code that shells expect."""
     number = getattr(error, "number", signal.SIGINT)
+    if getattr(error, "told", False):  # by another process of the run
+        return 128 + int(number)
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     try:
         sys.stdout.flush()
@@ -109,7 +123,11 @@ def _run(argv: list[str]) -> int:
     elif any(token in _HELP_WORDS for token in rest):
         print(_help(command))
     else:
-        return _work(command, *_settings(command, rest))
+        settings, file = _settings(command, rest)
+        started = _start_several(settings, argv)
+        if started is not None:
+            return started
+        return _work(command, settings, file)
     return 0
 
 
@@ -209,7 +227,7 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
         return _check(settings)
     from gfldet.model import Model, import_weights
 
-    tell = _teller()
+    tell = _teller() if leads() else lambda *_, **__: None
     for notice in settings.notices:
         tell(notice)
     given = {name: getattr(settings, name) for name in sorted(settings.explicit - {"model"})}
@@ -232,7 +250,7 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
                 pass
         else:
             getattr(model, command)(**given)
-    if model.save_dir is not None:
+    if model.save_dir is not None and leads():
         print(f"Results are in {model.save_dir}")
     return 0
 
@@ -243,6 +261,23 @@ def _check(settings: CheckSettings) -> int:
 
     _collect_again()
     return int(run_check(settings).fails(settings.fail_at))
+
+
+def _start_several(settings: Settings, argv: Sequence[str]) -> int | None:
+    """Run the command in several processes where its devices ask for that; their exit code, None for one process."""
+    if not isinstance(settings, (TrainSettings, ValSettings)) or place_of().size > 1:
+        return None
+    device = settings.device
+    if isinstance(settings, TrainSettings) and settings.resume is not False and "device" not in settings.origins:
+        from gfldet.train.resume import device_of_run
+
+        device = device_of_run(settings, place_of())
+    processes = len(devices_of(device))
+    if processes == 1:
+        return None
+    from gfldet.launch import launch
+
+    return launch(processes, argv)
 
 
 def _weights(settings: WeightsSettings) -> None:

@@ -59,15 +59,22 @@ def _lines(file: Path) -> list[str]:
         return []
 
 
-def loader_threads(wanted: int, on_cpu: bool) -> int:
+def part_of(processes: int) -> Callable[[], int]:
+    """What tells the number of cores of each of so many processes that do one run here; it stays the same."""
+    return lambda: max(1, cores() // processes)
+
+
+def loader_threads(wanted: int, on_cpu: bool, processes: int = 1) -> int:
     """Threads or processes that prepare images; -1 -> none beside a model on the CPU, up to 14 beside a GPU.
+
+    `processes` is how many of the run share this machine.
 
     A model on the CPU needs every core itself: measured on two cores, one thread that takes turns with them costs a
     quarter of the training speed, while making the batches in between costs a thirtieth.
     """
     if wanted >= 0:
         return wanted
-    return 0 if on_cpu else max(1, min(14, cores() - 2))
+    return 0 if on_cpu else max(1, min(14, cores() // processes - 2))
 
 
 def wait_little(environment: MutableMapping[str, str]) -> None:
@@ -129,10 +136,9 @@ class FreeCores:
         wanted = os.environ.get("OMP_NUM_THREADS", "")
         if wanted.isdecimal() and int(wanted):
             return int(wanted)
-        now = use_now()
-        if now and self._since and now.clock - self._since.clock >= WINDOW:
-            self._count = free_between(self._since, now, cores())
-            self._since = now
+        since = self._since
+        if since and time.monotonic() - since.clock >= WINDOW and (now := use_now()):
+            self._count, self._since = free_between(since, now, cores()), now
         return self._count
 
 

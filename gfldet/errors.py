@@ -8,6 +8,7 @@
     |   +-- OutputError      a run folder or file that cannot be written
     |   +-- DownloadError    public weights that the user asked for and that did not arrive
     +-- WorkError            the input was fine but the work failed: the CLI exits with 1
+        +-- LostError        another process of the run is gone
 
     Notice                   not an error: a Python warning about settings that were changed or have no effect
 
@@ -17,14 +18,26 @@ them, one per line, so that the user can fix a data set in one pass.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 LONGEST_LINE = 4000  # letters of a line for people; a path may have as many
+_PASSWORDS = (  # in addresses, of which paths keep one slash: user:password@host, where a port is none, and ?password=
+    re.compile(r"(\b[a-zA-Z][\w+.-]+://?[^\s/:@]*:)(?!\d+/)\S*(?=@)"),
+    re.compile(r"(\w://?\S*?\b(?:password|passwd|pwd|token)=)[^\s&'\"]*[^\s&'\":]", re.IGNORECASE),
+)
 
 
 class GfldetError(Exception):
-    """Root of all errors that gfldet raises on purpose.  Its text is `plain`, whatever a file's name has in it."""
+    """Root of all errors that gfldet raises on purpose.  Its text is `plain`, whatever a file's name has in it.
+
+    agreed  all processes of the run raise it
+    told    another process of the run tells it, so that this one need not
+    """
+
+    agreed = False
+    told = False
 
     def __str__(self) -> str:
         return plain(super().__str__())
@@ -58,6 +71,10 @@ class WorkError(GfldetError):
     """The work failed although the input was valid (for example, the loss stayed non-finite)."""
 
 
+class LostError(WorkError):
+    """Another process of the run has ended, or cannot be reached."""
+
+
 class Notice(UserWarning):
     """Something about the settings that the user should know; the command line prints it, Python warns of it."""
 
@@ -72,12 +89,19 @@ def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> s
 
 def plain(text: str) -> str:
     """A text for people, of one or several lines: what would steer a terminal, or what no terminal can write, stands as
-    its escape, and a line of more than LONGEST_LINE letters is cut in its middle."""
+    its escape, a line of more than LONGEST_LINE letters is cut in its middle, and a password in an address is `***`."""
     lines = (
         line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
         for line in text.split("\n")
     )
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in "\n".join(lines))
+    told = "\n".join(_without_password(line) if ":/" in line else line for line in lines)
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in told)
+
+
+def _without_password(line: str) -> str:
+    for form in _PASSWORDS:
+        line = form.sub(r"\1***", line)
+    return line
 
 
 def shown(value: object, most: int = 80, quoted: bool = True) -> str:

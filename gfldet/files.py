@@ -74,6 +74,12 @@ def exists(path: str | Path) -> bool:
     return os.path.exists(path)
 
 
+def is_root(path: str | Path) -> bool:
+    """Whether a folder is, or leads to, the root of the whole file system: to look through it would take minutes."""
+    real = os.path.realpath(path)
+    return os.path.dirname(real) == real
+
+
 def name_problem(path: str | Path) -> str:
     """Why there can be no file or folder of this name; empty if there can."""
     try:

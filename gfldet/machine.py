@@ -22,11 +22,14 @@ CPU_INFO = Path("/proc/cpuinfo")
 PROC = Path("/proc")
 
 
-def memory_budget(cache: str) -> int:
-    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`)."""
+def memory_budget(cache: str, processes: int = 1) -> int:
+    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`).
+
+    `processes` is how many of the run share this machine, each with images of its own.
+    """
     if cache != "auto":
         return 1 << 62 if cache == "ram" else 0
-    return free_memory() // 2
+    return free_memory() // 2 // processes
 
 
 def free_memory() -> int:
@@ -133,9 +136,11 @@ def disk_is_full(folder: Path) -> bool:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `mps`, `cuda`, `cuda:N` or `N` -> a device that is there; ConfigError if it is not."""
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:N` or `N` -> a device that is there; ConfigError if not, or for several."""
     import torch
 
+    if "," in name or name.startswith("cpu:"):
+        raise ConfigError(f"device={name}: one device is expected here; several are for gfldet train and gfldet val")
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device(f"cuda:{name}" if name.isdigit() else name)
@@ -145,19 +150,6 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device=mps: not available on this machine; use device=cpu or device=auto")
     return device
-
-
-def check_one_process() -> None:
-    """ConfigError where torchrun, or a launcher like it, started several processes for one run.
-
-    Each of them would do the whole run by itself, beside the others.
-    """
-    world = os.environ.get("WORLD_SIZE", "")
-    if world.isdecimal() and int(world) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE={world}: a launcher such as torchrun started {world} processes, but gfldet runs in one, "
-            "on one device; start it without the launcher, with device=0 for instance (and unset WORLD_SIZE)"
-        )
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # as in malloc.h

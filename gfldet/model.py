@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.cores import FreeCores, loader_threads, threads_of
-from gfldet.data.load import eval_set, load_images, open_data, tell_findings
+from gfldet.cores import FreeCores, loader_threads, part_of, threads_of
+from gfldet.data.eval_set import EvalSet
+from gfldet.data.likeness import hashed, likeness
+from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
 from gfldet.data.sources import Source, iter_source
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
@@ -26,11 +29,14 @@ from gfldet.detect.saver import Saver
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import check_one_process, freed_memory_kept, memory_budget
+from gfldet.machine import freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.ops.letterbox import check_frame
+from gfldet.ranks.place import check_one_process, place_of
+from gfldet.ranks.start import joined
+from gfldet.ranks.value import ONE, Ranks
 from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
@@ -142,29 +148,32 @@ class Model(Familiar):
         Returns the metrics of the best weights on the val split (None with val=False).  All settings: `gfldet train
         --help`.
         """
-        from gfldet.imports.start import read_start
-        from gfldet.train import prepare
+        from gfldet.train import elastic, prepare
         from gfldet.train import resume as resuming
         from gfldet.train.run import run_training
 
-        check_one_process()
         given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
         resolved = resolve("train", given)
-        resume = resuming.find_resume(resolved)
-        description, start = self.description, self._start
-        with prepare.run_folder(resolved, resume) as folder:
-            if resume is None:
-                resolved = resolve("train", given, preferred=description.preferred)
-            else:
-                start = read_start(resume)
-                resolved = resuming.resumed_settings(start.checkpoint, resume, resolved)
-                description = start.checkpoint.description
-            _warn_of_notices(resolved)
-            with threads_of(resolved.threads, self._free_cores), freed_memory_kept():
-                watching = self._observed(observers)
-                trainer = prepare.prepare_training(resolved, description, start, folder, resume, watching)
-                self.save_dir = folder
-                result = run_training(trainer)
+        with joined(resuming.device_of_run(resolved, place_of())) as ranks:
+            again = elastic.own_run(resolved.project, resolved.resume, ranks)
+            if again is not None:
+                given.update(elastic.to_go_on(again))
+                resolved = resolve("train", given)
+            resume = ranks.of_first(lambda: resuming.find_resume(resolved))
+            with prepare.run_folder(resolved, resume, ranks) as folder:
+                begun = ranks.together(
+                    lambda: resuming.beginning(given, resolved, resume, self.description, self._start)
+                )
+                _warn_of_notices(begun.settings)
+                free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+                with threads_of(begun.settings.threads, free), freed_memory_kept():
+                    trainer = prepare.prepare_training(
+                        begun.settings, begun.description, begun.start, folder, resume, self._observed(observers), ranks
+                    )
+                    elastic.leave_mark(folder, ranks)
+                    self.save_dir = folder
+                    result = run_training(trainer)
+                elastic.remove_mark(folder, ranks)
         self._take(result.best)
         return result.metrics
 
@@ -174,16 +183,47 @@ class Model(Familiar):
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
-        check_one_process()
         given = {**settings, **self._named(settings)}
-        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH))
+        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
-        with runs.claimed(*where) as folder, self._threads(resolved):
-            return self._validate(resolved, folder)
+        with ExitStack() as held:
+            ranks = held.enter_context(joined(resolved.device))
+            resolved = replace(resolved, device=ranks.device)
+            folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
+            held.enter_context(self._threads(resolved, ranks))
+            return self._validate(resolved, folder, ranks)
 
-    def _validate(self, settings: ValSettings, folder: Path) -> DetectionMetrics:
+    def _validate(self, settings: ValSettings, folder: Path, ranks: Ranks) -> DetectionMetrics:
+        detector, loaded, data = ranks.together(lambda: self._to_validate(settings, ranks))
+        ranks.check_same("what they measure", lambda: {**likeness(loaded.split), "the model": self._likeness()})
+        found = validate(
+            detector,
+            data,
+            Selection(**settings.selection()),
+            loader_threads(settings.workers, detector.device == "cpu", ranks.local_size),
+            settings.evaluator,
+            ranks=ranks,
+        )
+        self.save_dir = folder
+        if ranks.leads:
+            write_validation(folder, found, loaded.split)
+            teller(settings.verbose)(format_table(found.metrics))
+            if settings.plots and _can_plot():
+                draw_validation(folder, found, loaded.split, loaded.store)
+        return found.metrics
+
+    def _likeness(self) -> str:
+        """What tells this model from others."""
+        if self._exported:
+            return hashed([repr(self._exported.card).encode()])
+        from gfldet.nn.summary import bytes_of_weights
+
+        return hashed(bytes_of_weights(self.model))
+
+    def _to_validate(self, settings: ValSettings, ranks: Ranks) -> tuple[Detector, LoadedSplit, EvalSet]:
+        """The model, the split with its images, and the batches of these."""
         tell = teller(settings.verbose)
         detector = self._detector(settings)
         rect = settings.rect and detector.frame is None
@@ -196,7 +236,7 @@ class Model(Familiar):
                 f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
                 f"{list(self.names.values())}; use the data that the model was trained for"
             )
-        budget = memory_budget("auto")
+        budget = memory_budget("auto", ranks.local_size)
         loaded = load_images(
             spec,
             settings.split,
@@ -209,23 +249,12 @@ class Model(Familiar):
         )
         tell_findings(loaded.split.findings)
         data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
-        found = validate(
-            detector,
-            data,
-            Selection(**settings.selection()),
-            loader_threads(settings.workers, detector.device == "cpu"),
-            settings.evaluator,
-        )
-        self.save_dir = folder
-        write_validation(folder, found, loaded.split)
-        tell(format_table(found.metrics))
-        if settings.plots and _can_plot():
-            draw_validation(folder, found, loaded.split, loaded.store)
-        return found.metrics
+        return detector, loaded, data
 
-    def _threads(self, settings: ValSettings | PredictSettings) -> AbstractContextManager[None]:
+    def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
-        return threads_of(None if self._exported else settings.threads, self._free_cores)
+        free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+        return threads_of(None if self._exported else settings.threads, free)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
@@ -258,9 +287,9 @@ class Model(Familiar):
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
-        check_one_process()
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")))
+        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")), file=self.source)
+        check_one_process("predict", resolved.device)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         found = self._in_own_threads(resolved)
@@ -318,7 +347,8 @@ class Model(Familiar):
         self._need_head()
         given = {**settings, **self._named(settings), "format": format}
         restored = self._trained_with(("imgsz", "sample_bits", "val_share"))
-        resolved = resolve("export", given, restored=restored)
+        resolved = resolve("export", given, restored=restored, file=self.source)
+        check_one_process("export", resolved.device)
         _warn_of_notices(resolved)
         saved = self._checkpoint
         subject = job.Subject(

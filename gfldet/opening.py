@@ -73,4 +73,7 @@ def fresh(name: str) -> DetectionModel:
     _, problems = check("train", description.preferred)
     if problems:
         raise ConfigError(listed(f"model YAML {path}:", problems, "gfldet train --help lists these settings."))
-    return DetectionModel(description)
+    try:
+        return DetectionModel(description)
+    except ConfigError as error:  # its rows are right one by one, but they do not fit together
+        raise ConfigError(f"{path}: {error}") from error

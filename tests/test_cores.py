@@ -33,11 +33,14 @@ def test_a_core_is_free_unless_another_program_takes_it() -> None:
 def test_they_are_asked_for_anew_when_time_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(room, "cores", lambda: 4)
-    told = [Use(0, 0, 0), Use(0.1, 0, 0), Use(1, 2, 0), Use(1.1, 2, 0), Use(2, 6, 0)]
+    told = [Use(0, 0, 0), Use(1, 2, 0), Use(2, 6, 0)]
+    clock = [0.1, 1.0, 1.1, 2.0]
     monkeypatch.setattr(room, "use_now", lambda: told.pop(0))
     monkeypatch.setattr(room, "BEGAN", None)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.pop(0))
     free = FreeCores()
     assert [free() for _ in range(4)] == [4, 2, 2, 4]  # too early; two of four; too early again; all
+    monkeypatch.setattr(time, "monotonic", lambda: 10.1)
     monkeypatch.setattr(room, "use_now", lambda: None)  # a system that does not tell
     assert FreeCores()() == 4
     for began, expected in ((Use(0, 0, 0), 2), (Use(-30, 0, 0), 4)):  # of a young program, and of an old one
@@ -119,6 +122,12 @@ def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room.loader_threads(-1, on_cpu=False) == 4
     assert room.loader_threads(0, on_cpu=False) == 0
     assert room.loader_threads(4, on_cpu=True) == 4
+    assert room.loader_threads(-1, on_cpu=False, processes=2) == 1
+
+
+def test_processes_of_a_run_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "cores", lambda: 6)
+    assert [room.part_of(processes)() for processes in (1, 2, 4, 9)] == [6, 3, 1, 1]
 
 
 def test_threads() -> None:

@@ -78,3 +78,27 @@ def test_lines_are_cut_in_their_middle() -> None:
     assert told.endswith("aend\nnext")
     assert " ... " in told
     assert len(told) < LONGEST_LINE + 20
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("rtsp://joe:secret@10.0.0.9:554/x", "rtsp://joe:***@10.0.0.9:554/x"),
+        ("http://joe:se%40c/r:t@host/a.jpg?b=1", "http://joe:***@host/a.jpg?b=1"),
+        ("rtsp://:12345@cam/1", "rtsp://:***@cam/1"),
+        ("http:/joe:secret@host/best.pt", "http:/joe:***@host/best.pt"),
+        ("rtsp://cam:554/user=joe&password=secret&channel=1", "rtsp://cam:554/user=joe&password=***&channel=1"),
+        ("https://host/x?Token=secret", "https://host/x?Token=***"),
+        ("https://host:8080/me@home.jpg", "https://host:8080/me@home.jpg"),
+        ("https://host/a:b/c.jpg", "https://host/a:b/c.jpg"),
+        ("C:/me:you@home.jpg", "C:/me:you@home.jpg"),
+    ],
+)
+def test_passwords_in_addresses_are_not_told(address: str, told: str) -> None:
+    assert plain(f"a\n{address}: b") == f"a\n{told}: b"
+    assert str(DataError(f"{address!r}, 'b@c'")) == f"{told!r}, 'b@c'"
+    assert shown(address, quoted=False) == told
+
+
+def test_addresses_without_an_end_take_no_time() -> None:
+    assert plain("x://a:" * 2000).startswith("x://a:x://a:")

@@ -8,7 +8,6 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -77,11 +76,15 @@ def test_freed_memory_is_kept_for_as_long_as_it_is_asked() -> None:
     subprocess.run([sys.executable, "-c", script], env=free, check=True)
 
 
-@pytest.mark.parametrize(("world", "refused"), [("", False), ("1", False), ("none", False), ("2", True), ("16", True)])
-def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, world: str, refused: bool) -> None:
-    monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(ConfigError, match=f"WORLD_SIZE={world}: .*start it without") if refused else nullcontext():
-        machine.check_one_process()
+def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda: 12 << 30)
+    assert [machine.memory_budget("auto", count) >> 30 for count in (1, 3)] == [6, 2]
+
+
+@pytest.mark.parametrize("name", ["cpu:2", "0,1"])
+def test_one_device_is_picked(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device={name}: one device is expected"):
+        machine.pick_device(name)
 
 
 @pytest.mark.parametrize(

@@ -430,6 +430,13 @@ def test_a_model_is_given_once(model: Model, command: str) -> None:
         getattr(model, command)(*arguments, model="gfldet-s")
 
 
+def test_a_model_whose_layers_do_not_fit_together_names_its_file(tiny_yaml: Path, tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(tiny_yaml.read_text().replace("3, 2]", "3, 0]", 1))
+    with pytest.raises(ConfigError, match=r".*/odd\.yaml: model odd: the layers do not fit together"):
+        Model(file)
+
+
 def test_python_is_warned_of_what_was_changed(
     model: Model, folder: Path, capsys: pytest.CaptureFixture[str], trained: Path
 ) -> None:

@@ -1,9 +1,12 @@
 """Names that other detectors have for a setting, or for what gfldet does in another way: what to give instead.
 
-The spelling alone does not lead from these names to the right one.  `load` puts these words into its errors.
+The spelling alone does not lead from these names to the right one.  `load` puts these words into its errors.  Where the
+value asks for what gfldet does in any case, such as `half=false`, there is no error (`asks_for_the_same`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 SAME: dict[str, str] = {
     "weights": "model",
@@ -110,3 +113,87 @@ INSTEAD_IN: dict[tuple[str, str], str] = {
     ("export", "name"): "give out",
 }
 """(command, name of a setting of another command) -> what there is instead, where people mean something else by it."""
+
+_OFF = ("false", "no", "off", "none", "null", "~", "", "0", "0.0")
+_ON = ("true", "yes", "on", "1")
+_ONE = ("1", "1.0")
+
+_NOT_WANTED = (
+    # of a training
+    *(
+        "label_smoothing",
+        "single_cls",
+        "time",
+        "multi_scale",
+        "dropout",
+        "perspective",
+        "cls_pw",
+        "copy_paste",
+        "cutmix",
+    ),
+    *(
+        "bgr",
+        "auto_augment",
+        "erasing",
+        "albumentations",
+        "augmentations",
+        "compile",
+        "profile",
+        "callbacks",
+        "trainer",
+    ),
+    *("validator", "save_hybrid"),
+    # of a prediction
+    *("predictor", "show", "view_img", "save_crop", "save_frames", "hide_labels", "hide_conf", "visualize", "embed"),
+    *("stream_buffer", "tracker", "persist", "tta", "dnn"),
+    # of an export, and of other tasks
+    *(
+        "workspace",
+        "optimize",
+        "keras",
+        "overlap_mask",
+        "mask_ratio",
+        "retina_masks",
+        "rle",
+        "pose",
+        "kobj",
+        "kpt_shape",
+    ),
+)
+
+ANYWAY: dict[str, tuple[str, ...]] = {
+    "task": ("detect",),
+    "deterministic": _ON + _OFF,  # off allows what need not be
+    "cos_lr": _ON,
+    "accumulate": _ONE,
+    "fraction": _ONE,
+    "stream": _ON + _OFF,
+    "opset": ("17",),
+    "simplify": _ON + _OFF,
+    "show_labels": _ON,
+    "show_conf": _ON,
+    "show_boxes": _ON,
+    **dict.fromkeys(_NOT_WANTED, _OFF),
+}
+"""A name elsewhere -> the values, as words, that ask for what gfldet does in any case."""
+
+ANYWAY_IN: dict[tuple[str, str], tuple[str, ...]] = {
+    **{(command, "mode"): (command,) for command in ("train", "val", "predict", "export")},
+    **{(command, name): _OFF for command in ("train", "val", "predict") for name in ("half", "int8", "dynamic")},
+    **{(command, "augment"): _OFF for command in ("val", "predict", "export")},
+    **{(command, "classes"): _OFF[3:6] for command in ("train", "val", "export")},  # a class has the number 0
+    ("train", "save"): _ON,
+    ("train", "save_json"): _ON,
+    ("train", "split"): ("val",),
+    ("val", "save_json"): _ON,
+    ("predict", "amp"): _OFF,
+}
+"""(command, name of a setting of another command, or elsewhere) -> as in ANYWAY."""
+
+
+def asks_for_the_same(command: str, name: str, value: Any) -> bool:
+    """Whether a setting that `command` does not have is given a value that asks for what it does in any case."""
+    if not (value is None or isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and abs(value) < 1e6)):
+        return False
+    words = ANYWAY_IN.get((command, name.lower()), ANYWAY.get(name.lower(), ()))
+    return str(value).strip().lower() in words

@@ -82,7 +82,9 @@ class ComputingGroup:
     """Computing"""
 
     batch: int = _setting(16, Whole(1), "images that pass through the model together", "images")
-    device: str = _setting("auto", Device(), "where to compute; auto takes the first GPU if there is one")
+    device: str = _setting(
+        "auto", Device(), "where to compute; auto takes the first GPU if there is one; a process for each of several"
+    )
     threads: int = _setting(
         0, Whole(0), "processor threads of the model; 0 takes the cores that other work leaves free", "threads"
     )
@@ -242,6 +244,9 @@ class OptimiserGroup:
         9.0, Real(1), "what the steps so far are divided by for the horizon of the average, while ema_decay allows more"
     )
     bn_momentum: float = _setting(0.1, Real(0, 1, above=True), "share of a new batch in the batch-norm statistics")
+    sync_bn: bool = _setting(
+        False, Flag(), "take batch-norm statistics over the images of all processes, instead of each over its own"
+    )
     grad_clip: float = _setting(10.0, Real(0), "largest norm of the gradient; 0 does not clip")
 
 

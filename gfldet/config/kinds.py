@@ -179,17 +179,29 @@ class Weights:
 
 @dataclass(frozen=True)
 class Device:
-    """Where to compute: auto, cpu, mps, cuda or cuda:N; N alone becomes cuda:N."""
+    """Where to compute: auto, cpu, mps, cuda or cuda:N; N alone becomes cuda:N.
+
+    Several: cpu:N for N processes, or GPUs as `0,1`, the standard form of all other ways to write them.
+    """
 
     def describe(self) -> str:
-        return "auto, cpu, mps, cuda, cuda:N or N (one device)"
+        return "auto, cpu, mps, cuda, cuda:N or N; for several processes 0,1 or cpu:N"
 
     def read(self, value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            value = ",".join(str(item) for item in value if not isinstance(item, bool))
         named = isinstance(value, (str, int)) or type(value).__module__ == "torch"  # such as torch.device("cpu")
         word = str(value).strip().lower() if named and not isinstance(value, bool) else ""
-        if re.fullmatch(r"\d+", word):
-            return f"cuda:{word}"
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", word):
+        several = re.fullmatch(r"\[?((?:cuda:)?\d+(?:\s*,\s*(?:cuda:)?\d+)*)\]?", word)
+        if several:
+            numbers = [int(number) for number in re.findall(r"\d+", several[1])]
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(value)
+            return ",".join(map(str, numbers)) if len(numbers) > 1 else f"cuda:{numbers[0]}"
+        processes = re.fullmatch(r"cpu:(\d{1,4})", word)
+        if processes and int(processes[1]):
+            return f"cpu:{int(processes[1])}" if int(processes[1]) > 1 else "cpu"
+        if word not in ("auto", "cpu", "mps", "cuda"):
             raise ValueError(value)
         return word
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
-from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME
+from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME, asks_for_the_same
 from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
@@ -42,37 +42,51 @@ _NOTHING: Layer = MappingProxyType({})
 
 @overload
 def resolve(
-    command: Literal["train"], overrides: Layer, *, restored: Layer = ..., preferred: Layer = ...
+    command: Literal["train"], overrides: Layer, *, restored: Layer = ..., file: str = ..., preferred: Layer = ...
 ) -> TrainSettings: ...
 @overload
 def resolve(command: Literal["check"], overrides: Layer) -> CheckSettings: ...
 @overload
-def resolve(command: Literal["val"], overrides: Layer, *, restored: Layer = ...) -> ValSettings: ...
+def resolve(command: Literal["val"], overrides: Layer, *, restored: Layer = ..., file: str = ...) -> ValSettings: ...
 @overload
-def resolve(command: Literal["predict"], overrides: Layer, *, restored: Layer = ...) -> PredictSettings: ...
+def resolve(
+    command: Literal["predict"], overrides: Layer, *, restored: Layer = ..., file: str = ...
+) -> PredictSettings: ...
 @overload
-def resolve(command: Literal["export"], overrides: Layer, *, restored: Layer = ...) -> ExportSettings: ...
+def resolve(
+    command: Literal["export"], overrides: Layer, *, restored: Layer = ..., file: str = ...
+) -> ExportSettings: ...
 @overload
 def resolve(command: Literal["import"], overrides: Layer) -> ImportSettings: ...
 @overload
-def resolve(command: str, overrides: Layer, *, restored: Layer = ..., preferred: Layer = ...) -> Settings: ...
-def resolve(command: str, overrides: Layer, *, restored: Layer = _NOTHING, preferred: Layer = _NOTHING) -> Settings:
+def resolve(
+    command: str, overrides: Layer, *, restored: Layer = ..., file: str = ..., preferred: Layer = ...
+) -> Settings: ...
+def resolve(
+    command: str,
+    overrides: Layer,
+    *,
+    restored: Layer = _NOTHING,
+    file: str = "",
+    preferred: Layer = _NOTHING,
+) -> Settings:
     """The settings of a command, each from the strongest source that has it: `overrides`, what the user gives now; the
     file that `overrides["cfg"]` names; `restored`, the settings of an earlier run; `preferred`, those of the model
     YAML; the default.
 
+    `file`: the path of the file that `restored` was read from, for messages.
     A file may hold settings of other commands too, so that one file serves all; overrides may not.  The values of a
     file count as the user's own, those of an args.yaml that a run wrote (see `save`) as restored from that run.
     Raises ConfigError, which lists every mistake.
     """
-    settings, problems = check(command, overrides, restored=restored, preferred=preferred)
+    settings, problems = check(command, overrides, restored=restored, file=file, preferred=preferred)
     if settings is None:
         raise ConfigError(mistakes(command, problems))
     return settings
 
 
 def check(
-    command: str, overrides: Layer, *, restored: Layer = _NOTHING, preferred: Layer = _NOTHING
+    command: str, overrides: Layer, *, restored: Layer = _NOTHING, file: str = "", preferred: Layer = _NOTHING
 ) -> tuple[Settings, list[str]] | tuple[None, list[str]]:
     """As `resolve`, but gives the mistakes instead of raising: (settings, []) or (None, problems)."""
     if command not in COMMANDS:
@@ -82,10 +96,11 @@ def check(
     if overrides.get("cfg") is not None:
         found.take_file(Path(str(overrides["cfg"])))
     found.take_all(given, "user")
-    weaker: tuple[tuple[Layer, Origin], ...] = ((restored, "restored"), (preferred, "model"))
-    for layer, origin in weaker:  # these only fill what is open: what they hold beside it need not even be right
+    where = f"{file}: " if file else ""
+    weaker: tuple[tuple[Layer, Origin, str], ...] = ((restored, "restored", where), (preferred, "model", ""))
+    for layer, origin, place in weaker:  # these only fill what is open: what they hold beside it need not even be right
         open_ = {name: v for name, v in layer.items() if name not in found.values and name not in given}
-        found.take_all(open_, origin)
+        found.take_all(open_, origin, place)
     for setting in found.known.values():
         if setting.required and setting.name not in found.values and setting.name not in given:
             found.problems.append(f"{setting.name}: missing; give {setting.kind.describe()}")
@@ -128,14 +143,15 @@ class _Reading:
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
-    def take_all(self, layer: Layer, origin: Origin) -> None:
+    def take_all(self, layer: Layer, origin: Origin, where: str = "") -> None:
         """Read the values of one source; a name that is no setting of the command is a mistake."""
         for name, value in layer.items():
             if name in self.known:
-                self._take(name, value, origin)
+                self._take(name, value, origin, where)
             else:
-                self.problems.append(_unknown(name, self.command, self.known))
+                self._pass(name, value, where)
 
     def take_file(self, path: Path) -> None:
         """Read the settings of one YAML file; a mistake is told with the line where it stands."""
@@ -155,8 +171,16 @@ class _Reading:
                 if not (self.known[name].required and value is None):
                     self._take(name, value, "restored" if of_a_run else "user", where)
             elif name not in others:
-                self.problems.append(where + _unknown(name, self.command, self.known))
+                self._pass(name, value, where)
             seen.add(name)
+
+    def _pass(self, name: str, value: Any, where: str) -> None:
+        """Tell of a name that is no setting of the command: in `notices` where its value asks for nothing else."""
+        if asks_for_the_same(self.command, name, value):
+            given = shown(value, 60, quoted=False)
+            self.notices.append(f"{where}{name}={given}: not needed; {self.command} does so in any case")
+        else:
+            self.problems.append(where + _unknown(name, self.command, self.known))
 
     def _take(self, name: str, value: Any, origin: Origin, where: str = "") -> None:
         """Read one value, or tell in `problems` what was expected."""
@@ -203,7 +227,7 @@ def _hint(word: str, choices: list[str] | tuple[str, ...]) -> str:
 
 def _settled(found: _Reading) -> Settings:
     """The frozen settings, the image size rounded up to whole strides, and what there is to tell about them."""
-    notices, values = [], found.values
+    notices, values = list(found.notices), found.values
     if "imgsz" in values:
         given = values["imgsz"]
         values["imgsz"] = tuple(map(_rounded, given)) if isinstance(given, tuple) else _rounded(given)

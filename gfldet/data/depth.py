@@ -12,6 +12,7 @@ prediction and export.  A file goes by its own samples only where nobody knows b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +49,17 @@ class Depth:
         self.found = depth_of(samples)
         return self.wanted or self.found
 
-    def to_uint8(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
-        """Samples of 0 to 65535, of any shape, as 8 bits; what lies above the wanted bits becomes 255."""
-        return scaled(samples, self.look(samples))
-
 
 def scaled(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """The upper 8 of `bits` bits, 8 to 16; larger samples become 255."""
     return np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
 
 
-def wide_to_uint8(image: NDArray[np.uint16], depth: Depth) -> NDArray[np.uint8]:
-    """An array of 16-bit samples (H, W) or (H, W, 1, 3 or 4) as 8 bits; opacity has a depth of its own."""
-    if image.ndim == 3 and image.shape[2] == 4:
-        opacity = scaled(image[..., 3:], depth_of(image[..., 3:]))
-        return np.concatenate([depth.to_uint8(image[..., :3]), opacity], axis=2)
-    return depth.to_uint8(image)
+def wide_converter(image: NDArray[np.uint16], depth: Depth) -> Callable[[NDArray[np.uint16]], NDArray[np.uint8]]:
+    """What makes 8 bits of some rows of an array of 16-bit samples (H, W) or (H, W, 1, 3 or 4); opacity has a depth of
+    its own."""
+    if image.ndim < 3 or image.shape[2] < 4:
+        bits = depth.look(image)
+        return lambda rows: scaled(rows, bits)
+    bits, of_opacity = depth.look(image[..., :3]), depth_of(image[..., 3])
+    return lambda rows: np.dstack([scaled(rows[..., :3], bits), scaled(rows[..., 3], of_opacity)])

@@ -12,6 +12,8 @@ from gfldet.data.records import Record, Split
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import PAD_COLOUR, Letterbox
 
+EvalKey = tuple[tuple[int, int], tuple[int, ...]]  # the frame and the image numbers of a batch
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvalBatch:
@@ -39,7 +41,7 @@ class EvalSet:
     rect: bool = True
     pad_colour: int = PAD_COLOUR
 
-    def keys(self) -> list[tuple[tuple[int, int], tuple[int, ...]]]:
+    def keys(self) -> list[EvalKey]:
         """(frame, image numbers) of each batch."""
         groups: dict[tuple[int, int], list[int]] = {}
         for number, record in enumerate(self.split.records):
@@ -51,7 +53,7 @@ class EvalSet:
             for start in range(0, len(numbers), self.batch)
         ]
 
-    def load(self, key: tuple[tuple[int, int], tuple[int, ...]]) -> EvalBatch:
+    def load(self, key: EvalKey) -> EvalBatch:
         frame, numbers = key
         records = tuple(self.split.records[number] for number in numbers)
         boxes = tuple(letterbox.fit(record.height, record.width, frame) for record in records)

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from gfldet.data.split_words import SPLIT_WORDS, split_in, split_word
 from gfldet.errors import DataError, shown
-from gfldet.files import exists, is_file
+from gfldet.files import exists, is_file, is_root
 
 MOST_FILES = 1_000_000  # and folders below a root; a search stops there, so that no folder takes for ever
 MOST_FOLDERS = 64  # of a written path; the search looks at the last of them only
@@ -250,7 +250,7 @@ def _read_folder(folder: Path) -> _Below:
     left, seen = MOST_FILES, set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        known = real in seen or os.path.dirname(real) == real
+        known = real in seen or is_root(real)
         folders[:] = [] if known else sorted(f for f in folders if f[0] != "." and f != "__MACOSX")
         if known:
             continue

@@ -23,7 +23,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -41,14 +41,14 @@ from PIL import (
     features,
 )
 
-from gfldet.data.depth import Depth, wide_to_uint8
+from gfldet.data.arrays import to_rgb_uint8
+from gfldet.data.depth import Depth
 from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before_fill
 from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
 from gfldet.data.orientation import orientation, turn, turn_back
-from gfldet.data.samples import float_scale, to_uint8
-from gfldet.data.to_rgb import Unusable, over_white, pillow_to_rgb
-from gfldet.errors import DataError, shown
-from gfldet.files import Unreadable, contents, exists, opened
+from gfldet.data.to_rgb import Unusable, first_line, pillow_to_rgb
+from gfldet.errors import DataError
+from gfldet.files import Unreadable, contents, exists, is_root, opened
 from gfldet.machine import free_memory
 
 Warn = Callable[[str], None]
@@ -65,6 +65,7 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 2**30  # 3 GB as RGB; a header that declares more is probably broken
 LARGE = 1 << 26  # pixels; whether so many and more fit into the free memory is asked before they are decoded
 PER_PIXEL = 7  # bytes: 4 of Pillow's picture, 3 of ours
+PER_WIDE_PIXEL = 11  # 8 of OpenCV's picture of four 16-bit channels, 3 of ours
 MAX_ENTRIES = 2_000_000  # files and folders that are looked through for images
 MIN_ROWS_LEFT = 0.1  # share of the rows that a JPEG that ends early must still hold
 
@@ -97,13 +98,16 @@ def read_image(path: str | Path, warn: Warn | None = None, depth: Depth | None =
         if _is_large_tiff(image):
             return _large_tiff(image, data, depth)
         shallow = _shallow_colour(image, data, depth)
-        return pillow_to_rgb(image, depth) if shallow is None else shallow
+        if shallow is not None:
+            return shallow
+        del data  # Pillow lets go of it too once it has decoded it, which leaves room for the result
+        return pillow_to_rgb(image, depth)
     except ImageError:
         raise
     except Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # decoders raise nearly every type on damaged bytes
-        raise ImageError(path, f"cannot be decoded ({_first_line(error)}); replace or remove it") from error
+        raise ImageError(path, f"cannot be decoded ({first_line(error)}); replace or remove it") from error
 
 
 def probe_size(path: str | Path) -> tuple[int, int]:
@@ -122,56 +126,6 @@ def check_header(path: str | Path) -> None:
         pass
 
 
-def to_rgb_uint8(
-    image: NDArray[Any] | Image.Image, what: str = "image", depth: Depth | None = None
-) -> NDArray[np.uint8]:
-    """An array or PIL image in memory as (H, W, 3) uint8 RGB, contiguous.
-
-    Arrays follow OpenCV: (H, W), (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), of uint8, uint16 (by `depth`), bool, or
-    floats from 0 to 1 or from 0 to 255 (see `samples`).
-    PIL images follow the rules at the top of this file, EXIF orientation included.
-    Raises DataError, naming `what`, for any other shape or type.
-    """
-    depth = depth or Depth()
-    if isinstance(image, Image.Image):
-        try:
-            return pillow_to_rgb(image, depth)
-        except Unusable as error:
-            raise DataError(f"{what}: {error}") from None
-        except OSError as error:  # PIL opened the file lazily, and the file is damaged
-            raise DataError(f"{what}: cannot be decoded ({_first_line(error)})") from error
-    check_array(image, what)
-    if image.dtype == np.bool_:
-        image = image.astype(np.uint8) * 255
-    elif image.dtype == np.uint16:
-        image = wide_to_uint8(image, depth)
-    elif np.issubdtype(image.dtype, np.floating):
-        image = to_uint8(image, float_scale(image, what))
-    image = image if image.ndim == 3 else image[..., None]
-    if image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
-    if image.shape[2] == 4:
-        return over_white(Image.fromarray(np.ascontiguousarray(image[..., [2, 1, 0, 3]]), "RGBA"))
-    return np.ascontiguousarray(image[..., ::-1])
-
-
-def check_array(image: NDArray[Any], what: str) -> None:
-    """Raises DataError, naming `what`, unless `to_rgb_uint8` accepts the array."""
-    shape = getattr(image, "shape", None)
-    if not isinstance(image, np.ndarray):
-        raise DataError(f"{what}: expected a numpy array or a PIL image, got {type(image).__name__}")
-    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        first = image.ndim == 3 and image.shape[0] in (1, 3, 4)
-        raise DataError(
-            f"{what}: expected an array of shape (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, got {shape}; "
-            + ("its channels come first: give x.transpose(1, 2, 0)" if first else "give several images as a list")
-        )
-    if np.issubdtype(image.dtype, np.floating):
-        float_scale(image, what)
-    elif image.dtype not in (np.uint8, np.uint16, np.bool_):
-        raise DataError(f"{what}: expected samples of uint8, uint16, bool or float, got {image.dtype}; convert them")
-
-
 def find_images(folder: Path, recursive: bool = True) -> list[Path]:
     """Files below `folder` with the suffix of an image, in a stable order; names that start with a dot are skipped."""
     return find_files(folder, IMAGE_SUFFIXES, recursive)
@@ -188,7 +142,7 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
     entries = 0
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        if recursive and os.path.dirname(real) == real:
+        if recursive and is_root(real):
             raise DataError(f"{here}: is the root of the file system; name the folder of the images")
         folders[:] = [] if real in seen or not recursive else sorted(f for f in folders if f[0] != ".")
         if real not in seen:
@@ -200,10 +154,6 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
                 f"{folder}: holds more than {MAX_ENTRIES:,} files and folders; name the folder of the images"
             )
     return sorted(found, key=lambda path: path.as_posix())
-
-
-def _first_line(error: Exception) -> str:
-    return shown(f"{type(error).__name__}: {error}".splitlines()[0], 200, quoted=False)
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -289,7 +239,7 @@ def _header(path: str | Path) -> Iterator[Image.Image]:
     except Unusable as error:
         raise ImageError(path, str(error)) from None
     except Exception as error:  # as in `read_image`
-        raise ImageError(path, f"cannot be read ({_first_line(error)}); replace or remove it") from error
+        raise ImageError(path, f"cannot be read ({first_line(error)}); replace or remove it") from error
 
 
 def _open_pillow(file: BinaryIO) -> Image.Image:
@@ -361,6 +311,8 @@ def _is_large_tiff(image: Image.Image) -> bool:
 
 
 def _large_tiff(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np.uint8]:
+    if 16 in image.tag_v2.get(258, ()):  # type: ignore[attr-defined]
+        _check_free(*image.size, per_pixel=PER_WIDE_PIXEL)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise Unusable(f"is a TIFF of {image.size[0]} x {image.size[1]} px that cannot be decoded")
@@ -376,9 +328,10 @@ def _shallow_colour(image: Image.Image, data: bytes, depth: Depth) -> NDArray[np
         isinstance(image, TiffImagePlugin.TiffImageFile) and 16 in image.tag_v2.get(258, ()) and image.mode[0] in "RL"
     )
     if png or tiff:
-        _check_free(*image.size, per_pixel=12 + 3)
+        _check_free(*image.size, per_pixel=PER_WIDE_PIXEL)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if png or tiff else None
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or depth.look(pixels[..., :3]) == 16:
         return None
     rgb = to_rgb_uint8(pixels, depth=depth)  # OpenCV has turned a TIFF
+    del pixels
     return rgb if tiff else np.ascontiguousarray(turn(rgb, orientation(image)))

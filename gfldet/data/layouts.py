@@ -18,7 +18,7 @@ from gfldet.data.recognise import is_coco, refuse_other_formats
 from gfldet.data.split_words import SPLIT_WORDS, SPLITS, split_in, split_word
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
-from gfldet.files import exists, is_file, is_folder, listing
+from gfldet.files import exists, is_file, is_folder, is_root, listing
 
 YAML = frozenset({".yaml", ".yml"})
 USUAL = ("data", "dataset")  # stems of a data YAML that is taken although there are others
@@ -73,6 +73,8 @@ def _of_darknet(file: Path) -> Document:
 
 
 def _of_folder(folder: Path) -> Document:
+    if is_root(folder):
+        raise DataError(f"{folder}: is the root of the file system; name the folder of the data")
     yaml = _yaml_in(folder)
     if yaml is not None:
         return read_document(yaml)

@@ -1,6 +1,7 @@
 """Patterns of paths, such as `photos/**/*.jpg`: which paths are there that fit one.
 
-As the standard library's glob, but that a folder is walked through once, however many links lead back into it.
+As the standard library's glob, but that a folder is walked through once, however many links lead back into it, and the
+root of the file system never.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from gfldet.files import exists, is_folder, listing
+from gfldet.errors import DataError
+from gfldet.files import exists, is_folder, is_root, listing
+
+MAX_FOLDERS = 30_000  # that `**` goes through
 
 
 def is_pattern(text: str) -> bool:
@@ -30,7 +34,8 @@ def fixed_part(pattern: str) -> Path:
 def matching(pattern: str) -> list[Path]:
     """The files and folders that fit a pattern, by name; `**` stands for any number of folders.
 
-    Names that begin with a dot fit only a part that does too.  None for a pattern that no path can fit.
+    Names that begin with a dot fit only a part that does too.  None for a pattern that no path can fit.  Raises
+    DataError where `**` stands for all folders of the root of the file system, or for more than MAX_FOLDERS.
     """
     fixed = fixed_part(pattern)
     parts = Path(pattern).parts[len(fixed.parts) :]
@@ -48,6 +53,8 @@ def matching(pattern: str) -> list[Path]:
 def _fitting(folders: Iterable[Path], part: str) -> Iterable[Path]:
     """The paths in or below `folders` that fit one part of a pattern."""
     if part == "**":
+        for folder in filter(is_root, folders):
+            raise DataError(f"{folder / part}: {folder} is the root of the file system; name a folder before {part}")
         return [below for folder in folders for below in _tree(folder)]
     if not is_pattern(part):
         return [folder / part for folder in folders if exists(folder / part)]
@@ -67,9 +74,11 @@ def _tree(folder: Path) -> list[Path]:
     while left or links:
         here = left.pop() if left else links.pop()
         real = os.path.realpath(here)
-        if real not in seen:
+        if real not in seen and not is_root(real):
             seen.add(real)
             found.append(here)
+            if len(found) > MAX_FOLDERS:
+                raise DataError(f"{folder / '**'}: more than {MAX_FOLDERS:,} folders; name one nearer to the files")
             for path in filter(is_folder, _visible(here)):
                 (links if path.is_symlink() else left).append(path)
     return found

@@ -25,16 +25,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfldet.data import patterns, shapes
+from gfldet.data.arrays import check_array, to_rgb_uint8
 from gfldet.data.depth import Depth
 from gfldet.data.images import (
     IMAGE_SUFFIXES,
     ImageError,
     Warn,
-    check_array,
     check_header,
     find_images,
     read_image,
-    to_rgb_uint8,
 )
 from gfldet.data.samples import is_tensor, pictures_of
 from gfldet.data.text import read_list

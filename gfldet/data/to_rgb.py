@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 from gfldet.data.depth import Depth, scaled
 from gfldet.data.kinds import declares_depth
 from gfldet.data.orientation import orientation, turn_back
+from gfldet.errors import shown
 
 STRIP = 1 << 20  # pixels that are converted at a time
 _MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -19,6 +20,11 @@ _MODES_16BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 class Unusable(Exception):
     """The reason, without the path, why bytes are not a usable image."""
+
+
+def first_line(error: Exception) -> str:
+    """What a decoder says, in one line that fits a message."""
+    return shown(f"{type(error).__name__}: {error}".splitlines()[0], 200, quoted=False)
 
 
 def pillow_to_rgb(image: Image.Image, depth: Depth | None = None) -> NDArray[np.uint8]:

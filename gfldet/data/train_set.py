@@ -79,6 +79,17 @@ def collate(samples: Sequence[Sample], files: Sequence[str]) -> TrainBatch:
     )
 
 
+def nothing(frame: tuple[int, int]) -> TrainBatch:
+    """The batch of a process that has no image in a step: a black image that is ignored everywhere, of no file.
+
+    Its loss and its gradients are zero, and the process has something to do beside the others.
+    """
+    height, width = frame
+    black = np.zeros((height, width, 3), np.uint8)
+    none, everywhere = np.zeros((0, 4), np.float32), np.array([[0, 0, width, height]], np.float32)
+    return collate([Sample(black, none, np.zeros(0, np.int64), everywhere)], ())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainSet:
     """The training images as augmented batches of `frame` (height, width).
@@ -121,8 +132,10 @@ class TrainSet:
             yield epoch, order[start : start + self.batch]
 
     def load(self, key: BatchKey, augmentation: Augmentation | None = None) -> TrainBatch:
-        """The batch of a key, augmented by `augmentation` (the set's own when None)."""
+        """The batch of a key, augmented by `augmentation` (the set's own when None); of no images it is `nothing`."""
         epoch, numbers = key
+        if not len(numbers):
+            return nothing(self.frame)
         samples = [self.sample(epoch, int(number), augmentation or self.augmentation) for number in numbers]
         n = len(self.split.records)
         return collate(samples, [self.split.records[int(number) % n].file_name for number in numbers])

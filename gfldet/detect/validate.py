@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gfldet.data.eval_set import EvalBatch, EvalSet
+from gfldet.data.eval_set import EvalBatch, EvalKey, EvalSet
 from gfldet.data.loader import in_order
 from gfldet.detect.detector import Detector, Selection
 from gfldet.metrics.coco import DetectionMetrics, evaluate
 from gfldet.metrics.table import DetectionTable, joined, table_of
+from gfldet.ranks.value import ONE, Ranks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """Metrics, and the detections that they were computed from."""
+    """Metrics, and the detections that they were computed from (in other processes than rank 0 none)."""
 
     metrics: DetectionMetrics
     detections: DetectionTable
@@ -28,22 +29,34 @@ def validate(
     evaluator: str = "hotcoco",
     detailed: bool = True,
     progress: Callable[[Iterator[EvalBatch], int], Iterator[EvalBatch]] | None = None,
+    ranks: Ranks = ONE,
 ) -> Validation:
     """Run a detector over a split.
 
     The metrics are computed from exactly the detections returned, so saved detections are the measured ones.
     `detailed` adds curves and the confusion matrix.  `progress` takes the batches and their number and returns the
-    batches; it may show how far the run is.
+    batches; it may show how far the run is.  Each of the `ranks` does its share of the batches, which are the same
+    however many ranks there are; rank 0 measures.
     """
-    parts: list[DetectionTable] = []
-    keys = data.keys()
+    keys = ranks.share(data.keys())
     batches: Iterator[EvalBatch] = in_order(data.load, keys, workers)
     if progress is not None:
         batches = progress(batches, len(keys))
+    own = ranks.together(lambda: _tables(detector, keys, batches, selection))
+    shares = ranks.gathered(own)
+    in_turn = [share[n] for n in range(len(shares[0])) for share in shares if n < len(share)]  # rank 0 has the most
+    table = joined(in_turn if ranks.leads else [])
+    metrics = ranks.of_first(lambda: evaluate(data.split, table, evaluator, detailed))
+    return Validation(metrics, table)
+
+
+def _tables(
+    detector: Detector, keys: Sequence[EvalKey], batches: Iterator[EvalBatch], selection: Selection
+) -> list[DetectionTable]:
+    """What is found in each batch."""
+    tables = []
     for (_, numbers), batch in zip(keys, batches, strict=True):
         found = detector.select(detector.infer(batch.images), selection)
-        parts += [
-            table_of(number, one.in_image(box)) for number, box, one in zip(numbers, batch.boxes, found, strict=True)
-        ]
-    table = joined(parts)
-    return Validation(evaluate(data.split, table, evaluator, detailed), table)
+        of_images = zip(numbers, batch.boxes, found, strict=True)
+        tables.append(joined([table_of(number, one.in_image(box)) for number, box, one in of_images]))
+    return tables

@@ -22,6 +22,7 @@ from gfldet.losses.distribution import distribution_focal_loss
 from gfldet.losses.iou import iou_loss
 from gfldet.ops.boxes import IoUKind, xywh_to_xyxy, xyxy_to_ltrb
 from gfldet.ops.decode import HeadOutput, split_maps
+from gfldet.ranks.value import ONE, Ranks
 
 ClassTarget = Literal["iou", "alignment", "one"]
 
@@ -33,7 +34,7 @@ class ClassLoss:
     `loss` takes logits (B, A, C) and targets (B, A, C) and is element-wise.  `target` is the default target of a
     positive point at its truth's class: the IoU of its box, its alignment, or 1.  All other targets are 0.  `gain` is
     the default weight, made for a box loss weight of 7.5.  A loss that `mines` chooses among the elements, so it also
-    takes `counted` (B, A, 1) bool: the points that carry a classification loss; None for all.
+    takes `counted` (B, A, 1) bool: the points that carry a classification loss; None for all; and `ranks`.
     """
 
     loss: Callable[..., Tensor]
@@ -99,6 +100,9 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
     classification loss is divided by the number of positives, which is the sum of these targets.  `iou_loss` chooses
     the overlap, `assigner` the rule for positives.  With `reg_max` 1 a side is one number, and there is no DFL.
     `class_weights` (C numbers) weigh the scores of each class and the boxes of its truths.
+
+    Where several `ranks` have a part of the batch each, what the losses are divided by is summed over all of them.  The
+    losses of the parts, and their gradients, then add up to those of the whole batch.
     """
 
     nc: int
@@ -110,6 +114,7 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
     iou_loss: IoUKind = "ciou"
     cls_target: ClassTarget | None = None
     class_weights: tuple[float, ...] | None = None
+    ranks: Ranks = ONE
 
     def __call__(self, maps: Sequence[Tensor], batch: Mapping[str, Tensor]) -> LossItems:
         """The loss of per-level maps (B, 4R + C, H, W) on a batch dict.
@@ -124,8 +129,11 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
         boxes = head.boxes()
         predictions = Predictions(head.logits.detach(), boxes.detach())
         positive = self.assigner(predictions, truths, head.levels, reach=reach_of(self.reg_max))
-        cls = self._classification(head, positive, truths, _ignored(batch, size, head.points))
-        box, dfl = self._regression(head, boxes, positive, truths)
+        sums = torch.stack((positive.alignment.sum(), torch.ones_like(positive.alignment).sum()))
+        aligned, count = self.ranks.sum(sums).clamp(min=1)
+        share = count if self.target == "one" else aligned
+        cls = self._classification(head, positive, truths, _ignored(batch, size, head.points)) / share
+        box, dfl = (part / aligned for part in self._regression(head, boxes, positive, truths))
         gain = CLASS_LOSSES[self.cls_loss].gain if self.gains.cls is None else self.gains.cls
         parts = torch.stack((self.gains.box * box, gain * cls, self.gains.dfl * dfl))
         return LossItems(parts.sum(), parts.detach())
@@ -139,38 +147,35 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
     def _classification(
         self, head: HeadOutput, positive: Assignment, truths: Truths, ignored: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """The classification loss () over all points and classes, normalised."""
+        """The classification loss (), summed over all points and classes."""
         class_loss = CLASS_LOSSES[self.cls_loss]
-        kind = self.target
         value = {"iou": positive.iou, "alignment": positive.alignment, "one": torch.ones_like(positive.iou)}
         target = torch.zeros_like(head.logits)
-        target[positive.image, positive.point, truths.classes[positive.truth]] = value[kind]
+        target[positive.image, positive.point, truths.classes[positive.truth]] = value[self.target]
         counted = _counted(head, positive, ignored) if len(ignored[0]) else None
-        more = {"counted": counted} if class_loss.mines else {}
+        more = {"counted": counted, "ranks": self.ranks} if class_loss.mines else {}
         loss = class_loss.loss(head.logits, target, **more)
         if self.class_weights is not None:
             loss = loss * loss.new_tensor(self.class_weights)
         if counted is not None:
             loss = loss * counted
-        share = value["one"] if kind == "one" else positive.alignment
-        return loss.sum() / share.sum().clamp(min=1)
+        return loss.sum()
 
     def _regression(
         self, head: HeadOutput, boxes: Tensor, positive: Assignment, truths: Truths
     ) -> tuple[Tensor, Tensor]:
-        """The overlap loss () and DFL () over the positives, weighted by alignment, normalised."""
+        """The overlap loss () and DFL (), summed over the positives, weighted by alignment."""
         at = (positive.image, positive.point)
         truth = truths.boxes[positive.truth]
-        normaliser = positive.alignment.sum().clamp(min=1)
         weight = positive.alignment
         if self.class_weights is not None:
             weight = weight * weight.new_tensor(self.class_weights)[truths.classes[positive.truth]]
-        box = (iou_loss(boxes[at], truth, self.iou_loss) * weight).sum() / normaliser
+        box = (iou_loss(boxes[at], truth, self.iou_loss) * weight).sum()
         if self.reg_max == 1:
             return box, torch.zeros_like(box)
         sides = xyxy_to_ltrb(head.points[positive.point], truth) / head.strides[positive.point]
         dfl = distribution_focal_loss(head.bins[at], sides.clamp(0, self.reg_max - 1)).mean(-1)
-        return box, (dfl * weight * positive.reachable).sum() / normaliser
+        return box, (dfl * weight * positive.reachable).sum()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gfldet.ops.decode import full
+from gfldet.ranks.value import ONE, Ranks
 
 Reduction = Literal["none", "sum", "mean"]
 
@@ -187,13 +188,14 @@ def ohem(
     at_least: int = 16,
     reduction: Reduction = "none",
     counted: Tensor | None = None,
+    ranks: Ranks = ONE,
 ) -> Tensor:
     """Online hard example mining: cross-entropy of every positive and of the hardest negatives; the others get 0.
 
     Args: `logits` and `target` (...); a positive has a target above 0.  `negatives` is how many negatives are kept per
     positive, `at_least` how many are kept in any case (a batch of background has no positives).  `counted`, bool and
     broadcast to (...), tells which elements count; None: all.  The others get 0 and are not chosen from: the objects of
-    an ignore region, which have no labels, would be the hardest negatives.
+    an ignore region, which have no labels, would be the hardest negatives.  All `ranks` choose together.
     Source: Shrivastava et al., CVPR 2016, with the 1:3 ratio of Liu et al., SSD, ECCV 2016.  Lin et al. (ICCV 2017,
     section 5) compare this form with focal loss.
     """
@@ -205,11 +207,23 @@ def ohem(
         positive = counts & (target > 0)
         negative = (counts & ~positive).flatten()
         hardness = loss.detach().flatten().masked_fill(~negative, -torch.inf)
-        keep = min(int(negative.sum()), max(at_least, round(negatives * int(positive.sum()))))
+        there, wanted_by = ranks.sum(torch.stack((negative.sum(), positive.sum()))).tolist()
+        keep = min(there, max(at_least, round(negatives * wanted_by)))
         chosen = torch.zeros_like(negative)
-        chosen[hardness.topk(keep).indices] = True
+        chosen[hardness.topk(_part_of_hardest(hardness, keep, ranks)).indices] = True
         wanted = positive | chosen.view_as(positive)
     return reduced(torch.where(wanted, loss, torch.zeros_like(loss)), reduction)
+
+
+def _part_of_hardest(hardness: Tensor, keep: int, ranks: Ranks) -> int:
+    """How many of the `keep` hardest of all ranks' elements (n,) are of this rank."""
+    if ranks.size == 1:
+        return keep
+    hardest = hardness.new_full((keep,), -torch.inf)
+    own = min(keep, len(hardness))
+    hardest[:own] = hardness.topk(own).values
+    among = ranks.stacked(hardest).flatten().topk(keep).indices
+    return int(((among >= ranks.rank * keep) & (among < (ranks.rank + 1) * keep)).sum())
 
 
 def _balanced(loss: Tensor, target: Tensor, alpha: float | None) -> Tensor:

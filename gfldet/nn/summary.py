@@ -1,7 +1,8 @@
-"""The size of a model in four numbers."""
+"""The size of a model in four numbers, and what tells its weights from others."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -52,3 +53,10 @@ def _operations(model: DetectionModel, side: int) -> int:
         for hook in hooks:
             hook.remove()
     return sum(counts)
+
+
+def bytes_of_weights(model: nn.Module) -> Iterator[bytes]:
+    """All weights and buffers by name, for a hash that tells two models apart."""
+    for name, value in model.state_dict().items():
+        yield name.encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from gfldet.files import exists, is_folder, name_problem
 from gfldet.writing import lock, remove_unfinished, write_aside
 
 LOCK = ".lock"  # in a run folder while a process trains there; it tells which
+SEEN = 20.0  # s
 TRIES = 1000  # to make a folder, while other processes make and remove them
 
 
@@ -88,6 +90,32 @@ def trained_here(folder: Path) -> Iterator[None]:
     with _alone(folder / LOCK, folder, "trains this run now; let it end, or end it, or choose another name="):
         remove_unfinished(folder)
         yield
+
+
+def owner(folder: Path) -> str:
+    """Who trains in a run folder now, as its lock file tells."""
+    try:
+        return (folder / LOCK).read_text(encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder / LOCK}: cannot be read ({error.strerror}); choose another project=") from error
+
+
+def check_seen(folder: Path, owner: str) -> None:
+    """OutputError unless this process sees the run folder in which `owner` trains.
+
+    File systems that machines share may show a new file only after some seconds.
+    """
+    end = time.monotonic() + SEEN
+    while True:
+        with suppress(OSError):
+            if (folder / LOCK).read_text(encoding="utf-8") == owner:
+                return
+        if time.monotonic() > end:
+            raise OutputError(
+                f"{folder.absolute()}: the run folder that rank 0 ({owner}) made is not seen here; start all processes "
+                "in one folder, or give a project= that lies on a file system that all machines share"
+            )
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class StepReport:
 
     `epoch`, `number` (in the epoch) and `step` (in the run) count from 0.  `losses` (3,) are the means of ITEMS over
     the epoch so far, on the run's device: to read them makes a GPU wait.  `batch` is what the model was shown, on the
-    CPU.
+    CPU; where several processes share a batch, it is the part of rank 0.
     """
 
     epoch: int
@@ -80,6 +80,7 @@ class EndReport:
 class Observer:
     """Who is told how a run goes, and changes nothing in it.  A subclass overrides what it wants to know.
 
+    Where several processes do a run, those of rank 0 alone are told.
     An exception that an observer raises is told as a warning, once, and the observer is left out from then on; the run
     goes on.  Those of gfldet itself (as OutputError: a disk that is full) stop the run.
     """

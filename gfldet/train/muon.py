@@ -14,6 +14,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from gfldet.ranks.value import ONE, Ranks
+
 # Of the quintic x -> a x + b x^3 + c x^5, whose iteration takes every singular value to about 1 (Jordan et al.).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -72,6 +74,18 @@ def orthogonal_padded(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Te
     return [found[number] for number in range(len(matrices))]
 
 
+def shared_out(matrices: Sequence[Tensor], size: int) -> list[list[int]]:
+    """The numbers of the matrices (r, c) that each of `size` ranks makes orthogonal, so that all work about as long."""
+    parts: list[list[int]] = [[] for _ in range(size)]
+    loads = [0] * size
+    costs = [min(matrix.shape) ** 2 * max(matrix.shape) for matrix in matrices]
+    for number in sorted(range(len(matrices)), key=lambda n: (-costs[n], n)):
+        least = loads.index(min(loads))
+        parts[least].append(number)
+        loads[least] += costs[number]
+    return parts
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for the groups with `matrices` true, AdamW for the others; weight decay is decoupled in both.
 
@@ -80,7 +94,8 @@ class Muon(torch.optim.Optimizer):
     short runs of a detector get further with it (30 epochs of 205 images: AP .585 at .2, .594 at .5, .588 at 1).
     A momentum of .9 looks ten steps back where the authors' .95 looks twenty: in a run of a few hundred steps the older
     ones are stale (24 epochs, rate .003, three seeds: AP .606 against .596).
-    `dtype` is what the iteration computes in; bfloat16 is precise enough for it.
+    `dtype` is what the iteration computes in; bfloat16 is precise enough for it.  Each of the `ranks` makes a part of
+    the matrices orthogonal, and all get them.
     """
 
     def __init__(
@@ -91,10 +106,11 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         scale: float = 0.5,
         dtype: torch.dtype = torch.float32,
+        ranks: Ranks = ONE,
     ) -> None:
         """`groups`: dicts with `params`, `weight_decay` and `matrices`."""
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "scale": scale})
-        self._dtype = dtype
+        self._dtype, self._ranks = dtype, ranks
 
     # torch keeps these from its compiler by a wrapper that imports the compiler, which takes as long as torch itself.
     # Nothing is compiled here.
@@ -125,10 +141,27 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(moments, gradients)
         ahead = torch._foreach_add(gradients, moments, alpha=group["momentum"])  # Nesterov
         matrices = [update.flatten(1) for update in ahead]
-        together = orthogonal_padded if matrices[0].is_cuda else orthogonal_by_shape
-        for p, matrix, step in zip(given, matrices, together(matrices, self._dtype), strict=True):
+        for p, matrix, step in zip(given, matrices, self._orthogonal(matrices), strict=True):
             size = group["scale"] * max(matrix.shape) ** 0.5  # of an orthogonal (r, c) the mean square is 1 / max(r, c)
             p.sub_(step.reshape(p.shape), alpha=group["lr"] * size)
+
+    def _orthogonal(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """Each matrix (r, c) made orthogonal, by one of the ranks."""
+        together = orthogonal_padded if matrices[0].is_cuda else orthogonal_by_shape
+        if self._ranks.size == 1:
+            return together(matrices, self._dtype)
+        parts = shared_out(matrices, self._ranks.size)
+        made = together([matrices[n] for n in parts[self._ranks.rank]], self._dtype)
+        longest = max(sum(matrices[n].numel() for n in part) for part in parts)
+        sent = matrices[0].new_zeros(longest, dtype=self._dtype)
+        if made:
+            flat = torch.cat([step.reshape(-1) for step in made])
+            sent[: len(flat)] = flat
+        found: dict[int, Tensor] = {}
+        for part, row in zip(parts, self._ranks.stacked(sent), strict=True):
+            pieces = row.split([*(matrices[n].numel() for n in part), longest - sum(matrices[n].numel() for n in part)])
+            found.update((n, piece.view(matrices[n].shape)) for n, piece in zip(part, pieces, strict=False))
+        return [found[number] for number in range(len(matrices))]
 
     def _adam_step(self, group: dict[str, Any], given: list[Tensor]) -> None:
         gradients = [p.grad for p in given if p.grad is not None]

@@ -9,12 +9,13 @@ from gfldet.assigners import Assigner, ATSSAssigner, FCOSAssigner, TaskAlignedAs
 from gfldet.config.schema import TrainSettings
 from gfldet.errors import ConfigError
 from gfldet.nn.tasks import DetectionModel
+from gfldet.ranks.value import ONE, Ranks
 from gfldet.train.muon import Muon
 from gfldet.train.schedule import Plan
 
 
 def make_optimizer(
-    model: DetectionModel, settings: TrainSettings, plan: Plan, precision: torch.dtype | None
+    model: DetectionModel, settings: TrainSettings, plan: Plan, precision: torch.dtype | None, ranks: Ranks = ONE
 ) -> torch.optim.Optimizer:
     """Muon, AdamW, or SGD with Nesterov momentum; weight decay on filters alone, not on biases and norms.
 
@@ -33,6 +34,7 @@ def make_optimizer(
             lr=plan.lr0,
             momentum=plan.momentum,
             dtype=torch.bfloat16 if precision is torch.bfloat16 else torch.float32,
+            ranks=ranks,
         )
     groups = [{"params": filters, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     if settings.optimizer == "adamw":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
+from gfldet.cores import part_of
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.findings import findings_of_reach, findings_of_training
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
@@ -25,7 +26,9 @@ from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
+from gfldet.ranks.value import ONE, Ranks
 from gfldet.store import runs, transfer
+from gfldet.store.checkpoint import Checkpoint
 from gfldet.store.transfer import Extent
 from gfldet.train.checks import check_against_classes, described_head, reach_of_model
 from gfldet.train.events import Observer, Observers
@@ -34,16 +37,28 @@ from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
 from gfldet.train.parts import freeze
 from gfldet.train.resume import keep_warmup
 from gfldet.train.schedule import Plan, median_half_side, plan
+from gfldet.train.several import check_share, run_to_share, settings_to_share, told_of_ranks
 from gfldet.train.trainer import Trainer
 from gfldet.writing import write_aside
 
 
 @contextmanager
-def run_folder(settings: TrainSettings, resume: Path | None) -> Iterator[Path]:
-    """The folder of a run, this process's alone while it trains: a new one, or that of the last.pt that `resume` names.
+def run_folder(settings: TrainSettings, resume: Path | None, ranks: Ranks = ONE) -> Iterator[Path]:
+    """The folder of a run, this run's alone while it trains: a new one, or that of the last.pt that `resume` names.
 
-    Raises OutputError where it cannot be made or written to, or where another process trains in it.
+    Rank 0 claims it; the others must see it.  Raises OutputError where it cannot be made, written to or seen, or where
+    another process trains in it.
     """
+    with ExitStack() as held:
+        folder = ranks.of_first(lambda: held.enter_context(_own_folder(settings, resume)))
+        owner = ranks.of_first(lambda: runs.owner(folder)) if ranks.size > 1 else ""
+        ranks.together(lambda: None if ranks.leads else runs.check_seen(folder, owner))
+        yield folder
+
+
+@contextmanager
+def _own_folder(settings: TrainSettings, resume: Path | None) -> Iterator[Path]:
+    """See `run_folder`."""
     if resume:
         runs.check_writable(resume.parent)
         with runs.trained_here(resume.parent.parent):
@@ -61,21 +76,48 @@ def prepare_training(
     folder: Path,
     resume: Path | None = None,
     observers: Sequence[Observer] = (),
+    ranks: Ranks = ONE,
 ) -> Trainer:
     """Everything of a training run up to its first step.
 
     `description` is the model to build (its class count follows the data), `source` the weights that it starts from;
     with `resume`, the last.pt that `source` was read from, the training continues from it.  `folder` is that of
     `run_folder`.  `observers` watch the run beside its own.  What settings and model tell alone is refused before an
-    image is read, and nothing is written before the data too have been found good.
+    image is read, and nothing is written before the data too have been found good.  All `ranks` prepare it, and must
+    come to the same.
     """
-    tell, watching = teller(settings.verbose), Observers((*own_observers(settings), *observers))
-    device = pick_device(settings.device)
+    tell = teller(settings.verbose)
+    ranks.check_same("settings", lambda: settings_to_share(settings))
+    watching = Observers((*own_observers(settings), *observers) if ranks.leads else ())
+    last = source.checkpoint if resume and source else None
+    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks))
+    ranks.check_same("what they train on", lambda: run_to_share(trainer))
+    if last:
+        done = trainer.progress.epoch
+        tell(f"training continues from {resume}: {done} of {trainer.plan.epochs} epochs are done")
+        trainer.keep_best()
+    ranks.together(lambda: _begin_folder(trainer) if ranks.leads else None)
+    tell_plan(trainer, tell)
+    return trainer
+
+
+def _trainer(
+    settings: TrainSettings,
+    description: Description,
+    source: Start | None,
+    last: Checkpoint | None,
+    folder: Path,
+    watching: Observers,
+    ranks: Ranks,
+) -> Trainer:
+    """See `prepare_training`; `last` is the checkpoint that the run continues from."""
+    tell = teller(settings.verbose)
+    device = pick_device(settings.device if ranks.size == 1 else ranks.device)
+    check_share(settings, ranks)
     description = described_head(description, settings)
     if not settings.val:  # all images are for training; `val` of this run must not take some of them for unseen
         settings = dataclasses.replace(settings, val_share=0.0)
     spec = open_data(settings.data, settings.val_share)
-    last = source.checkpoint if resume and source else None
     if last and last.names != spec.names:
         raise DataError(f"resume: the run has the classes {list(last.names)}, {spec.source} has {list(spec.names)}")
     check_against_classes(settings, spec.names)
@@ -84,7 +126,7 @@ def prepare_training(
     start = None if last else chosen_weights(model, settings, source)
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
-    train, val = load_training_images(settings, spec, tell)
+    train, val = load_training_images(settings, spec, tell, ranks.local_size)
     if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
         settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
@@ -99,16 +141,26 @@ def prepare_training(
     size, batch, licence = settings.height_width, settings.batch, last.licence if last else taken.licence
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
     trainer = Trainer(
-        settings, numbers, model, train_set, val_batches, device, folder / "weights", watching, licence=licence
+        settings,
+        numbers,
+        model,
+        train_set,
+        val_batches,
+        device,
+        folder / "weights",
+        watching,
+        licence=licence,
+        ranks=ranks,
     )
     if last:
         trainer.restore(last)
-        tell(f"training continues from {resume}: {trainer.progress.epoch} of {numbers.epochs} epochs are done")
-        trainer.keep_best()
-    save_settings(settings, numbers, folder / "args.yaml")
-    runs.make(trainer.weights)
-    tell_plan(settings, numbers, model, device, folder, tell)
     return trainer
+
+
+def _begin_folder(trainer: Trainer) -> None:
+    """The first files of a run, by rank 0."""
+    save_settings(trainer.settings, trainer.plan, trainer.folder / "args.yaml")
+    runs.make(trainer.weights)
 
 
 def fresh_model(settings: TrainSettings, description: Description, names: tuple[str, ...]) -> DetectionModel:
@@ -122,12 +174,17 @@ def fresh_model(settings: TrainSettings, description: Description, names: tuple[
     return model
 
 
-def load_training_images(settings: TrainSettings, spec: DataSpec, tell: Tell) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
+def load_training_images(
+    settings: TrainSettings, spec: DataSpec, tell: Tell, processes: int = 1
+) -> tuple[LoadedSplit, LoadedSplit | None]:
+    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told.
+
+    `processes` is how many of the run share this machine and its memory.
+    """
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, memory_budget(settings.cache), *arguments, settings.sample_bits)
+    train = load_images(spec, "train", size, memory_budget(settings.cache, processes), *arguments, settings.sample_bits)
     bits = train.split.bits or settings.sample_bits
     val = load_images(spec, "val", size, train.store.left, *arguments, bits) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
@@ -189,6 +246,12 @@ def own_observers(settings: TrainSettings) -> list[Observer]:
     return [*observers, BatchPictures()] if settings.plots else observers
 
 
+def _threads(wanted: int, processes: int) -> str:
+    count, there = torch.get_num_threads(), part_of(processes)()
+    spared = f" of {there} cores, since other programs are busy" if wanted == 0 and count < there else ""
+    return f"{count} thread{'s' * (count != 1)}{spared}"
+
+
 def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:
     """args.yaml: the resolved settings, which `cfg=` takes again, and as comments what was derived from them."""
     derived = "".join(f"# {name} = {value}\n" for name, value in dataclasses.asdict(numbers).items())
@@ -196,17 +259,18 @@ def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:
     write_aside(path, lambda file: file.write(text.encode()))
 
 
-def tell_plan(
-    settings: TrainSettings, numbers: Plan, model: DetectionModel, device: torch.device, folder: Path, tell: Tell
-) -> None:
+def tell_plan(trainer: Trainer, tell: Tell) -> None:
     """The start of a run in a few lines: what is trained, where, and every number that was derived."""
+    settings, numbers, model, device = trainer.settings, trainer.plan, trainer.model, trainer.device
     height, width = settings.height_width
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {_threads(settings.threads, trainer.ranks.local_size)}" if device.type == "cpu" else ""
     precision = str(mixed_precision(settings.amp, device) or torch.float32).removeprefix("torch.")
     tell(
         f"{model.description.name}: {model.parameter_count():,} parameters, strides {model.strides}, reg_max "
         f"{model.reg_max}; {height}x{width} px, batch {settings.batch}, on {device}{threads}, {precision}"
     )
+    if trainer.ranks.size > 1:
+        tell(told_of_ranks(settings.batch, trainer.ranks))
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
     tell(
         f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 {numbers.lr0:g}, "
@@ -218,4 +282,4 @@ def tell_plan(
         tell(f"class weights: {', '.join(f'{name} {weight:g}' for name, weight in weights)}")
     if settings.repeat_share:
         tell(f"images of classes in less than {settings.repeat_share:.0%} of the images are shown more often")
-    tell(f"writing to {folder}")
+    tell(f"writing to {trainer.folder}")

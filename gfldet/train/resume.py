@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gfldet.config import load as config
+from gfldet.config.kinds import Device
 from gfldet.config.schema import TrainSettings
 from gfldet.data.patterns import matching
-from gfldet.errors import CheckpointError, ConfigError
+from gfldet.errors import CheckpointError, ConfigError, GfldetError
 from gfldet.files import is_file, is_folder
-from gfldet.store.checkpoint import Checkpoint
+from gfldet.imports.start import Start, read_start
+from gfldet.nn.build import Description
+from gfldet.ranks.place import Place, devices_of
+from gfldet.store.checkpoint import Checkpoint, load
 from gfldet.train.schedule import warmup_steps
 from gfldet.train.trainer import Progress, damaged, out_of_patience
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """With which settings a run begins or goes on, the model that it trains, and the weights that it starts from."""
+
+    settings: TrainSettings
+    description: Description
+    start: Start | None
+
+
+def beginning(
+    given: Mapping[str, Any],
+    settings: TrainSettings,
+    resume: Path | None,
+    description: Description,
+    start: Start | None,
+) -> Beginning:
+    """The beginning of a run with the user's settings `given`, which `settings` are the resolved form of.
+
+    `resume` is the last.pt that it goes on from, if it does; otherwise it is one of the model of `description`.
+    """
+    if resume is None:
+        return Beginning(config.resolve("train", given, preferred=description.preferred), description, start)
+    start = read_start(resume)
+    return Beginning(resumed_settings(start.checkpoint, resume, settings), start.checkpoint.description, start)
 
 
 def find_resume(settings: TrainSettings) -> Path | None:
@@ -71,7 +103,7 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     )
     if str(saved.get("augment", "")).startswith("<") and "augment" not in explicit:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
-    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False})
+    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False}, file=str(path))
     settings = replace(settings, notices=tuple(dict.fromkeys((*given.notices, *settings.notices))))
     for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
         was, now = saved.get(name), config.dump(settings)[name]
@@ -89,6 +121,24 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
             "patience= (or 0) to go on"
         )
     return settings
+
+
+def device_of_run(settings: TrainSettings, place: Place) -> str:
+    """Where a training computes: what the user gives, or else, in a run that goes on, what it had if that fits `place`.
+
+    `place` is that of this process.  Mistakes in `resume` are told later, by `find_resume`.
+    """
+    if settings.resume is False or "device" in settings.origins:
+        return settings.device
+    try:
+        path = find_resume(settings)
+        device = Device().read(load(path).settings.get("device", "auto")) if path else "auto"
+    except (GfldetError, ValueError):
+        return settings.device
+    named = devices_of(device)
+    if len(named) == place.local_size or place.size == 1:
+        return device
+    return "cpu" if named[0] == "cpu" else "auto"
 
 
 def keep_warmup(settings: TrainSettings, checkpoint: Checkpoint, steps_per_epoch: int) -> TrainSettings:

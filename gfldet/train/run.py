@@ -9,6 +9,7 @@ from pathlib import Path
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
+from gfldet.errors import LostError
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.report.validation import draw_validation, write_validation
@@ -46,6 +47,8 @@ def run_training(trainer: Trainer) -> RunResult:
         interrupted = isinstance(error, KeyboardInterrupt)
         if interrupted:
             error.args = (how_to_go_on(trainer),)
+        elif isinstance(error, LostError):
+            error.args = (f"{error}; {how_to_go_on(trainer)}",)
         end = EndReport("interrupted" if interrupted else "failed", error)
         raise
     finally:
@@ -65,18 +68,20 @@ def how_to_go_on(trainer: Trainer) -> str:
 
 
 def _finish(trainer: Trainer) -> RunResult:
-    """Draw the curves, and measure and report the best weights."""
+    """Draw the curves, and measure and report the best weights; rank 0 draws and reports."""
     kept, best = trainer.keep_best(), trainer.weights / "best.pt"
     settings, folder, best_epoch = trainer.settings, trainer.folder, trainer.progress.best_epoch
+    ranks = trainer.ranks
     model = kept.model(str(best))
-    if settings.plots:
+    if settings.plots and ranks.leads:
         plot_results(folder / RESULTS, folder / "results.png")
     if trainer.val is None:
         return RunResult(folder, best, best_epoch, None)
     detector, selection = for_inference(model, trainer.device), Selection(**settings.selection())
-    found = validate(detector, trainer.val, selection, trainer.workers, settings.evaluator)
-    write_validation(folder, found, trainer.val.split)
+    found = validate(detector, trainer.val, selection, trainer.workers, settings.evaluator, ranks=ranks)
+    if ranks.leads:
+        write_validation(folder, found, trainer.val.split)
     teller(settings.verbose)(f"best weights, of epoch {best_epoch + 1}:\n{format_table(found.metrics)}")
-    if settings.plots:
+    if settings.plots and ranks.leads:
         draw_validation(folder, found, trainer.val.split, trainer.val.store)
     return RunResult(folder, best, best_epoch, found.metrics)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ from gfldet.errors import CheckpointError, WorkError
 from gfldet.losses.detection import Gains
 from gfldet.machine import mixed_precision
 from gfldet.metrics.coco import DetectionMetrics
+from gfldet.nn.joint_norm import JointBatchNorm2d, join_norms
 from gfldet.nn.tasks import DetectionModel
+from gfldet.ranks.value import ONE, Ranks
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint, first_line
 from gfldet.train.ema import WeightAverage
 from gfldet.train.events import ITEMS, EpochReport, Observers, RunFacts, StepReport
 from gfldet.train.guard import StepGuard
+from gfldet.train.joint import add_up
 from gfldet.train.parts import keep_frozen_statistics, make_assigner, make_optimizer
 from gfldet.train.schedule import Plan
 
@@ -66,7 +70,11 @@ class Progress:
 
 @dataclass(eq=False)
 class Trainer:
-    """One run.  Everything it needs is given: data, model, numbers (`plan`), the folder for weights, and observers."""
+    """One run.  Everything it needs is given: data, model, numbers (`plan`), the folder for weights, and observers.
+
+    Where several `ranks` do it, each has this object.  A rank has its share of every batch, and after each step the
+    model, its average and the progress are the same in all of them.
+    """
 
     settings: TrainSettings
     plan: Plan
@@ -80,6 +88,7 @@ class Trainer:
     licence: str = ""  # of the weights that the run starts from, where they have one of their own
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last whole epoch
     saved: int = 0  # epochs that last.pt has
+    ranks: Ranks = ONE
     free_cores: FreeCores = field(default_factory=FreeCores)
 
     def __post_init__(self) -> None:
@@ -89,12 +98,14 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = s.bn_momentum
+        if s.sync_bn and self.ranks.size > 1:
+            join_norms(self.model, self.ranks)
         self.precision = mixed_precision(s.amp, self.device)
-        self.optimizer = make_optimizer(self.model, s, self.plan, self.precision)
+        self.optimizer = make_optimizer(self.model, s, self.plan, self.precision, self.ranks)
         self.average = WeightAverage(self.model, s.ema_decay, s.ema_part)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.guard = StepGuard(self.model, self.optimizer)
-        self.workers = loader_threads(s.workers, self.device.type == "cpu")
+        self.workers = loader_threads(s.workers, self.device.type == "cpu", self.ranks.local_size)
         self.by_processes = self.device.type == "cuda" and can_fork()
 
     @property
@@ -127,13 +138,20 @@ class Trainer:
             self.progress.seconds += time.perf_counter() - began
             best = self._is_best(epoch, metrics)
             rate = self.plan.learning_rate(self.progress.step - 1)
-            self.observers.epoch(EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best))
-            self._save(best)
+            report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best)
+            self.ranks.together(partial(self._tell_and_save, report))
+            self.saved = epoch + 1
             if out_of_patience(self.progress, self.settings.patience):
                 break
-            if self.settings.threads == 0:
+            if self.settings.threads == 0 and self.ranks.size == 1:  # several would take each other for other work
                 torch.set_num_threads(self.free_cores())
         return self.progress
+
+    def _tell_and_save(self, report: EpochReport) -> None:
+        """What an epoch gave, for the observers and as files; by the one process that does so."""
+        if self.ranks.leads:
+            self.observers.epoch(report)
+            self._save(report.best)
 
     def _train_epoch(self, epoch: int, batches: Iterator[TrainBatch]) -> dict[str, float]:
         """One pass over the training images, which come next in `batches`; the mean of each loss over its steps."""
@@ -162,6 +180,7 @@ class Trainer:
             iou_loss=s.iou_loss,
             cls_target=s.cls_target,
             class_weights=self.plan.class_weights,
+            ranks=self.ranks,
         )
 
     def _batches(self, first: int) -> Generator[TrainBatch, None, None]:
@@ -172,7 +191,8 @@ class Trainer:
             return self.train.load(key, augmentation.without_mosaic() if key[0] >= close else augmentation)
 
         close = self.plan.close_epoch
-        keys = (key for epoch in range(first, self.plan.epochs) for key in self.train.keys(epoch))
+        epochs = range(first, self.plan.epochs)
+        keys = ((epoch, self.ranks.share(numbers)) for epoch in epochs for _, numbers in self.train.keys(epoch))
         height, width = self.train.frame
         processes = fitting(self.workers, 3 * height * width * self.train.batch) if self.by_processes else 0
         if processes:
@@ -185,9 +205,15 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.guard.remember()
+        for module in self.model.modules() if self.ranks.size > 1 else ():
+            if isinstance(module, JointBatchNorm2d):
+                module.counts = bool(batch.files)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
             loss, items = self.model(batch.to(self.device))
         self.scaler.scale(loss).backward()
+        if self.ranks.size > 1:
+            loss, *parts = add_up(self.model, torch.stack((loss, *items)), len(batch.files), self.ranks)
+            items = torch.stack(parts)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip or float("inf"))
         self.scaler.step(self.optimizer)
@@ -214,7 +240,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.scaler.update()
         self.progress.bad_steps += 1
-        images = ", ".join(batch.files)
+        images = ", ".join(name for files in self.ranks.gathered(batch.files) for name in files)
         self.observers.warn(f"step {self.progress.step}: loss or gradient not finite; step left out; images: {images}")
         if self.progress.bad_steps >= MAX_BAD_STEPS:
             last = self.weights / "last.pt"
@@ -228,7 +254,7 @@ class Trainer:
         assert self.val is not None
         model = for_inference(self.average.model, self.device)
         nms, evaluator = Selection(**self.settings.selection()), self.settings.evaluator
-        return validate(model, self.val, nms, self.workers, evaluator, detailed=False).metrics
+        return validate(model, self.val, nms, self.workers, evaluator, detailed=False, ranks=self.ranks).metrics
 
     def _is_best(self, epoch: int, metrics: DetectionMetrics | None) -> bool:
         """Whether this epoch is the best so far: no worse than any before it.
@@ -257,7 +283,6 @@ class Trainer:
         if period and done % period == 0:
             checkpoints.save(self.weights / f"epoch{done}.pt", plain)
         checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
-        self.saved = done
 
     def _plain(self) -> Checkpoint:
         """The averaged weights of the last whole epoch."""
@@ -279,16 +304,16 @@ class Trainer:
         For a run that begins or ends: its weights are then those of that epoch.
         """
         path = self.weights / "best.pt"
-        try:
-            return checkpoints.load(path)
-        except CheckpointError:
-            why = "cannot be read" if path.is_file() else "is gone"
+        kept = _read_or_why(path) if self.ranks.leads else None
+        why = self.ranks.of_first(lambda: kept if isinstance(kept, str) else "")
+        if not why:
+            return kept if isinstance(kept, Checkpoint) else checkpoints.load(path)
         progress, ap = self.progress, self.metrics.get("map", math.nan)
         progress.best = -1.0 if math.isnan(ap) else ap
         progress.best_epoch = progress.improved = progress.epoch - 1
         self.observers.warn(f"{path} {why}; the weights of epoch {progress.epoch}, the last whole one, take its place")
         plain = self._plain()
-        checkpoints.save(path, plain)
+        self.ranks.together(lambda: checkpoints.save(path, plain) if self.ranks.leads else None)
         return plain
 
     def _state(self) -> dict[str, Any]:
@@ -335,6 +360,14 @@ class Trainer:
         self.metrics, self.saved = checkpoint.metrics, self.progress.epoch
         self._make_criterion(self.progress.epoch)
         torch.set_rng_state(state["random"])
+
+
+def _read_or_why(path: Path) -> Checkpoint | str:
+    """The checkpoint at `path`, or why there is none."""
+    try:
+        return checkpoints.load(path)
+    except CheckpointError:
+        return "cannot be read" if path.is_file() else "is gone"
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:

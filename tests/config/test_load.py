@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME
+from gfldet.config.elsewhere import ANYWAY, ANYWAY_IN, INSTEAD, INSTEAD_IN, SAME
 from gfldet.config.load import check, dump, resolve, run_yaml
 from gfldet.config.schema import COMMANDS, TrainSettings, settings_of
 from gfldet.config.show import default_yaml
@@ -86,20 +86,68 @@ def test_a_setting_of_another_command_is_named_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "told"),
+    ("command", "name", "value", "told"),
     [
-        ("train", "warmup_epochs", "the warm-up is counted in optimiser steps; give warmup_steps"),
-        ("train", "nbs", "an optimiser step is taken every batch; give batch"),
-        ("train", "save", "the weights are saved in any case; leave it out"),
-        ("predict", "save_crop", "call result.save_crop(folder)"),
-        ("predict", "show", "call result.show(); save=true writes the pictures"),
-        ("predict", "Half", "float16 is for exported files: gfldet export half=true"),
-        ("export", "simplify", "the graph is written as simple as it is; leave it out"),
+        ("train", "warmup_epochs", 3, "the warm-up is counted in optimiser steps; give warmup_steps"),
+        ("train", "nbs", 64, "an optimiser step is taken every batch; give batch"),
+        ("train", "save", False, "the weights are saved in any case; leave it out"),
+        ("train", "cos_lr", False, "the rate ends in a cosine in any case; flat and lrf shape it"),
+        ("predict", "save_crop", True, "call result.save_crop(folder)"),
+        ("predict", "show", True, "call result.show(); save=true writes the pictures"),
+        ("predict", "Half", True, "float16 is for exported files: gfldet export half=true"),
+        ("val", "classes", 0, "metrics.json has each class by itself"),
+        ("export", "opset", 13, "it is 17; leave it out"),
+        ("export", "simplify", [True] * 10**5, "the graph is written as simple as it is; leave it out"),
     ],
 )
-def test_what_others_call_a_setting(command: str, name: str, told: str) -> None:
-    given = {name: True, **({"source": "x"} if command == "predict" else {})}
+def test_what_others_call_a_setting(command: str, name: str, value: Any, told: str) -> None:
+    given = {name: value, **({"source": "x"} if command == "predict" else {})}
     assert problems_of(command, given) == [f"{name}: no such setting of {command}; {told}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        ("predict", "half", False),
+        ("predict", "Half", "False"),
+        ("val", "half", "no"),
+        ("train", "half", False),
+        ("predict", "augment", False),
+        ("predict", "show", 0),
+        ("predict", "embed", None),
+        ("predict", "stream", "true"),
+        ("train", "single_cls", False),
+        ("train", "perspective", 0.0),
+        ("train", "fraction", "1.0"),
+        ("train", "deterministic", True),
+        ("train", "task", "detect"),
+        ("train", "mode", "train"),
+        ("train", "save", True),
+        ("val", "classes", None),
+        ("export", "opset", 17),
+        ("export", "keras", False),
+    ],
+)
+def test_what_others_call_a_setting_is_taken_where_it_asks_for_nothing_else(
+    command: str, name: str, value: Any
+) -> None:
+    given = {name: value, **({"source": "x"} if command == "predict" else {})}
+    settings = resolve(command, given)
+    assert settings.notices == (f"{name}={value}: not needed; {command} does so in any case",)
+    assert name not in settings.origins
+
+
+def test_a_file_of_settings_of_others_is_taken_where_it_asks_for_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "args.yaml"
+    file.write_text("task: detect\nepochs: 3\nsingle_cls: false\nnbs: 64\n", encoding="utf-8")
+    assert problems_of("train", {"cfg": file}) == [
+        f"{file}:4: nbs: no such setting of train; an optimiser step is taken every batch; give batch"
+    ]
+    file.write_text("task: detect\nepochs: 3\nsingle_cls: false\n", encoding="utf-8")
+    assert resolve("train", {"cfg": file}).notices == (
+        f"{file}:1: task=detect: not needed; train does so in any case",
+        f"{file}:3: single_cls=False: not needed; train does so in any case",
+    )
 
 
 def test_the_names_of_others_are_none_of_ours() -> None:
@@ -109,6 +157,9 @@ def test_the_names_of_others_are_none_of_ours() -> None:
     assert not INSTEAD.keys() & every
     assert not {name for command, name in INSTEAD_IN if name in ours[command]}
     assert {name for _, name in INSTEAD_IN} <= every
+    assert not ANYWAY.keys() & every
+    assert not {name for command, name in ANYWAY_IN if name in ours[command]}
+    assert {*ANYWAY, *(name for _, name in ANYWAY_IN)} <= INSTEAD.keys() | every
 
 
 def test_the_default_optimiser_of_others_is_ours() -> None:
@@ -189,6 +240,18 @@ def test_every_source_is_checked_as_far_as_it_counts() -> None:
         "epochs=0: expected a whole number from 1 up",
         "box=-1: expected a number from 0 up",
         "zzz: no such setting",
+    ]
+
+
+def test_a_mistake_in_a_file_that_settings_are_restored_from_names_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"runs/best\.pt: imgsz=None: expected a side in pixels"):
+        resolve("val", {}, restored={"imgsz": None}, file="runs/best.pt")
+    _, problems = check("train", {"box": -1}, restored={"epochs": 0, "zzz": 1}, file="best.pt", preferred={"dfl": "x"})
+    assert problems == [
+        "box=-1: expected a number from 0 up",
+        "best.pt: epochs=0: expected a whole number from 1 up",
+        "best.pt: zzz: no such setting",
+        "dfl=x: expected a number from 0 up",
     ]
 
 

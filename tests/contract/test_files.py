@@ -31,6 +31,7 @@ OWN = {
     "weights.download": "the folder of public weights",
     "cores": "files of the system",
     "machine": "files of the system",
+    "train.elastic": "files that a run wrote, and those of the system",
     "data.processes": "files of the system",
     "data.shared": "images that were read before",
     "store.archive": "archives, by their bytes; `is_file` was asked before",

@@ -32,9 +32,11 @@ BELOW: dict[str, set[str]] = {
     "signals": set(),
     "config": set(),
     "ops": set(),
+    "ranks": set(),
+    "launch": {"signals"},
     "assigners": {"ops"},
-    "losses": {"ops", "assigners"},
-    "nn": {"ops", "losses"},
+    "losses": {"ops", "assigners", "ranks.value"},
+    "nn": {"ops", "losses", "ranks.value"},
     "data": {"ops", "cores", "machine", "messages"},
     "weights": {"messages", "writing"},
     "viz": {"ops", "data.records", "writing"},
@@ -43,7 +45,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine"}
+BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine", "ranks.value"}
 BELOW["health"] = {"data", "metrics.matching"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "health", "store.runs", "messages", "writing"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
@@ -54,7 +56,8 @@ BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "message
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
-BELOW["cli"] = {"config", "checking", "model", "signals", "weights", "imports.fetch", "writing"}
+BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume"}
+BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"checking", "cores", "model", "results", "train.events"}
 

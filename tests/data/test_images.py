@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from gfldet.data import images, to_rgb
+from gfldet.data import arrays, images, to_rgb
+from gfldet.data.arrays import to_rgb_uint8
 from gfldet.data.depth import Depth
-from gfldet.data.images import ImageError, check_header, find_images, probe_size, read_image, to_rgb_uint8
+from gfldet.data.images import ImageError, check_header, find_images, probe_size, read_image
 from gfldet.errors import DataError
 
 # 2 rows x 3 columns of plain colours, each blown up to 16 x 16 px: any turn or swapped channel shows.
@@ -451,17 +453,50 @@ def test_a_picture_larger_than_the_free_memory_is_refused(tmp_path: Path, monkey
         read_image(path)
 
 
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.bool_])
+def test_rows_of_an_array_at_a_time_give_what_the_whole_gives(
+    monkeypatch: pytest.MonkeyPatch, channels: tuple[int, ...], kind: type
+) -> None:
+    """The range of the samples is that of all rows: here the upper ones are darker, and less opaque."""
+    ramp = np.linspace(0, 1, 7).reshape(7, 1, *(1 for _ in channels))
+    samples = np.random.default_rng(0).random((7, 5, *channels)) * ramp
+    array = (
+        samples > 0.3 if kind is np.bool_ else (samples * {np.uint8: 255, np.uint16: 4000}.get(kind, 1)).astype(kind)
+    )
+    whole = to_rgb_uint8(array)
+    assert whole.shape == (7, 5, 3)
+    for strip in (1, 10, 15):
+        monkeypatch.setattr(arrays, "STRIP", strip)
+        assert (to_rgb_uint8(array) == whole).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_large_array_is_converted_in_little_memory(channels: int) -> None:
+    array = np.full((2000, 3000, channels), 900, np.uint16)
+    tracemalloc.start()
+    try:
+        rgb = to_rgb_uint8(array)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rgb[0, 0, 0] == (900 >> 2 if channels < 4 else 229)  # the opacity 225 of 255, over white
+    assert peak < rgb.nbytes + 20 * arrays.STRIP
+
+
 @pytest.mark.long
-def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("samples", "most"), [(np.uint8, 2.7), (np.uint16, 3.3)])
+def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path: Path, samples: type, most: float) -> None:
+    """Decoded it has 4 bytes a pixel, of Pillow, or 6, of OpenCV; ours has 3."""
     path = tmp_path / "a.png"
-    Image.new("RGB", (6000, 6000)).save(path, compress_level=1)
+    cv2.imwrite(str(path), np.full((6000, 6000, 3), 200, samples), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     script = (
         "import resource, sys; from gfldet.data.images import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; image = read_image(sys.argv[1])\n"
         "print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / image.nbytes)"
     )
     told = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert float(told.stdout) < 2.7  # Pillow's own picture is 4/3 of ours
+    assert float(told.stdout) < most
 
 
 def test_many_threads_read_the_same(tmp_path: Path) -> None:

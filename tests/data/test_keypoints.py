@@ -79,6 +79,27 @@ def test_polygons_are_not(corners: int, side: float) -> None:
         assert seen_in([polygon(rng, corners, side) for _ in range(10)]) is None
 
 
+@pytest.mark.parametrize("side", [0.02, 0.1, 0.4])
+@pytest.mark.parametrize("count", [1, 2])
+def test_nor_are_a_few_irregular_corners(count: int, side: float) -> None:
+    """A box in perspective, and a simple polygon of more corners, whichever of them comes first."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        rows = [rotated(rng, side) for _ in range(count)]
+        bend = 0.15 * min(math.dist(row[:2], corner) for row in rows for corner in (row[2:4], row[6:]))
+        assert seen_in([[value + rng.uniform(-bend, bend) for value in row] for row in rows]) is None
+        corners = [(polygon(rng, 7, side) * 2)[2 * seed % 14 :][:14] for _ in range(count)]
+        assert seen_in(corners) is None
+
+
+@pytest.mark.parametrize("row", [(0.5, 0.5, 0.8, 0.5, 0.7, 0.7, 0.5, 0.65), (0.4, 0.5, 0.5, 0.7, 0.41, 0.73, 0.3, 0.6)])
+def test_a_lone_quadrilateral_is_a_polygon_at_each_of_its_corners_and_both_ways_round(row: tuple[float, ...]) -> None:
+    corners = np.array(row).reshape(4, 2)
+    for turn in range(4):
+        for way in (1, -1):
+            assert seen_in([np.roll(corners, turn, axis=0)[::way].ravel().tolist()]) is None
+
+
 @pytest.mark.parametrize("side", [0.02, 0.1, 0.45])
 @pytest.mark.parametrize("count", [1, 2, 10])
 def test_rotated_boxes_are_not(count: int, side: float) -> None:

@@ -251,6 +251,11 @@ def test_what_cannot_be_read_says_what_to_do(layout: str, folder: Folder) -> Non
         assert part in str(caught.value)
 
 
+def test_the_root_of_the_file_system_is_no_data_set() -> None:
+    with pytest.raises(DataError, match="/: is the root of the file system; name the folder of the data"):
+        load_spec("/")
+
+
 def test_of_several_yamls_the_usual_one_is_taken(folder: Folder) -> None:
     yolo_yaml(f"{SPLITS}names: [a]", ("my.yaml", f"{SPLITS}names: [b]"), ("model.yaml", "backbone: []"))(folder)
     assert load_spec(folder.root).names == ("a",)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gfldet.data import patterns
 from gfldet.data.patterns import fixed_part, matching
+from gfldet.errors import DataError
 
 FILES = ("a/b/x.jpg", "a/y.jpg", ".h/z.jpg", "a/.i.jpg", "w.jpg", "c[1]/k.jpg", "a/b/c/d.png")
 PATTERNS = [
@@ -51,3 +53,19 @@ def test_the_part_before_the_first_wildcard() -> None:
     assert fixed_part("a/b/*.jpg") == Path("a/b")
     assert fixed_part("/a/**/b") == Path("/a")
     assert fixed_part("*.jpg") == Path()
+
+
+def test_the_root_of_the_file_system_is_not_walked_through(tmp_path: Path) -> None:
+    (tmp_path / "top").symlink_to("/")
+    for pattern in ("/**", "/**/*.jpg", f"{tmp_path}/top/**/*.jpg", f"{tmp_path}/*/**"):
+        with pytest.raises(DataError, match=r"is the root of the file system; name a folder before \*\*"):
+            matching(pattern)
+    assert matching(f"{tmp_path}/**") == [tmp_path]
+
+
+def test_the_folders_of_a_pattern_are_bounded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "MAX_FOLDERS", 5)
+    assert len(matching("**/*.jpg")) == 4
+    (tree / "a/b/c/e/f").mkdir(parents=True)
+    with pytest.raises(DataError, match="more than 5 folders; name one nearer to the files"):
+        matching("**/*.jpg")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,3 +141,25 @@ def test_torch_files_of_other_kinds(tmp_path: Path, saved: Any, told: str) -> No
     torch.save(saved, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=rf"other\.pt: refused{told}"):
         read_foreign(tmp_path / "other.pt")
+
+
+def test_a_small_file_that_tells_of_a_large_model_takes_no_memory(tmp_path: Path, tree: Any) -> None:
+    """Shapes are only told: weights of one number, repeated, seem to be those of 144 million."""
+    for number in range(2):
+        tree.model[number].conv.weight = nn.Parameter(torch.zeros(1).expand(4000, 4000, 3, 3))
+    path = tmp_path / "large.pt"
+    torch.save({"model": tree}, path)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(CheckpointError, match=r"do not make a detector .*takes more than 33,\d{3},\d{3} numbers"):
+        read_foreign(path)
+
+
+@pytest.mark.long
+def test_reading_imports_nothing_of_torch_s_compiler(file: Path) -> None:
+    """That takes as long as torch itself; a model on the device "meta" would."""
+    script = (
+        "import sys\nfrom gfldet.imports.start import read_start\n"
+        "read_start(sys.argv[1])\nprint('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -307,3 +307,13 @@ def test_pretrained_weights_and_biases_by_the_boxes(prepared: Prepared, tmp_path
     model = prepared(seed=3, pretrained=tmp_path / "part.pt").model
     for name, value in model.state_dict().items():
         assert torch.equal(value, part.get(name, fresh[name])), name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "told"),
+    [(0, 1, "1 thread of 4 cores, since other programs are busy"), (0, 4, "4 threads"), (1, 1, "1 thread")],
+)
+def test_the_plan_tells_the_threads(monkeypatch: pytest.MonkeyPatch, wanted: int, taken: int, told: str) -> None:
+    monkeypatch.setattr(prepare, "part_of", lambda processes: lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: taken)
+    assert prepare._threads(wanted) == told

@@ -94,7 +94,7 @@ def _read_model_yaml(folder: Path, chance: Chance) -> None:
     from gfldet.model import Model
 
     name = str(folder / chance.choice(("net.yaml", "net-s.yaml", "net-n", "nets.yaml")))
-    attempt("net", lambda: Model(name))
+    attempt(str(folder), lambda: Model(name))
 
 
 def _read_settings(folder: Path, chance: Chance) -> None:
@@ -175,7 +175,7 @@ def _read_checkpoint(folder: Path, chance: Chance) -> None:
     model = attempt(path, lambda: Model(path))
     if model is not None:
         restored = model._trained_with(VALIDATED_WITH)
-        attempt("best.pt", lambda: resolve("val", {"model": path}, restored=restored))
+        attempt("best.pt", lambda: resolve("val", {"model": path}, restored=restored, file=path))
         blank = np.zeros((good.SIZE, good.SIZE, 3), np.uint8)
         attempt("best.pt", lambda: model.predict(blank, imgsz=good.SIZE, verbose=False, device="cpu", threads=1))
 

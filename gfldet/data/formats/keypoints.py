@@ -102,16 +102,31 @@ def _is_parallelogram(values: Sequence[float]) -> bool:
 
 
 def _is_odd_polygon(values: Sequence[float]) -> bool:
-    """Whether a polygon of these points would be a strange one: its second point, which is a size if the row holds
-    keypoints, lies far from all the others, or its sides cross each other, as lines from point to point mostly do."""
+    """Whether a polygon of these points would be a strange one.
+
+    Lines from point to point, in no order, cross each other where there are five or more.  A polygon of three or four
+    is strange where its second point, which is a size if the row holds keypoints, lies far from all the others; but
+    one of four corners that bulges everywhere is what people draw.
+    """
+    points = np.array(values).reshape(-1, 2)
+    if 4 < len(points) <= MAX_POINTS:
+        return _crosses_itself(points)
+    if len(points) == 4 and _is_convex(points):
+        return False
     x, y, w, h = values[:4]
     if abs(w - x) > (0.5 + SLACK) * w or abs(h - y) > (0.5 + SLACK) * h:
         return True
-    points = np.array(values).reshape(-1, 2)
-    extent = math.hypot(*np.ptp(np.delete(points, 1, axis=0), axis=0))
-    if len(points) > 3 and np.hypot(*(np.delete(points, 1, axis=0) - points[1]).T).min() > extent / 2:
-        return True
-    return 4 < len(points) <= MAX_POINTS and _crosses_itself(points)
+    others = np.delete(points, 1, axis=0)
+    far = np.hypot(*(others - points[1]).T).min() > math.hypot(*np.ptp(others, axis=0)) / 2
+    return len(points) > 3 and bool(far)
+
+
+def _is_convex(points: NDArray[np.float64]) -> bool:
+    """Whether a polygon (n, 2) of four corners turns the same way at each."""
+    along = np.roll(points, -1, axis=0) - points
+    after = np.roll(along, -1, axis=0)
+    turns = along[:, 0] * after[:, 1] - along[:, 1] * after[:, 0]
+    return bool((turns > 0).all() or (turns < 0).all())
 
 
 def _crosses_itself(points: NDArray[np.float64]) -> bool:

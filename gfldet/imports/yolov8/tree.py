@@ -20,6 +20,7 @@ from gfldet.imports.foreign import ForeignModel, check_bins, class_names, image_
 from gfldet.imports.shapes import MAX_CLASSES
 from gfldet.nn import blocks
 from gfldet.nn.build import MAX_REG_MAX, Description
+from gfldet.nn.limits import AtMost
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store.archive import Refusal
 from gfldet.store.unpickle import Archive, Record, Stored
@@ -31,6 +32,8 @@ PARTS = ("Bottleneck", "DFL", "Sequential", "ModuleList", "Conv2d", "BatchNorm2d
 SUPPORTED = f"only YOLOv8 detection models can be read, whose layers are {', '.join(LAYERS)}"
 MAX_LAYERS = 200
 MAX_PARTS = 5000  # modules in all; the largest YOLOv8 has some hundreds
+HALF_BYTES = 2  # of a number in float16, the smallest in which weights are kept
+MAPS = 1 << 25  # numbers of the maps of the small image by which strides are measured
 UNLIMITED = 1e9  # channels: the rows hold those that the tree has, so nothing is to be scaled
 
 
@@ -88,7 +91,9 @@ def read(archive: Archive, stem: str) -> ForeignModel:
     _check_kinds(layers)
     description = _describe(root, layers, stem)
     try:
-        with torch.device("meta"):  # shapes without memory: the file has not been believed yet
+        # The file has not been believed yet: its model takes no more numbers than the file has room for.  (The device
+        # "meta" would take none, but torch imports for seconds what it needs for that.)
+        with torch.random.fork_rng(devices=[]), AtMost(archive.size // HALF_BYTES + MAPS):
             model = DetectionModel(description)
     except (ConfigError, RuntimeError, ValueError, TypeError) as error:
         raise Refusal(f"its layers do not make a detector ({str(error)[:150]})") from error

@@ -1,0 +1,48 @@
+"""Starts the processes of this machine by torch's own launcher, as `torchrun --standalone` does, for `device=0,1`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from gfldet.errors import WorkError
+from gfldet.signals import Interrupted
+
+ASK = 0.2  # s between two looks at the processes
+
+
+def launch(processes: int, words: Sequence[str]) -> int:
+    """Run `gfldet WORDS` in so many processes, which know each other by torchrun's environment; the exit code.
+
+    A process that ends by an error says why itself; the others are ended then.  Raises WorkError for one that was
+    killed, and Interrupted for a signal that this process got, which the others get too.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is told below
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any port that is free
+        max_restarts=0,
+        monitor_interval=ASK,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "gfldet", *words)
+    except SignalException as error:
+        raise Interrupted(int(error.sigval)) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise WorkError(f"rank {rank} of {processes} was ended by {name}, so the others were ended too") from None
+        return int(failure.exitcode)
+    return 0

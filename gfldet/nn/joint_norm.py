@@ -1,0 +1,83 @@
+"""Batch norm whose statistics are those of all processes' images: `sync_bn`.
+
+torch.nn.SyncBatchNorm does the same on GPUs alone; this one also runs on CPUs, and it leaves out a process that has no
+image in a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gfldet.ranks.value import ONE, Ranks
+
+
+class JointBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d over the images of all `ranks`.  Where `counts` is false, this rank's images change nothing."""
+
+    ranks: Ranks = ONE
+    counts: bool = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        out, mean, var, n = _Normalise.apply(input, self.weight, self.bias, self.eps, self.ranks, self.counts)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
+            self.running_var.lerp_(var * (n / (n - 1).clamp(min=1)), momentum)  # type: ignore[union-attr]
+        return out
+
+
+class _Normalise(torch.autograd.Function):
+    """The batch norm of joint statistics, and its gradient: in both a process adds its part to those of the others."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks, counts: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        full = x.float()
+        own_var, own_mean = torch.var_mean(full, (0, 2, 3), correction=0)
+        own_n = full.new_full((1,), full[:, 0].numel() if counts else 0)
+        rows = ranks.stacked(torch.cat((own_mean, own_var, own_n)))  # (size, 2C + 1)
+        means, variances, numbers = rows.split((len(own_mean), len(own_var), 1), dim=1)
+        n = numbers.sum()
+        mean = (means * numbers).sum(0) / n
+        var = ((variances + (means - mean).square()) * numbers).sum(0) / n
+        scale = (var + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, scale, n)
+        ctx.ranks, ctx.counts = ranks, counts
+        out = F.batch_norm(full, mean, var, weight.float(), bias.float(), False, 0.0, eps).to(x.dtype)
+        ctx.mark_non_differentiable(mean, var, n)
+        return out, mean, var, n
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, weight, mean, scale, n = ctx.saved_tensors
+        gradient, shape = gradients[0].float(), (1, -1, 1, 1)
+        normal = (x.float() - mean.view(shape)) * scale.view(shape)
+        own = torch.stack((gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))))
+        to_bias, to_weight = own
+        joint = ctx.ranks.sum(own if ctx.counts else torch.zeros_like(own)) / n
+        rest = gradient  # on what does not count, no statistic depends
+        if ctx.counts:
+            rest = gradient - joint[0].view(shape) - normal * joint[1].view(shape)
+        return (rest * (weight * scale).view(shape)).to(x.dtype), to_weight, to_bias, None, None, None
+
+
+def join_norms(model: nn.Module, ranks: Ranks) -> None:
+    """Let every batch norm of a model go by the images of all ranks; its weights and statistics stay."""
+    for parent in list(model.modules()):
+        for name, norm in parent.named_children():
+            if type(norm) is nn.BatchNorm2d:
+                joint = JointBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+                joint.weight, joint.bias = norm.weight, norm.bias
+                joint.running_mean, joint.running_var = norm.running_mean, norm.running_var
+                joint.num_batches_tracked = norm.num_batches_tracked
+                joint.ranks = ranks
+                joint.train(norm.training)
+                setattr(parent, name, joint)

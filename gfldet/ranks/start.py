@@ -1,0 +1,33 @@
+"""From torchrun's environment to the `Ranks` of a command; without torchrun that is one process, and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gfldet.errors import ConfigError
+from gfldet.ranks.place import device_at, place_of
+from gfldet.ranks.value import Ranks
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The processes that do a command together, of which each computes on its own part of the setting `device`.
+
+    Raises ConfigError where `device` does not fit the processes that were started; see also `group.group_of`.
+    """
+    place = place_of()
+    if place.size == 1:
+        yield Ranks(device=device_at(place, device, 0))
+        return
+    import torch
+
+    from gfldet.ranks.group import group_of
+
+    try:
+        own = device_at(place, device, torch.cuda.device_count())
+    except ConfigError as error:
+        error.told = place.local_rank > 0  # its neighbours say the same
+        raise
+    with group_of(place, own) as group:
+        yield group

@@ -1,0 +1,79 @@
+"""Processes that are gone are noticed, however they ended: each gives signs of life in the store that all share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+BEAT = 5.0  # s from one sign of life to the next
+SILENCE = 40.0  # s without one after which a process counts as gone
+
+
+class Store(Protocol):
+    """What is used of torch's stores."""
+
+    def add(self, key: str, amount: int, /) -> int: ...
+
+
+class Watch:
+    """Counts in the store for this process, and looks at the counts of others: rank 0 at all, each other at rank 0.
+
+    A process that finds another silent ends at once, without its main thread: that may wait for the silent one forever.
+    """
+
+    def __init__(self, store: Store, rank: int, size: int, beat: float = BEAT, silence: float = SILENCE) -> None:
+        self._store, self._rank, self._beat, self._silence = store, rank, beat, silence
+        now = time.monotonic()
+        self._counts: dict[int, int] = {}
+        self._heard = dict.fromkeys(range(1, size) if rank == 0 else (0,), now)
+        self._over = threading.Event()
+
+    def count(self) -> None:
+        """Give signs of life and take those of others, until `stop`.  The store may keep a call waiting."""
+        while not self._over.wait(self._beat):
+            with suppress(RuntimeError):  # the store went with its process: then nothing is heard
+                self._store.add(f"alive/{self._rank}", 1)
+                for rank in self._heard:
+                    count = self._store.add(f"alive/{rank}", 0)
+                    if self._counts.get(rank) != count:
+                        self._counts[rank], self._heard[rank] = count, time.monotonic()
+
+    def look(self) -> None:
+        """End the process when another was silent for too long, until `stop`."""
+        while not self._over.wait(self._beat):
+            now = time.monotonic()
+            silent = [rank for rank, since in self._heard.items() if now - since > self._silence]
+            if silent and not self._over.is_set():
+                self.end(silent)
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def end(self, silent: list[int]) -> None:
+        """Tell which ranks are silent, and end the process."""
+        with suppress(OSError):
+            print(
+                f"gfldet: the work failed: rank {self._rank}: no sign of life of rank {', '.join(map(str, silent))} "
+                f"for {self._silence:.0f} s, so this process ends too. A training goes on from its last whole epoch "
+                "with gfldet train resume=RUN",
+                file=sys.__stderr__,
+                flush=True,
+            )
+        os._exit(1)
+
+
+@contextmanager
+def watching(store: Store, rank: int, size: int) -> Iterator[None]:
+    """Keep a `Watch` in threads of its own while this lasts."""
+    watch = Watch(store, rank, size)
+    for work in (watch.count, watch.look):
+        threading.Thread(target=work, name="gfldet-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        watch.stop()

@@ -1,0 +1,171 @@
+"""Runs in two processes, by `device=cpu:2` and by torchrun: their files, their end, and how they go on.  All take
+seconds, as each process imports torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gfldet
+from gfldet.store import checkpoint as checkpoints
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+GFLDET = (sys.executable, "-m", "gfldet")
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Words of a command -> the process, in tmp_path; `env` adds to its environment."""
+    paths = os.pathsep.join((str(Path(gfldet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")))
+
+    def run(*words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **(env or {})}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(words, cwd=tmp_path, env=environment, **pipes)
+
+    return run
+
+
+@pytest.fixture
+def words(dataset: Callable[..., Any], quick: dict[str, Any], tiny_yaml: Path) -> list[str]:
+    """Those of a training of batches of 3 and 1 images; device and epochs are to be given."""
+    settings = {**quick, "data": dataset(train=7).yaml, "model": tiny_yaml, "verbose": True, "project": "runs"}
+    return ["train", *(f"{name}={v}" for name, v in settings.items() if name not in ("epochs", "device"))]
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit code, and what it printed."""
+    out, told = process.communicate(timeout=300)
+    return process.returncode, out, told
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> None:
+    assert process.stdout is not None
+    assert any(re.search(pattern, line) for line in process.stdout), process.communicate()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that it started, in the order of their ranks."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+    ranks = {}
+    for child in map(int, children):
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        found = [entry for entry in environment if entry.startswith(b"RANK=")]
+        if found:
+            ranks[int(found[0].removeprefix(b"RANK="))] = child
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def test_two_processes_leave_the_files_of_one(start: Start, words: list[str], tmp_path: Path) -> None:
+    """In any case with statistics over both; rank 0 alone speaks, and predictions are the same to the bit."""
+    code, out, told = ended(start(*GFLDET, *words, "epochs=2", "device=cpu:2", "sync_bn=true", "name=two"))
+    assert (code, told) == (0, "")
+    assert out.count("2/2 ") == 1
+    assert "2 processes, 2 on this machine; of each batch 2 images for 1 of them, 1 for the others" in out
+    assert "Results are in runs/two" in out
+    assert ended(start(*GFLDET, *words, "epochs=2", "device=cpu", "name=one"))[0] == 0
+    one, two = (checkpoints.load(tmp_path / "runs" / name / "weights" / "last.pt") for name in ("one", "two"))
+    for name, value in one.weights.items():
+        torch.testing.assert_close(two.weights[name], value, rtol=1e-3, atol=1e-4)
+    assert {p.name for p in (tmp_path / "runs/one").iterdir()} == {p.name for p in (tmp_path / "runs/two").iterdir()}
+    val = ("val", "model=runs/two/weights/best.pt", "batch=1", "plots=false", "project=runs")
+    assert ended(start(*GFLDET, *val, "device=cpu", "name=val-one"))[0] == 0
+    code, out, _ = ended(start(*TORCHRUN, "-m", "gfldet", *val, "device=cpu", "name=val-two"))
+    assert code == 0
+    assert out.count("AP50-95") == 1
+    for file in ("predictions.json", "metrics.json"):
+        first, second = ((tmp_path / "runs" / name / file).read_bytes() for name in ("val-one", "val-two"))
+        assert first == second
+    assert json.loads(first)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_the_run_which_then_goes_on(
+    start: Start, words: list[str], rank: int, tmp_path: Path
+) -> None:
+    process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
+    wait_for(process, r"^ +2/9000")
+    began = time.monotonic()
+    os.kill(workers_of(process)[rank], signal.SIGKILL)
+    code, _, told = ended(process)
+    assert time.monotonic() - began < 60
+    assert code == 1
+    assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
+    kept = re.search(r"(\d+) of 9000 epochs are kept; gfldet train resume=runs/train goes on from there", told)
+    assert kept, told
+    done = checkpoints.load(tmp_path / "runs/train/weights/last.pt").epoch + 1
+    code, out, told = ended(start(*GFLDET, "train", "resume=runs/train", f"epochs={done + 1}", "device=cpu"))
+    assert (code, told) == (0, "")
+    assert f"{done} of {done + 1} epochs are done" in out
+
+
+def test_a_signal_ends_all_and_is_told_once(start: Start, words: list[str]) -> None:
+    process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
+    wait_for(process, r"^ +2/9000")
+    process.send_signal(signal.SIGTERM)
+    code, _, told = ended(process)
+    assert code == 143
+    assert len(re.findall(r"of 9000 epochs are kept; gfldet train resume=runs/train goes on", told)) == 1, told
+
+
+def test_torchrun_starts_again_and_the_run_goes_on(start: Start, words: list[str], tmp_path: Path) -> None:
+    process = start(*TORCHRUN, "--max-restarts", "1", "-m", "gfldet", *words, "epochs=40", "device=cpu", "name=mine")
+    wait_for(process, r"^ +3/40")
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    code, out, told = ended(process)
+    assert code == 0, told
+    assert re.search(r"training continues from runs/mine/weights/last.pt: \d+ of 40 epochs are done", out), told
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["mine"]
+    rows = (tmp_path / "runs/mine/results.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(1, 41))
+
+
+EACH = "import os, sys; from gfldet.cli import main; rank = os.environ['RANK']; {}; sys.exit(main({}))"
+
+
+@pytest.mark.parametrize(
+    ("words_of_rank", "expected"),
+    [
+        ("words + ['seed=' + rank]", r"differ in settings:\n  seed: 1 for rank 1 on \S+, 0 for rank 0"),
+        ("words + ['data=shapes-dense'] * (rank == '1')", "differ in settings:\n  data: 'shapes-dense' for rank 1"),
+    ],
+)
+def test_ranks_that_differ_are_told_apart(
+    start: Start, quick: dict[str, Any], tiny_yaml: Path, words_of_rank: str, expected: str, tmp_path: Path
+) -> None:
+    settings = {**quick, "model": tiny_yaml, "batch": 64}
+    words = ["train", *(f"{name}={value}" for name, value in settings.items())]
+    script = tmp_path / "each.py"
+    script.write_text(EACH.format(f"words = {words}", words_of_rank), encoding="utf-8")
+    code, _, told = ended(start(*TORCHRUN, str(script)))
+    assert code == 1
+    assert re.search(expected, told), told
+    assert told.count("The processes of the run differ") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_one_does_not_see(start: Start, words: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "each.py"
+    there = (
+        "os.makedirs('b', exist_ok=True); rank == '1' and os.chdir('b'); from gfldet.store import runs; runs.SEEN = 1"
+    )
+    script.write_text(EACH.format(there, repr([*words, "epochs=1", "device=cpu"])), encoding="utf-8")
+    code, _, told = ended(start(*TORCHRUN, str(script)))
+    assert code == 1
+    assert re.search(r"rank 1 on \S+: \S+/b/runs/train: the run folder that rank 0 .* made is not seen here", told), (
+        told
+    )
