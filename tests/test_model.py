@@ -99,10 +99,14 @@ def test_threads_are_the_caller_s_again(
 
 
 @pytest.mark.parametrize("command", ["train", "val", "predict"])
-def test_several_processes_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_a_world_of_several_that_is_not_whole(model: Model, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """WORLD_SIZE alone, as somebody's shell may have it; and several devices in a program of one process."""
+    given = {"source": "nowhere"} if command == "predict" else {"data": "nowhere"}
+    with pytest.raises(ConfigError, match="device=cpu:2: "):
+        getattr(model, command)(**given, device="cpu:2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE=2: a launcher such as torchrun"):
-        getattr(model, command)(**{"source": "nowhere"} if command == "predict" else {"data": "nowhere"})
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE=2 is set, but not RANK, .*by torchrun"):
+        getattr(model, command)(**given)
     assert not Path("runs").exists()
 
 
@@ -356,7 +360,7 @@ def test_later_commands_go_by_the_training_run(
     weights = DetectionModel(tiny, ("red", "blue")).state_dict()
     checkpoints.save(tmp_path / "best.pt", Checkpoint(tiny, ("red", "blue"), (0, 1), weights, dump(run)))
     model, seen = Model("best.pt"), []
-    monkeypatch.setattr(Model, "_validate", lambda self, settings, folder: seen.append(settings))
+    monkeypatch.setattr(Model, "_validate", lambda self, settings, folder, ranks: seen.append(settings))
     monkeypatch.setattr("gfldet.model.format_table", str)
     monkeypatch.setattr(Model, "_predict", lambda self, settings: seen.append(settings) or iter(()))
     Path("mine.yaml").write_text(f"data: {other}\niou: 0.5\nimgsz: 96\n")

@@ -21,6 +21,7 @@ from gfldet.config.kinds import (
     Freeze,
     ImageSize,
     Kind,
+    NameOrNone,
     OrNone,
     Real,
     Source,
@@ -186,7 +187,7 @@ class TrainingGroup:
     )
     pretrained: str | None = _setting(
         None,
-        OrNone(Text("the path of a file of weights, a name that `gfldet weights` lists, or imagenet")),
+        NameOrNone("the path of a file of weights, a name that `gfldet weights` lists, or imagenet"),
         "weights to start from, of gfldet or of another program, as far as they fit; without model= the model is "
         "theirs; imagenet is torchvision's file in torch's cache",
     )

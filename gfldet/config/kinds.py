@@ -151,6 +151,18 @@ class OrNone:
 
 
 @dataclass(frozen=True)
+class NameOrNone(Text):
+    """Text that names something, or None.  False names nothing either; true does not tell what, and is refused."""
+
+    def describe(self) -> str:
+        return f"{self.what}, or none"
+
+    def read(self, value: Any) -> Any:
+        word = str(value).lower() if isinstance(value, (bool, str)) else ""
+        return None if is_none(value) or word in _FALSE[:3] else super().read("" if word in _TRUE[:3] else value)
+
+
+@dataclass(frozen=True)
 class ImageSize:
     """A side, or height and width, in pixels: an int or a tuple (height, width), at least 32."""
 

@@ -49,6 +49,8 @@ def document_of(data: Path) -> Document:
         raise DataError(f"{data}: is an archive; unpack it, and give the folder")
     if suffix in IMAGE_SUFFIXES:
         raise DataError(f"{data}: is an image; give the folder that holds the images and their labels")
+    if suffix == ".xml":
+        raise DataError(f"{data}: holds the labels of one image; give the folder of the images and their .xml files")
     return read_document(data)
 
 

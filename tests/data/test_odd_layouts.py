@@ -214,6 +214,7 @@ REFUSED: dict[str, tuple[Callable[[Folder], None], str, tuple[str, ...]]] = {
     "labelme": (labelme, "", ("labels of labelme are not read; convert them, with labelme2yolo",)),
     "a table": (table_of_boxes, "", ("labels.csv: labels in a table are not read; convert them",)),
     "an archive": (lambda f: f.text("a.zip", "PK"), "a.zip", ("is an archive; unpack it",)),
+    "the XML of one image": (lambda f: f.text("a.xml", "<annotation/>"), "a.xml", ("give the folder of the images",)),
     "an image": (lambda f: f.images("a.jpg"), "a.jpg", ("is an image; give the folder",)),
     "two candidates": (two_candidates, "data.yaml", ("none of its 1 images is there", "one/a.jpg and ", "two/a.jpg")),
     "no image is there": (

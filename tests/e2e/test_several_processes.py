@@ -169,3 +169,21 @@ def test_a_folder_that_one_does_not_see(start: Start, words: list[str], tmp_path
     assert re.search(r"rank 1 on \S+: \S+/b/runs/train: the run folder that rank 0 .* made is not seen here", told), (
         told
     )
+
+
+TAKEN = """
+import os, socket, subprocess, sys
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    os.environ["MASTER_PORT"] = str(taken.getsockname()[1])
+    sys.exit(subprocess.run([sys.executable, "-m", "gfldet", *sys.argv[1:]]).returncode)
+"""
+
+
+def test_a_port_in_use(start: Start, words: list[str], tmp_path: Path) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    code, _, told = ended(start(sys.executable, "-c", TAKEN, *words, "device=cpu", env=place))
+    assert code == 2
+    assert re.fullmatch(r"gfldet: 127\.0\.0\.1:\d+: this port is in use; choose another .*\n", told)
+    assert not (tmp_path / "runs").exists()

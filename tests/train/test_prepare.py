@@ -270,7 +270,6 @@ def test_a_single_full_frame_box_is_told_and_then_reached(
         ({"imgsz": 32}, "imgsz: 32 x 32 px is too small to train on; give at least 64"),
         ({"freeze": 99}, "freeze: layer 5 is not there"),
         ({"class_weights": [1, 2, 3]}, "class_weights: 3 numbers for 2 classes (red, blue); give one each"),
-        ({"pretrained": "true"}, "true: no such file"),
         ({"pretrained": "gone.pt"}, "gone.pt: no such file"),
         ({"pretrained": "imagenet"}, "pretrained=imagenet: torchvision's weights fit models on a ResNet alone"),
         ({"pretrained": "OTHER"}, "of which 0% fit tiny"),
@@ -316,4 +315,4 @@ def test_pretrained_weights_and_biases_by_the_boxes(prepared: Prepared, tmp_path
 def test_the_plan_tells_the_threads(monkeypatch: pytest.MonkeyPatch, wanted: int, taken: int, told: str) -> None:
     monkeypatch.setattr(prepare, "part_of", lambda processes: lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: taken)
-    assert prepare._threads(wanted) == told
+    assert prepare._threads(wanted, 1) == told
