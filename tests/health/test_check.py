@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 import gfldet
 from gfldet.cli import main
@@ -17,7 +18,6 @@ from gfldet.data.records import Finding
 from gfldet.health.check import Health
 from gfldet.health.codes import KINDS
 
-EACH = 20
 Checked = Callable[..., Health]
 
 
@@ -58,14 +58,14 @@ ROWS = {
 }
 
 
-def plant_rows(planter: Any) -> None:
+def plant_rows(planter: Any, each: int) -> None:
     for code, rows in ROWS.items():
-        for number in range(EACH):
+        for number in range(each):
             planter.plant(code, f"{code}-{number}", rows)
 
 
-def plant_files(planter: Any) -> None:
-    for number in range(EACH):
+def plant_files(planter: Any, each: int) -> None:
+    for number in range(each):
         planter.label(f"lost-{number}")
         planter.planted["labels-without-image"].add(f"lost-{number}")
         planter.image(f"bare-{number}")
@@ -91,7 +91,7 @@ def changed(picture: Any, number: int) -> Any:
     return picture[1:, 1:]
 
 
-def plant_copies(planter: Any) -> None:
+def plant_copies(planter: Any, each: int) -> None:
     codes = {
         "image-repeated": ("train", False),
         "image-in-two-splits": ("val", False),
@@ -99,7 +99,7 @@ def plant_copies(planter: Any) -> None:
         "image-nearly-in-two-splits": ("val", True),
     }
     for code, (split, near) in codes.items():
-        for number in range(EACH):
+        for number in range(each):
             stem = f"{code}-{number}"
             path = planter.image(f"{stem}-a")
             planter.label(f"{stem}-a")
@@ -109,20 +109,21 @@ def plant_copies(planter: Any) -> None:
             planter.planted[code].add(f"{stem}-b")
 
 
-def test_all_planted_faults_are_found(planter: Any, checked: Checked) -> None:
+@pytest.mark.parametrize("each", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_all_planted_faults_are_found(planter: Any, checked: Checked, each: int) -> None:
     planter.good(80, "train")
     planter.good(25, "val")
-    planter.names += [name for k in range(EACH) for name in (f"empty{k}", f"few{k}", f"Big-Name{k}", f"big name{k}")]
-    rows = [f"{2 + 4 * k + n} .{n + 2} .{n + 2} .3 .3\n" for k in range(EACH) for n in (1, 2, 3)]
+    planter.names += [name for k in range(each) for name in (f"empty{k}", f"few{k}", f"Big-Name{k}", f"big name{k}")]
+    rows = [f"{2 + 4 * k + n} .{n + 2} .{n + 2} .3 .3\n" for k in range(each) for n in (1, 2, 3)]
     planter.image("classes")
     planter.label("classes", "".join(rows))
-    plant_rows(planter)
-    plant_files(planter)
-    plant_copies(planter)
+    plant_rows(planter, each)
+    plant_files(planter, each)
+    plant_copies(planter, each)
     health = checked(planter.yaml("kpt_shape: null\n"), reach=32)
     found = stems(health.findings)
     for code, planted in planter.planted.items():
-        assert len(planted) == EACH
+        assert len(planted) == each
         assert planted <= found[code], code
     # What cannot be taken for anything else is found nowhere else.
     for code in ("unreadable-image", "unreadable-labels", "no-label-file", "labels-without-image", "image-blank"):
@@ -132,9 +133,9 @@ def test_all_planted_faults_are_found(planter: Any, checked: Checked) -> None:
     for code in (code for code in planter.planted if code.startswith("image-")):
         assert found[code] == planter.planted[code], code
     labels = Counter((finding.code, finding.label) for finding in health.findings)
-    assert all(labels["class-without-boxes", f"empty{k}"] == 1 for k in range(EACH))
-    assert all(labels["class-rare", f"few{k}"] == 1 for k in range(EACH))
-    assert all(labels["class-names-alike", f"big name{k}"] == 1 for k in range(EACH))
+    assert all(labels["class-without-boxes", f"empty{k}"] == 1 for k in range(each))
+    assert all(labels["class-rare", f"few{k}"] == 1 for k in range(each))
+    assert all(labels["class-names-alike", f"big name{k}"] == 1 for k in range(each))
     assert {finding.code for finding in health.findings} <= KINDS.keys()
     assert all(finding.severity == KINDS[finding.code].severity for finding in health.findings)
     assert health.fails("error")
@@ -220,13 +221,15 @@ def test_small_boxes_are_counted_at_the_chosen_size(planter: Any, checked: Check
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def test_exit_codes_json_and_what_is_written(planter: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_exit_codes_json_and_what_is_written(
+    planter: Any, tiny_yaml: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     planter.good(40, "train")
     planter.good(20, "val")
     path = planter.yaml()
     before = sorted((file, file.stat().st_mtime_ns) for file in planter.root.rglob("*"))
-    given = ["check", f"data={path}", "imgsz=64", "page=false"]
+    given = ["check", f"data={path}", "imgsz=64", f"model={tiny_yaml}", "page=false"]
     assert main(given) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing found"
     assert not (tmp_path / "runs").exists()
@@ -239,7 +242,7 @@ def test_exit_codes_json_and_what_is_written(planter: Any, tmp_path: Path, capsy
     assert told["splits"]["train"] == {"images": 41, "readable": 41, "without_boxes": 1, "boxes": 80}
     assert main([*given, "fail_at=warning", "verbose=false"]) == 1
     planter.plant("unreadable-labels", "bad", "0 .5 .5\n")
-    assert main(["check", f"data={path}", "imgsz=64", "json=found.json", "verbose=false"]) == 1
+    assert main([*given[:-1], "json=found.json", "verbose=false"]) == 1
     assert capsys.readouterr().out == ""
     assert [one["severity"] for one in json.loads(Path("found.json").read_text())["findings"]] == ["error", "warning"]
     assert sorted(file.name for file in (tmp_path / "runs/check").iterdir()) == ["check.html"]
