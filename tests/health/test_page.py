@@ -1,6 +1,6 @@
 """The page of a check: what is in it, how large it gets, and that it works in Chromium without loading anything.
 
-The browser's tests need what tools/browser sees to; without it they are skipped, unless GFLDET_BROWSER is `required`.
+The browser's test needs what tools/browser sees to; without it it is skipped, unless GFLDET_BROWSER is `required`.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def test_charts_have_every_count() -> None:
 # ------------------------------------------------------------------------------------------------------- in Chromium
 
 
+@pytest.mark.long
 @local
 def test_the_page_in_a_browser(health: Health, chromium: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / "check.html"
