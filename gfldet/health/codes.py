@@ -68,7 +68,9 @@ KINDS: dict[str, Kind] = {
     ),
     "image-repeated": Kind("warning", "images that their split has more than once"),
     "image-nearly-repeated": Kind("notice", "images nearly the same as another of their split"),
-    "image-blank": Kind("notice", "images of one colour"),
+    "image-blank": Kind(
+        "warning", "images of one colour", "A camera that failed, or a frame from before a video begins."
+    ),
     # How files are read.
     "samples-above-range": Kind("warning", "16-bit images with samples above the range"),
     "samples-scaled": Kind("notice", "16-bit images of fewer bits"),
