@@ -62,6 +62,7 @@ def _checked(settings: CheckSettings, folder: Path | None) -> Health:
         teller(settings.verbose)(health_text(health))
     if isinstance(settings.json, str):
         text = _json(health)
+        runs.make(Path(settings.json).parent)
         write_aside(Path(settings.json), lambda file: file.write(f"{text}\n".encode()))
     if folder is not None:
         write_page(health, folder / PAGE)

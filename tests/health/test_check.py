@@ -242,9 +242,9 @@ def test_exit_codes_json_and_what_is_written(
     assert told["splits"]["train"] == {"images": 41, "readable": 41, "without_boxes": 1, "boxes": 80}
     assert main([*given, "fail_at=warning", "verbose=false"]) == 1
     planter.plant("unreadable-labels", "bad", "0 .5 .5\n")
-    assert main([*given[:-1], "json=found.json", "verbose=false"]) == 1
+    assert main([*given[:-1], "json=new/found.json", "verbose=false"]) == 1
     assert capsys.readouterr().out == ""
-    assert [one["severity"] for one in json.loads(Path("found.json").read_text())["findings"]] == ["error", "warning"]
+    assert [one["severity"] for one in json.loads(Path("new/found.json").read_text())["findings"]] == ["error", "warning"]
     assert sorted(file.name for file in (tmp_path / "runs/check").iterdir()) == ["check.html"]
     assert main([*given, "fail_at=never", "verbose=false"]) == 0
     after = [(file, file.stat().st_mtime_ns) for file, _ in before if file.is_file()]
