@@ -200,10 +200,10 @@ class Device:
         return "auto, cpu, mps, cuda, cuda:N or N; for several processes 0,1 or cpu:N"
 
     def read(self, value: Any) -> str:
-        if isinstance(value, (list, tuple)):
-            value = ",".join(str(item) for item in value if not isinstance(item, bool))
-        named = isinstance(value, (str, int)) or type(value).__module__ == "torch"  # such as torch.device("cpu")
-        word = str(value).strip().lower() if named and not isinstance(value, bool) else ""
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        if not all(self._is_name(item) for item in listed):
+            raise ValueError(value)
+        word = ",".join(str(item).strip().lower() for item in listed)
         several = re.fullmatch(r"\[?((?:cuda:)?\d+(?:\s*,\s*(?:cuda:)?\d+)*)\]?", word)
         if several:
             numbers = [int(number) for number in re.findall(r"\d+", several[1])]
@@ -216,6 +216,10 @@ class Device:
         if word not in ("auto", "cpu", "mps", "cuda"):
             raise ValueError(value)
         return word
+
+    def _is_name(self, item: Any) -> bool:
+        """Whether an item can name a device: text, a number, or what torch has for it, such as torch.device("cpu")."""
+        return not isinstance(item, bool) and (isinstance(item, (str, int)) or type(item).__module__ == "torch")
 
 
 @dataclass(frozen=True)
