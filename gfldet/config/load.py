@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, Literal, overload
 
 from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME, asks_for_the_same
-from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
     COMMANDS,
@@ -27,7 +26,9 @@ from gfldet.config.schema import (
     ValSettings,
     settings_of,
 )
+from gfldet.config.setting import Setting
 from gfldet.config.show import settings_yaml
+from gfldet.config.training_groups import AugmentationGroup
 from gfldet.errors import ConfigError, listed, nearest, shown
 from gfldet.files import read_yaml
 

@@ -1,7 +1,7 @@
 """The commands: which settings each has, and what a command's settings know besides their values.
 
-`cfg/default.yaml`, the help of the command line and the checks of `load.resolve` all come from here and from `groups`;
-adding a command is one class and one line in `COMMANDS`.  Standard library only, as in `groups`.
+`cfg/default.yaml`, the help of the command line and the checks of `load.resolve` all come from here and from the
+groups; adding a command is one class and one line in `COMMANDS`.  Standard library only, as in `groups`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from gfldet.config.groups import (
-    AugmentationGroup,
     CheckGroup,
     ComputingGroup,
     DataGroup,
@@ -20,18 +19,16 @@ from gfldet.config.groups import (
     GeneralGroup,
     ImportGroup,
     JsonGroup,
-    LossGroup,
     MeasuringGroup,
-    OptimiserGroup,
     OutputGroup,
     PredictionGroup,
     PublicWeightsGroup,
     RunFolderGroup,
-    Setting,
     TargetGroup,
-    TrainingGroup,
     ValidationGroup,
 )
+from gfldet.config.setting import Setting
+from gfldet.config.training_groups import AugmentationGroup, LossGroup, OptimiserGroup, TrainingGroup
 
 Origin = Literal["user", "restored", "model", "weights"]
 """Where the value of a setting comes from, the strongest first: given by the user now, by hand or in a file of one's

@@ -244,7 +244,10 @@ def test_exit_codes_json_and_what_is_written(
     planter.plant("unreadable-labels", "bad", "0 .5 .5\n")
     assert main([*given[:-1], "json=new/found.json", "verbose=false"]) == 1
     assert capsys.readouterr().out == ""
-    assert [one["severity"] for one in json.loads(Path("new/found.json").read_text())["findings"]] == ["error", "warning"]
+    assert [one["severity"] for one in json.loads(Path("new/found.json").read_text())["findings"]] == [
+        "error",
+        "warning",
+    ]
     assert sorted(file.name for file in (tmp_path / "runs/check").iterdir()) == ["check.html"]
     assert main([*given, "fail_at=never", "verbose=false"]) == 0
     after = [(file, file.stat().st_mtime_ns) for file, _ in before if file.is_file()]
