@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gfldet.cores import wait_little
+from gfldet.machine.cores import wait_little
 
 if TYPE_CHECKING:
     from gfldet.checking import check_data as check

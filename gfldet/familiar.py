@@ -93,7 +93,7 @@ class Familiar:
             self._exported = exported.load(self.source, name)
             self._opened_with = (name, 0)
         else:
-            from gfldet.machine import pick_device
+            from gfldet.machine.device import pick_device
 
             self.model.to(pick_device(name))
         self._device = name

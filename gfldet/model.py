@@ -7,7 +7,7 @@ is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.likeness import hashed, likeness
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
@@ -29,7 +28,8 @@ from gfldet.detect.saver import Saver
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
-from gfldet.machine import freed_memory_kept, memory_budget
+from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
+from gfldet.machine.memory import freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
@@ -165,8 +165,7 @@ class Model(Familiar):
                     lambda: resuming.beginning(given, resolved, resume, self.description, self._start)
                 )
                 _warn_of_notices(begun.settings)
-                free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
-                with threads_of(begun.settings.threads, free), freed_memory_kept():
+                with threads_of(begun.settings.threads, self._cores_for(ranks)), freed_memory_kept():
                     trainer = prepare.prepare_training(
                         begun.settings, begun.description, begun.start, folder, resume, self._observed(observers), ranks
                     )
@@ -253,14 +252,18 @@ class Model(Familiar):
 
     def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
-        free = self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
-        return threads_of(None if self._exported else settings.threads, free)
+        return threads_of(None if self._exported else settings.threads, self._cores_for(ranks))
+
+    def _cores_for(self, ranks: Ranks) -> Callable[[], int]:
+        """What tells how many cores this process takes where its threads are not set: several processes of one run
+        would take each other for other work."""
+        return self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
         if self._exported is None:
             from gfldet.detect.torch_detector import KeptDetector
-            from gfldet.machine import pick_device
+            from gfldet.machine.device import pick_device
 
             self._need_head()
             self._kept = self._kept or KeptDetector()

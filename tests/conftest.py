@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfldet.cores import cores
+from gfldet.machine.cores import cores
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.decode import Decoded

@@ -13,8 +13,9 @@ import cv2
 import pytest
 import torch
 
-from gfldet import cores as room
-from gfldet.cores import FreeCores, Use, cores, free_between, use_now, wait_little
+from gfldet.machine import cores as room
+from gfldet.machine import system
+from gfldet.machine.cores import FreeCores, Use, cores, free_between, use_now, wait_little
 
 
 def test_a_core_is_free_unless_another_program_takes_it() -> None:
@@ -80,6 +81,7 @@ def test_this_system_tells() -> None:
         ({"cpu.max": "50000 100000"}, 0.5),  # a container sees its own group as the top
         ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),  # version 1
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/a/b/cpu.cfs_quota_us": "300000", "cpu/a/b/cpu.cfs_period_us": "100000"}, 3),
         ({"a/b/cpu.max": "1 0"}, None),
     ],
 )
@@ -88,11 +90,15 @@ def test_the_quota_of_a_container(
 ) -> None:
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "proc" / "self" / "cgroup").write_text("3:cpu,cpuacct:/a/b\n0::/a/b\n")
+    groups = tmp_path / "groups"
+    mounts = (
+        f"35 31 0:32 / {groups} rw - cgroup2 cgroup2 rw\n36 31 0:33 / {groups}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
+    )
+    (tmp_path / "proc" / "self" / "mountinfo").write_text(mounts)
     for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(text + "\n")
-    monkeypatch.setattr(room, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(room, "GROUPS", tmp_path / "groups")
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text + "\n")
+    monkeypatch.setattr(system, "PROC", tmp_path / "proc")
     assert room._quota() == expected
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert cores() == (8 if expected is None else max(1, int(expected)))

@@ -13,29 +13,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from gfldet import machine
 from gfldet.errors import ConfigError
+from gfldet.machine import device, memory
+from gfldet.machine import system as room
 
 
 def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert machine.pick_device("auto") == torch.device("cpu")
-    assert machine.pick_device("cpu") == torch.device("cpu")
+    assert device.pick_device("auto") == torch.device("cpu")
+    assert device.pick_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert machine.pick_device("auto") == torch.device("cuda:0")
-    assert machine.pick_device("cuda:1") == torch.device("cuda:1")
-    assert machine.pick_device("1") == torch.device("cuda:1")
+    assert device.pick_device("auto") == torch.device("cuda:0")
+    assert device.pick_device("cuda:1") == torch.device("cuda:1")
+    assert device.pick_device("1") == torch.device("cuda:1")
 
 
 def test_devices_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in ("cuda:1", "7"):
         with pytest.raises(ConfigError, match=f"device={name}: torch sees 1 CUDA devices here; use device=cpu"):
-            machine.pick_device(name)
+            device.pick_device(name)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device=mps: not available on this machine"):
-        machine.pick_device("mps")
+        device.pick_device("mps")
 
 
 class Heap(ctypes.Structure):
@@ -57,12 +58,12 @@ def mapped() -> bool:
 
 
 KEPT = """
-with suppress(KeyboardInterrupt), machine.freed_memory_kept():
+with suppress(KeyboardInterrupt), memory.freed_memory_kept():
     assert not mapped()
     raise KeyboardInterrupt
 assert mapped()
 os.environ["MALLOC_MMAP_MAX_"] = "9"  # the user's own choice
-with machine.freed_memory_kept():
+with memory.freed_memory_kept():
     assert mapped()
 """
 
@@ -70,21 +71,21 @@ with machine.freed_memory_kept():
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, or an old glibc")
 def test_freed_memory_is_kept_for_as_long_as_it_is_asked() -> None:
     # In a process of its own: here, memory that other tests have freed would serve.
-    imports = "import ctypes, os\nfrom contextlib import suppress\nfrom gfldet import machine\n"
+    imports = "import ctypes, os\nfrom contextlib import suppress\nfrom gfldet.machine import memory\n"
     script = "\n".join((imports, inspect.getsource(Heap), inspect.getsource(mapped), KEPT))
-    free = {name: value for name, value in os.environ.items() if name not in machine.MALLOC_TUNED}
+    free = {name: value for name, value in os.environ.items() if name not in memory.MALLOC_TUNED}
     subprocess.run([sys.executable, "-c", script], env=free, check=True)
 
 
 def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "free_memory", lambda: 12 << 30)
-    assert [machine.memory_budget("auto", count) >> 30 for count in (1, 3)] == [6, 2]
+    monkeypatch.setattr(memory, "free_memory", lambda: 12 << 30)
+    assert [memory.memory_budget("auto", count) >> 30 for count in (1, 3)] == [6, 2]
 
 
 @pytest.mark.parametrize("name", ["cpu:2", "0,1"])
 def test_one_device_is_picked(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device={name}: one device is expected"):
-        machine.pick_device(name)
+        device.pick_device(name)
 
 
 @pytest.mark.parametrize(
@@ -105,33 +106,33 @@ def test_precision(
 ) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\nbogomips : 1\n", encoding="utf-8")
-    monkeypatch.setattr(machine, "CPU_INFO", info)
-    assert machine.mixed_precision(amp, torch.device(name)) is expected
+    monkeypatch.setattr(device, "CPU_INFO", info)
+    assert device.mixed_precision(amp, torch.device(name)) is expected
 
 
 def test_precision_where_the_system_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "none")
-    assert machine.mixed_precision("auto", torch.device("cpu")) is None
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "none")
+    assert device.mixed_precision("auto", torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: torch.dtype) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
-    assert machine.mixed_precision("auto", torch.device("cuda")) is expected
+    assert device.mixed_precision("auto", torch.device("cuda")) is expected
 
 
 def test_memory_for_images() -> None:
-    assert machine.memory_budget("none") == 0
-    assert machine.memory_budget("ram") > 1 << 60
-    assert 0 < machine.memory_budget("auto") < 1 << 50
+    assert memory.memory_budget("none") == 0
+    assert memory.memory_budget("ram") > 1 << 60
+    assert 0 < memory.memory_budget("auto") < 1 << 50
 
 
 class System:
-    """A made-up /proc and made-up control groups, which `machine` reads in place of the real ones."""
+    """A made-up /proc and made-up control groups, which `machine/` reads in place of the real ones."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        monkeypatch.setattr(machine, "PROC", folder / "proc")
+        monkeypatch.setattr(room, "PROC", folder / "proc")
         monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self.write("proc/meminfo", "MemTotal: 64000000 kB\nMemFree: 1000 kB\nMemAvailable: 32000000 kB\n")
 
@@ -156,10 +157,10 @@ V2 = "35 31 0:32 {root} @ rw,relatime - cgroup2 cgroup2 rw"
 
 
 def test_memory_of_the_machine(system: System) -> None:
-    assert machine.free_memory() == 32_000_000 << 10
-    assert machine.memory_budget("auto") == 16_000_000 << 10
-    assert machine.memory_budget("none") == 0
-    assert machine.memory_budget("ram") > 1 << 60
+    assert memory.free_memory() == 32_000_000 << 10
+    assert memory.memory_budget("auto") == 16_000_000 << 10
+    assert memory.memory_budget("none") == 0
+    assert memory.memory_budget("ram") > 1 << 60
 
 
 @pytest.mark.parametrize("above", ["10000000", "max"])
@@ -173,9 +174,9 @@ def test_memory_of_nested_groups(system: System, above: str) -> None:
     system.write("fs/job/memory.stat", "anon 4\ninactive_file 1500000\nactive_file 500000\n")
     system.write("fs/memory.max", above)
     system.write("fs/memory.current", "1000")
-    assert machine.free_memory() == 5_000_000
+    assert memory.free_memory() == 5_000_000
     system.write("fs/job/step/memory.high", "3001000")
-    assert machine.free_memory() == 3_000_000
+    assert memory.free_memory() == 3_000_000
 
 
 def test_memory_of_a_container(system: System) -> None:
@@ -190,7 +191,7 @@ def test_memory_of_a_container(system: System) -> None:
         system.in_groups(f"{'4:cpu,memory' if old else '0:'}:{path}\n", version.format(root=root))
         system.write("fs/memory.limit_in_bytes" if old else "fs/memory.max", "8000000000")
         system.write("fs/memory.usage_in_bytes" if old else "fs/memory.current", "1000000000")
-        assert machine.free_memory() == 7_000_000_000, (version, path, root)
+        assert memory.free_memory() == 7_000_000_000, (version, path, root)
         (system.folder / "fs").rename(system.folder / f"done{len(list(system.folder.iterdir()))}")
 
 
@@ -206,23 +207,23 @@ def test_memory_of_groups_of_version_1(system: System) -> None:
     system.write("fs/slurm/job/memory.limit_in_bytes", "4000000000")
     system.write("fs/slurm/job/memory.usage_in_bytes", "2000000000")
     system.write("fs/slurm/job/memory.stat", "inactive_file 7\ntotal_inactive_file 500000000\n")
-    assert machine.free_memory() == 2_500_000_000
+    assert memory.free_memory() == 2_500_000_000
     system.write("fs/slurm/job/memory.stat", "hierarchical_memory_limit 3000000000\n")
-    assert machine.free_memory() == 1_000_000_000
+    assert memory.free_memory() == 1_000_000_000
 
 
 def test_memory_under_a_limit_of_the_address_space(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (4_000_000_000, resource.RLIM_INFINITY))
     system.write("proc/self/statm", f"{1_000_000_000 // resource.getpagesize()} 5 5 5 0 5 0\n")
-    assert machine.free_memory() == pytest.approx(3_000_000_000, abs=resource.getpagesize())
+    assert memory.free_memory() == pytest.approx(3_000_000_000, abs=resource.getpagesize())
     system.write("proc/self/statm", f"{5_000_000_000 // resource.getpagesize()} 5 5 5 0 5 0\n")
-    assert machine.free_memory() == 0
+    assert memory.free_memory() == 0
 
 
 def test_memory_where_the_system_tells_little(system: System) -> None:
     (system.folder / "proc/meminfo").unlink()
-    assert machine.free_memory() > 0
+    assert memory.free_memory() > 0
     system.write("proc/meminfo", "MemAvailable: some kB\n")
     system.in_groups("nonsense\n4:memory\n0::relative\n", "short line", V2.format(root="/"))
     system.write("fs/memory.max", "not a number")
-    assert machine.free_memory() > 0
+    assert memory.free_memory() > 0

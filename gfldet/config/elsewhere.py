@@ -120,46 +120,16 @@ _ONE = ("1", "1.0")
 
 _NOT_WANTED = (
     # of a training
-    *(
-        "label_smoothing",
-        "single_cls",
-        "time",
-        "multi_scale",
-        "dropout",
-        "perspective",
-        "cls_pw",
-        "copy_paste",
-        "cutmix",
-    ),
-    *(
-        "bgr",
-        "auto_augment",
-        "erasing",
-        "albumentations",
-        "augmentations",
-        "compile",
-        "profile",
-        "callbacks",
-        "trainer",
-    ),
-    *("validator", "save_hybrid"),
+    "label_smoothing", "single_cls", "time", "multi_scale", "dropout", "perspective", "cls_pw", "copy_paste",
+    "cutmix", "bgr", "auto_augment", "erasing", "albumentations", "augmentations", "compile", "profile", "callbacks",
+    "trainer", "validator", "save_hybrid",
     # of a prediction
-    *("predictor", "show", "view_img", "save_crop", "save_frames", "hide_labels", "hide_conf", "visualize", "embed"),
-    *("stream_buffer", "tracker", "persist", "tta", "dnn"),
+    "predictor", "show", "view_img", "save_crop", "save_frames", "hide_labels", "hide_conf", "visualize", "embed",
+    "stream_buffer", "tracker", "persist", "tta", "dnn",
     # of an export, and of other tasks
-    *(
-        "workspace",
-        "optimize",
-        "keras",
-        "overlap_mask",
-        "mask_ratio",
-        "retina_masks",
-        "rle",
-        "pose",
-        "kobj",
-        "kpt_shape",
-    ),
-)
+    "workspace", "optimize", "keras", "overlap_mask", "mask_ratio", "retina_masks", "rle", "pose", "kobj",
+    "kpt_shape",
+)  # fmt: skip
 
 ANYWAY: dict[str, tuple[str, ...]] = {
     "task": ("detect",),

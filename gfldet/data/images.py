@@ -49,7 +49,7 @@ from gfldet.data.orientation import orientation, turn, turn_back
 from gfldet.data.to_rgb import Unusable, first_line, pillow_to_rgb
 from gfldet.errors import DataError
 from gfldet.files import Unreadable, contents, exists, is_root, opened
-from gfldet.machine import free_memory
+from gfldet.machine.memory import free_memory
 
 Warn = Callable[[str], None]
 

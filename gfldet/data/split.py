@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from gfldet.cores import cores
 from gfldet.data import shapes
 from gfldet.data.checked import CheckedImage, Visit, check_image, open_image
 from gfldet.data.findings import BoxCounts, findings_of_boxes
@@ -26,6 +25,7 @@ from gfldet.data.records import Finding, Severity, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.files import exists
+from gfldet.machine.cores import cores
 
 Progress = Callable[[int, int], None]
 

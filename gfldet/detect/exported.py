@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.cores import FreeCores
 from gfldet.detect.card import INPUT, OUTPUTS, Card
 from gfldet.detect.detector import Selection
 from gfldet.errors import CheckpointError, ConfigError, shown
 from gfldet.files import is_file
+from gfldet.machine.cores import FreeCores
 from gfldet.ops.decode_numpy import anchor_points, decode, sigmoid
 from gfldet.ops.detections import Detections, chosen, logit_floor
 
@@ -220,10 +220,22 @@ def _onnxruntime(file: Path, device: str, threads: int) -> Engine:
     return Engine(_checked(run, card, file), card, session.get_providers()[0].removesuffix("ExecutionProvider").lower())
 
 
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's Core, one for the process, which is never given back.
+
+    Each gives the main thread a stack of its own for signals.  When the older of two ends first, neither stack is left,
+    and the next signal, such as Ctrl-C, ends the process (seen with OpenVINO 2026).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _openvino(file: Path, device: str, threads: int) -> Engine:
     """An .xml, with its .bin beside it, in OpenVINO on the CPU."""
     try:
-        import openvino
+        import openvino  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"{file}: OpenVINO is not installed; pip install openvino") from error
     if device not in ("auto", "cpu"):
@@ -231,7 +243,7 @@ def _openvino(file: Path, device: str, threads: int) -> Engine:
     # In full precision also where the processor has bfloat16: the same detections as torch's.
     hints = {"INFERENCE_NUM_THREADS": threads or FreeCores()(), "INFERENCE_PRECISION_HINT": "f32"}
     try:
-        core = openvino.Core()
+        core = openvino_core()
         model = core.read_model(str(file))
         text = {key: model.get_rt_info([RT_INFO, key]).astype(str) for key in _rt_keys(model)}
         card = Card.from_text(text, str(file))

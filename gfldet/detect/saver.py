@@ -12,7 +12,7 @@ import numpy as np
 from gfldet.data.sources import Frame
 from gfldet.detect.predict import Prediction, image_ids
 from gfldet.errors import OutputError
-from gfldet.machine import disk_is_full
+from gfldet.machine.memory import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
 

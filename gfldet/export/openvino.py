@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gfldet.detect.card import Card
-from gfldet.detect.exported import RT_INFO
+from gfldet.detect.exported import RT_INFO, openvino_core
 from gfldet.errors import ConfigError
-from gfldet.machine import disk_is_full
+from gfldet.machine.memory import disk_is_full
 
 
 def import_openvino() -> Any:
@@ -25,7 +25,7 @@ def import_openvino() -> Any:
 def convert(file: Path, card: Card, target: Path) -> Path:
     """Write `target` (.xml) and the .bin beside it; ConfigError if OpenVINO is not installed."""
     openvino = import_openvino()
-    model = openvino.Core().read_model(str(file))
+    model = openvino_core().read_model(str(file))
     for key, text in card.to_text().items():
         model.set_rt_info(text, [RT_INFO, key])
     try:

@@ -28,7 +28,7 @@ from gfldet.detect.detector import Selection
 from gfldet.detect.validate import validate
 from gfldet.errors import WorkError
 from gfldet.export.onnx import import_onnx, save
-from gfldet.machine import memory_budget
+from gfldet.machine.memory import memory_budget
 from gfldet.messages import teller
 from gfldet.ops import letterbox
 

@@ -12,7 +12,6 @@ import torch
 
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
-from gfldet.cores import part_of
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
 from gfldet.data.findings import findings_of_reach, findings_of_training
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
@@ -21,7 +20,9 @@ from gfldet.data.spec import DataSpec
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError
 from gfldet.imports.start import Start, read_start
-from gfldet.machine import memory_budget, mixed_precision, pick_device
+from gfldet.machine.cores import part_of
+from gfldet.machine.device import mixed_precision, pick_device
+from gfldet.machine.memory import memory_budget
 from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
-from gfldet.cores import FreeCores, loader_threads
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.loader import in_order
 from gfldet.data.processes import can_fork, fitting, in_order_by_processes
@@ -27,7 +26,8 @@ from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
 from gfldet.errors import CheckpointError, WorkError
 from gfldet.losses.detection import Gains
-from gfldet.machine import mixed_precision
+from gfldet.machine.cores import FreeCores, loader_threads
+from gfldet.machine.device import mixed_precision
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.nn.joint_norm import JointBatchNorm2d, join_norms
 from gfldet.nn.tasks import DetectionModel

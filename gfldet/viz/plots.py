@@ -53,7 +53,7 @@ def plot_results(csv_path: str | Path, path: str | Path) -> None:
         "validation": {k.removeprefix("metrics/"): v for k, v in columns.items() if k.startswith("metrics/")},
         "learning rate": {k: v for k, v in columns.items() if k == "lr" or k.startswith("lr/")},
     }
-    figure, axes = _figure(13.0, 4.0, len(panels))
+    figure, axes = _figure(13.0, 4.0, len(panels), fitted=True)  # rates have labels of any length
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for i, (label, values) in enumerate(lines.items()):
             _line(ax, epochs, values, _colour(i), _text(label))
@@ -186,7 +186,7 @@ def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats
 
 
 def _figure(width: float, height: float, panels: int, fitted: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of this size in inches.  Its margins suit numbers as labels; `fitted` measures what is drawn, which
+    """A figure of this size in inches.  Its margins suit labels from 0.0 to 1.0; `fitted` measures what is drawn, which
     takes as long again as drawing it."""
     if "matplotlib" not in sys.modules and "MPLCONFIGDIR" not in os.environ:
         _import_with_temporary_cache()

@@ -26,7 +26,6 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "messages": set(),
-    "cores": set(),
     "machine": set(),
     "writing": set(),
     "signals": set(),
@@ -37,7 +36,7 @@ BELOW: dict[str, set[str]] = {
     "assigners": {"ops"},
     "losses": {"ops", "assigners", "ranks.value"},
     "nn": {"ops", "losses", "ranks.value"},
-    "data": {"ops", "cores", "machine", "messages"},
+    "data": {"ops", "machine", "messages"},
     "weights": {"messages", "writing"},
     "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
@@ -45,7 +44,7 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "cores", "machine", "ranks.value"}
+BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine", "ranks.value"}
 BELOW["health"] = {"data", "metrics.matching"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "health", "store.runs", "messages", "writing"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
@@ -59,7 +58,7 @@ BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", 
 BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume"}
 BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
 BELOW["__main__"] = {"cli"}
-BELOW["__init__"] = {"checking", "cores", "model", "results", "train.events"}
+BELOW["__init__"] = {"checking", "machine.cores", "model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,29 @@ def test_targets(checkpoint: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "y.bin").read_text() == "mine"
     monkeypatch.chdir(tmp_path)
     assert Model("gfldet-n").export(imgsz=64, **QUIET) == Path("gfldet-n.onnx")
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from gfldet.detect import exported
+signal.signal(signal.SIGINT, signal.default_int_handler)
+files = [exported.load(Path(sys.argv[1]), "cpu", 1) for _ in range(2)]
+del files[0]
+files.clear()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_that_had_two_openvino_files_can_be_interrupted(checkpoint: Write) -> None:
+    pytest.importorskip("openvino")
+    file = Model(checkpoint()).export(format="openvino", **QUIET)
+    command = [sys.executable, "-c", INTERRUPTED, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_what_else_is_in_a_folder_stays(checkpoint: Write, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gfldet.errors import UserError
+from gfldet.machine.cores import cores
 from measure.bench import PEER
 from measure.bench.export import export
 from measure.bench.rows import PARTS, measure
@@ -48,7 +49,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="of a measurement (default: 1 of train, epoch, memory and busy, 9 of help, else 3 or 5)",
     )
     parser.add_argument(
-        "--threads", type=int, default=_cores(), help="of the assigner, on both sides (default: every core)"
+        "--threads", type=int, default=cores(), help="of the assigner, on both sides (default: every core)"
     )
     parser.add_argument("--imgsz", type=int, default=320, help="of train and accuracy (default: 320)")
     parser.add_argument("--batch", type=int, default=16, help="of train, mosaic and accuracy (default: 16)")
@@ -75,10 +76,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return given
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def work_folder(given: Path | None) -> Iterator[Path]:
     """The folder that everything is written to."""
@@ -96,7 +93,7 @@ def about(ours: Side, theirs: Side, given: argparse.Namespace) -> dict[str, str]
     if peer.pop("ultralytics") != PEER:
         raise BenchError(f"{theirs.python}: another version of ultralytics; install ultralytics=={PEER}")
     return {
-        "machine": f"{_processor()}, {_cores()} cores, {platform.system()}, {_bfloat16(given.hide_bfloat16)}",
+        "machine": f"{_processor()}, {cores()} cores, {platform.system()}, {_bfloat16(given.hide_bfloat16)}",
         "gfldet": f"{mine.pop('gfldet')}, {_versions(mine)}",
         f"ultralytics {PEER}": _versions(peer),
         "data": Path(given.data).name,
@@ -112,7 +109,7 @@ def _bfloat16(hidden: bool) -> str:
     """Whether the processor multiplies bfloat16 itself, on which the training rows hang."""
     import torch
 
-    from gfldet.machine import mixed_precision
+    from gfldet.machine.device import mixed_precision
 
     if mixed_precision("auto", torch.device("cpu")) is None:
         return "without bfloat16"

@@ -11,6 +11,7 @@ from measure.bench.scales import SIZES, WHAT
 from measure.bench.setup import Bench
 from measure.bench.table import Row
 
+POWER = {"side": 2}  # of its sizes, with which the cost of a series goes where it is linear in the pixels
 LINEAR = 1.2  # the most that a slope may be: what is measured once is good to a fifth
 
 
@@ -22,11 +23,9 @@ def scale_rows(bench: Bench) -> Iterator[Row]:
             repeats = bench.repeats or 3
             answer = bench.ours.ask("scale", what=what, size=size, repeats=repeats if size < 100_000 else 1)
             found.setdefault(what, []).append((size, median(answer["seconds"])))
-        slope = last_slope(found[what])
-        if what == "side":
-            slope /= 2  # the cost goes with the pixels
+        slope = last_slope(found[what]) / POWER.get(what, 1)
         told = ", ".join(f"{size:,}: {_seconds(seconds)}" for size, seconds in found[what])
-        note = f"{told}; grows as the power {slope:.2f}" + (" of the pixels" if what == "side" else "")
+        note = f"{told}; grows as the power {slope:.2f}" + (" of the pixels" if what in POWER else "")
         size, seconds = found[what][-1]
         broken = f"more than linear: {note}" if slope > LINEAR else ""
         yield Row(f"{WHAT[what]}: {size:,}", "s", [seconds], note=note, broken=broken)
@@ -52,11 +51,11 @@ def draw(path: Path, found: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     for number, (what, series) in enumerate(found.items(), 1):
         ax = figure.add_subplot(2, 3, number)
         sizes, seconds = zip(*series, strict=True)
-        power = 2 if what == "side" else 1
-        line = [seconds[-1] * (size / sizes[-1]) ** power for size in sizes]
-        ax.loglog(sizes, line, color="0.6", linestyle="--", label="linear" if power == 1 else "linear in the pixels")
+        line = [seconds[-1] * (size / sizes[-1]) ** POWER.get(what, 1) for size in sizes]
+        label = "linear in the pixels" if what in POWER else "linear"
+        ax.loglog(sizes, line, color="0.6", linestyle="--", label=label)
         ax.loglog(sizes, seconds, marker="o", label="measured")
-        ax.set_title(WHAT[what], fontsize=9)
+        ax.set_title(WHAT[what], fontsize=8)
         ax.set_ylabel("s")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from measure.bench import probe
@@ -44,14 +45,14 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
-    from gfldet.cores import set_threads
     from gfldet.data.checked import open_image
     from gfldet.data.draw import Augmentation
     from gfldet.data.image_store import ImageStore
     from gfldet.data.spec import load_spec
     from gfldet.data.split import load_split
     from gfldet.data.train_set import TrainSet
-    from gfldet.machine import memory_budget
+    from gfldet.machine.cores import set_threads
+    from gfldet.machine.memory import memory_budget
 
     set_threads(1)
     store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
@@ -71,8 +72,8 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from gfldet.config.load import resolve
-    from gfldet.cores import threads_of
-    from gfldet.machine import freed_memory_kept
+    from gfldet.machine.cores import threads_of
+    from gfldet.machine.memory import freed_memory_kept
     from gfldet.model import Model
     from gfldet.train import prepare
 
@@ -97,27 +98,11 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
         return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
 
 
-def frames(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
-    """Seconds of a call of `predict` on one array in memory, as in a user's loop: the median after the first few."""
+def detector(model: str) -> Any:
+    """What `probe.frames` and `probe.files` measure."""
     from gfldet.model import Model
 
-    detector = Model(model)
-    arrays = probe.frames(paths, imgsz)
-    return {"seconds": probe.in_a_loop(lambda array: detector.predict(array, imgsz=imgsz, verbose=False), arrays)}
-
-
-def files(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
-    """Seconds an image of one `predict` of all files, after a first one has warmed everything up."""
-    from gfldet.model import Model
-
-    detector = Model(model)
-
-    def run(sources: list[str]) -> None:
-        for _ in detector.predict(sources, stream=True, imgsz=imgsz, verbose=False):
-            pass
-
-    run(paths[:2])
-    return {"seconds": probe.seconds(lambda: run(paths), 1)[0] / len(paths)}
+    return Model(model)
 
 
 def export(data: str, imgsz: int, formats: list[str], folder: str, model: str = "gfldet-n") -> dict[str, Any]:
@@ -180,8 +165,8 @@ if __name__ == "__main__":
             "loss": loss,
             "export": export,
             "runtime": runtime,
-            "frames": frames,
-            "files": files,
+            "frames": partial(probe.frames, detector),
+            "files": partial(probe.files, detector),
             "scale": scale,
         }
     )

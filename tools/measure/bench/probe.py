@@ -1,6 +1,6 @@
 """Inside a measured process: time, peak memory, and how a task is asked for and answered.
 
-Standard library only, but for the frames of a camera.
+`frames` and `files` call both detectors in the same words.  Standard library only, but for the frames of a camera.
 """
 
 from __future__ import annotations
@@ -50,20 +50,34 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def frames(paths: Sequence[str], side: int) -> list[Any]:
+def frames(detector: Callable[[str], Any], model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
+    """Seconds of a call of `predict` on one array in memory, as in a user's loop: the median after the first few."""
+    predict = partial(detector(model).predict, imgsz=imgsz, verbose=False)
+    arrays = _camera(paths, imgsz)
+    for array in arrays[:5]:
+        predict(array)
+    return {"seconds": statistics.median(seconds(partial(predict, array), 1)[0] for _ in range(3) for array in arrays)}
+
+
+def files(detector: Callable[[str], Any], model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
+    """Seconds an image of one `predict` of all files, after a first one has warmed everything up."""
+    predict = partial(detector(model).predict, stream=True, imgsz=imgsz, verbose=False)
+
+    def run(sources: list[str]) -> None:
+        for _ in predict(sources):
+            pass
+
+    run(paths[:2])
+    return {"seconds": seconds(lambda: run(paths), 1)[0] / len(paths)}
+
+
+def _camera(paths: Sequence[str], side: int) -> list[Any]:
     """The images of files as a camera gives them: square BGR arrays."""
     import cv2
     import numpy as np
 
     read = (cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) for path in paths)
     return [cv2.resize(image, (side, side)) for image in read if image is not None]
-
-
-def in_a_loop(call: Callable[[Any], object], given: Sequence[Any], repeats: int = 3) -> float:
-    """Median wall time of a call, each of the given things `repeats` times, after the first few."""
-    for one in given[:5]:
-        call(one)
-    return statistics.median(seconds(partial(call, one), 1)[0] for _ in range(repeats) for one in given)
 
 
 def extra_memory(call: Callable[[], object]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from measure.bench.peer import peer_predictions, train_peer, words
 from measure.bench.problem import draw
 from measure.bench.score import average_precision
 from measure.bench.setup import Bench
+from measure.bench.sides import last_core
 from measure.bench.table import Row
 from measure.bench.waits import busy_rows, epoch_rows, memory_rows, predict_rows, val_rows
 
@@ -61,7 +61,7 @@ def assigner_rows(bench: Bench) -> Iterator[Row]:
 
 def mosaic_rows(bench: Bench) -> Iterator[Row]:
     """Augmented training batches, made on one core, by its processor time: what else runs there does not count."""
-    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    core = last_core()
     for imgsz in (640, 320):
         request = {"imgsz": imgsz, "batch": bench.batch, "at_least": 1.0 if bench.quick else 5.0, "core": core}
         ours: list[float] = []

@@ -80,6 +80,11 @@ class Side:
         return done.stdout
 
 
+def last_core() -> int | None:
+    """The last core that this process may use; None where the system does not tell."""
+    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 def our_side(work: Path) -> Side:
     """gfldet in the Python that runs this."""
     script = Path(sys.executable).parent / "gfldet"

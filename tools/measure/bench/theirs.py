@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from measure.bench import probe
@@ -63,28 +64,13 @@ def mosaic(data: str, imgsz: int, batch: int, at_least: float, cache: str) -> di
     return {"rate": done / (time.process_time() - began)}
 
 
-def frames(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
-    """Seconds of a call of `predict` on one array in memory, as in a user's loop: the median after the first few."""
+def detector(model: str) -> Any:
+    """What `probe.frames` and `probe.files` measure."""
     from ultralytics import YOLO
 
-    detector = YOLO(model)
-    arrays = probe.frames(paths, imgsz)
-    return {"seconds": probe.in_a_loop(lambda array: detector.predict(array, imgsz=imgsz, verbose=False), arrays)}
-
-
-def files(model: str, paths: list[str], imgsz: int) -> dict[str, Any]:
-    """Seconds an image of one `predict` of all files, after a first one has warmed everything up."""
-    from ultralytics import YOLO
-
-    detector = YOLO(model)
-
-    def run(sources: list[str]) -> None:
-        for _ in detector.predict(sources, stream=True, imgsz=imgsz, verbose=False):
-            pass
-
-    run(paths[:2])
-    return {"seconds": probe.seconds(lambda: run(paths), 1)[0] / len(paths)}
+    return YOLO(model)
 
 
 if __name__ == "__main__":
-    probe.serve({"warm": warm, "assigner": assigner, "mosaic": mosaic, "frames": frames, "files": files})
+    predicting = {"frames": partial(probe.frames, detector), "files": partial(probe.files, detector)}
+    probe.serve({"warm": warm, "assigner": assigner, "mosaic": mosaic, **predicting})

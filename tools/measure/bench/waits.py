@@ -6,7 +6,6 @@ Both sides run the same weights where `--weights` names some, else fresh ones of
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from statistics import median
 from measure.bench.export import images_in
 from measure.bench.peer import words
 from measure.bench.setup import Bench
-from measure.bench.sides import Side
+from measure.bench.sides import BenchError, Side, last_core
 from measure.bench.table import Row
 
 INPUT = 640
@@ -123,7 +122,9 @@ def epoch_times(results: Path) -> list[float]:
 
 def on_one_core(command: Sequence[str]) -> list[str]:
     """The command, tied to the last core that this process may use."""
-    core = max(os.sched_getaffinity(0))
+    core = last_core()
+    if core is None:
+        raise BenchError("this system does not let a process choose its core; leave the part epoch out")
     script = f"import os, sys; os.sched_setaffinity(0, [{core}]); os.execvp(sys.argv[1], sys.argv[1:])"
     return [sys.executable, "-c", script, *command]
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-PROC = Path("/proc")
-GROUPS = Path("/sys/fs/cgroup")
+from gfldet.machine import system
+from gfldet.machine.system import groups_around, lines
+
 WINDOW = 0.25  # s; over less than this the system's count of idle time, in hundredths of a second, tells too little
 RECENT = 30.0  # s that tell of now
 SPARE = 0.3  # of a core that others may take before it counts as theirs
@@ -32,16 +32,11 @@ def cores() -> int:
 
 
 def _quota() -> float | None:
-    """Cores that the control group of this process is given (of a container: its own is the top one that it sees)."""
-    path = next((line[3:] for line in _lines(PROC / "self" / "cgroup") if line.startswith("0::")), "").lstrip("/")
+    """Cores that the control groups around this process give it; None where they set no limit."""
     found = []
-    for folder in (GROUPS / path, *(GROUPS / path).parents):
-        if folder == GROUPS.parent:
-            break
-        found.append(_share(" ".join(_lines(folder / "cpu.max")).split()))
-    first = ("cpu", "cpu,cpuacct")  # as version 1 mounts it
-    for folder in (GROUPS / name for name in first):
-        found.append(_share([*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]))
+    for folder in groups_around("cpu"):
+        found.append(_share(" ".join(lines(folder / "cpu.max")).split()))
+        found.append(_share([*lines(folder / "cpu.cfs_quota_us"), *lines(folder / "cpu.cfs_period_us")]))  # version 1
     return min((share for share in found if share is not None), default=None)
 
 
@@ -50,13 +45,6 @@ def _share(words: list[str]) -> float | None:
     if len(words) != 2 or not all(word.isdecimal() for word in words) or not int(words[1]):
         return None
     return int(words[0]) / int(words[1])
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def part_of(processes: int) -> Callable[[], int]:
@@ -102,7 +90,7 @@ def use_now() -> Use | None:
     if not hasattr(os, "sched_getaffinity"):
         return None
     mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    rows = [line.split() for line in _lines(PROC / "stat") if line.startswith("cpu")]
+    rows = [line.split() for line in lines(system.PROC / "stat") if line.startswith("cpu")]
     idle = [int(row[4]) + int(row[5]) for row in rows if row[0] in mine and len(row) > 5]
     if len(idle) != len(mine):
         return None
