@@ -20,8 +20,8 @@ from gfldet.store import checkpoint as checkpoints
 
 pytestmark = pytest.mark.long
 
-# What a shell starts in the background ignores Ctrl-C, what `nohup` starts ignores the hang-up, and Python leaves it so;
-# what a user starts in a terminal does neither.
+# What a shell starts in the background ignores Ctrl-C, what `nohup` starts ignores the hang-up; Python leaves both so.
+# What a user starts in a terminal ignores neither.
 START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
