@@ -246,8 +246,8 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
         elif command == "predict":
             if "save" not in settings.origins:  # a user of the shell wants to see pictures
                 given["save"] = True
-            for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
-                pass
+            for result in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
+                del result  # before the next picture is read
         else:
             getattr(model, command)(**given)
     if model.save_dir is not None and leads():

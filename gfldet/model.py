@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
@@ -23,7 +23,7 @@ from gfldet.data.sources import Source, iter_source
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
-from gfldet.detect.predict import Predictor
+from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.saver import Saver
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, Notice
@@ -34,6 +34,7 @@ from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.ops.letterbox import check_frame
+from gfldet.ops.tiles import tiles_of
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import joined
 from gfldet.ranks.value import ONE, Ranks
@@ -54,6 +55,7 @@ __all__ = ["Model", "import_weights"]
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
+TILES = ("tile", "overlap", "tile_whole")
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = (
     "data",
@@ -66,7 +68,11 @@ VALIDATED_WITH = (
     "iou",
     "max_det",
     "agnostic_nms",
+    *TILES,
 )
+PREDICTED_WITH = ("imgsz", "sample_bits", *TILES)  # how the training showed images to the model
+
+Found = TypeVar("Found", ValSettings, PredictSettings)
 
 
 class Model(Familiar):
@@ -183,7 +189,7 @@ class Model(Familiar):
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
         given = {**settings, **self._named(settings)}
-        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source)
+        resolved = self._framed(resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
@@ -225,6 +231,7 @@ class Model(Familiar):
         """The model, the split with its images, and the batches of these."""
         tell = teller(settings.verbose)
         detector = self._detector(settings)
+        tiles = tiles_of(**settings.tiles(), multiple=detector.multiple)
         rect = settings.rect and detector.frame is None
         if not rect:
             check_frame(settings.height_width, detector.multiple)
@@ -235,7 +242,7 @@ class Model(Familiar):
         loaded = load_images(
             spec,
             settings.split,
-            settings.height_width,
+            settings.height_width if tiles is None else None,
             budget,
             settings.on_bad,
             tell,
@@ -243,7 +250,8 @@ class Model(Familiar):
             settings.sample_bits,
         )
         tell_findings(loaded.split.findings)
-        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
+        size, batch = settings.height_width, settings.batch
+        data = eval_set(loaded, size, batch, detector.multiple, rect, detector.pad_colour, tiles)
         return detector, loaded, data
 
     def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
@@ -254,6 +262,11 @@ class Model(Familiar):
         """What tells how many cores this process takes where its threads are not set: several processes of one run
         would take each other for other work."""
         return self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+
+    def _framed(self, settings: Found) -> Found:
+        """The settings, with the image size of an exported file that takes this one only, unless the user gives one."""
+        frame = self._exported.frame if self._exported else None
+        return settings if frame is None or "imgsz" in settings.explicit else replace(settings, imgsz=frame)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
@@ -287,7 +300,8 @@ class Model(Familiar):
         folders.  All settings: `gfldet predict --help`.
         """
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")), file=self.source)
+        restored = self._trained_with(PREDICTED_WITH)
+        resolved = self._framed(resolve("predict", given, restored=restored, file=self.source))
         check_one_process("predict", resolved.device)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
@@ -306,6 +320,7 @@ class Model(Familiar):
                 if one is None:
                     return
                 yield one
+                del one  # the caller's alone
         finally:
             found.close()
 
@@ -317,6 +332,7 @@ class Model(Familiar):
             settings.height_width,
             Selection(**settings.selection(PREDICT_CONF)),
             self._class_numbers(settings.classes),
+            tiles=tiles_of(**settings.tiles(), multiple=detector.multiple),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
         frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
@@ -330,7 +346,9 @@ class Model(Familiar):
                     self.save_dir = saver.folder
                 if settings.verbose:
                     tell(f"{prediction.results.path}: {prediction.results.verbose()}")
+                _warn_of_limit(prediction, predictor)
                 yield prediction.results
+                del prediction  # two large pictures would take twice the memory
         finally:
             if saver is not None:
                 saver.close()
@@ -356,6 +374,7 @@ class Model(Familiar):
             self._category_ids(),
             (saved.licence if saved else "") or WEIGHTS_LICENCE,
             saved.settings.get("data") if saved else None,
+            _tiles_of(saved),
         )
         with threads_of(None):  # what is exported runs in the engine's threads, and is compared there
             return job.export(subject, resolved)
@@ -436,8 +455,24 @@ class Model(Familiar):
         saved = self._checkpoint.settings if self._checkpoint else {}
         if self._exported:
             card = self._exported.card
-            saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits}
+            tiles = dict(zip(TILES, card.tiles or (), strict=False))
+            saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits, **tiles}
         return {name: saved[name] for name in names if name in saved}
+
+
+def _warn_of_limit(prediction: Prediction, predictor: Predictor) -> None:
+    """Warn where a picture that was cut has as many detections as one may have: large ones often hold more."""
+    found, most, tiles = prediction.results, predictor.selection.max_det, predictor.tiles
+    if tiles is not None and tiles.cut(*found.orig_shape) and len(found) >= most:
+        warn(
+            f"{found.path}: {most} detections, as many as max_det allows, and there may be more; give a larger max_det"
+        )
+
+
+def _tiles_of(saved: Checkpoint | None) -> tuple[int, float, bool] | None:
+    """Side, overlap and whether pictures pass as a whole too, of a model that was trained on tiles."""
+    kept = saved.settings if saved else {}
+    return (kept["tile"], kept["overlap"], kept["tile_whole"]) if kept.get("tile") else None
 
 
 def _can_plot() -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from gfldet.boxes import Boxes
 from gfldet.errors import ConfigError, DataError, OutputError, nearest, no_attribute
 from gfldet.viz.draw import draw_boxes
-from gfldet.viz.pictures import save_picture
+from gfldet.viz.pictures import save_bgr
 from gfldet.writing import write_whole
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = ["Boxes", "Results"]
 # Suffixes of the formats in which OpenCV writes a colour picture.
 WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm"})
 COLUMNS = ("name", "class", "confidence", "box")  # of `summary`, `to_df` and `to_csv`
+_STRIP = 1 << 20  # pixels that are converted at a time
 _LETTER_HEIGHT = 22  # px of the drawn letters at OpenCV's font scale 1
 
 # What other packages, or other versions of them, call it.
@@ -176,7 +177,13 @@ class Results:
         colours = drawn.cls if color_mode == "class" else np.arange(len(drawn))
         line = None if line_width is None else max(1, round(line_width))
         draw_boxes(picture, drawn.xyxy, colours, texts, line, font_size and font_size / _LETTER_HEIGHT)
-        return _pil(picture) if pil else _swapped(picture)
+        if pil:
+            return _pil(picture)
+        rows = max(1, _STRIP // picture.shape[1])
+        for top in range(0, len(picture), rows):  # in place, some rows at a time: the picture may be large
+            strip = picture[top : top + rows]
+            cv2.cvtColor(strip, cv2.COLOR_RGB2BGR, strip)
+        return picture
 
     def _canvas(self, img: Any) -> NDArray[np.uint8]:
         """An image of the user's to draw on."""
@@ -218,7 +225,7 @@ class Results:
         created.  Raises OutputError if the file cannot be written.
         """
         target = Path(f"results_{self._name_to_save}{self._suffix()}" if filename is None else filename)
-        return str(save_picture(target, _swapped(self.plot(**{**drawing, "pil": False}))))
+        return str(save_bgr(target, self.plot(**{**drawing, "pil": False})))
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path | None = None) -> list[str]:
         """Writes what lies inside each box as a picture of its own, save_dir/CLASS/NAME.jpg, and returns the paths.
@@ -236,7 +243,7 @@ class Results:
         for (left, top), (right, bottom), number in zip(low, high, self.boxes.cls, strict=True):
             folder = Path(save_dir, _as_folder(self._name(int(number))))
             crop = np.ascontiguousarray(self.orig_img[top:bottom, left:right])
-            written.append(str(save_picture(_free(folder, stem, suffix), _swapped(crop))))
+            written.append(str(save_bgr(_free(folder, stem, suffix), crop)))
         return written
 
     def _suffix(self) -> str:

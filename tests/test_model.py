@@ -385,6 +385,9 @@ def test_later_commands_go_by_the_training_run(
         "iou",
         "max_det",
         "agnostic_nms",
+        "tile",
+        "overlap",
+        "tile_whole",
     }
     assert plain.explicit == {"model"}  # the rest is restored from the run
     assert filed.explicit == {"model", "data", "imgsz", "iou", "batch"}

@@ -58,6 +58,29 @@ class GeneralGroup:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class TileGroup:
+    """Tiles"""
+
+    tile: int | None = setting(
+        None,
+        OrNone(Whole(32, 16384)),
+        "cut larger pictures into squares of this side, at full resolution, rounded up to multiples of 32; imgsz is "
+        "then the same unless it is set; none does not cut",
+        "px",
+    )
+    overlap: float = setting(
+        0.2, Real(0, 0.9), "share of its side that a tile has in common with the next; larger than small objects are"
+    )
+    tile_whole: bool = setting(
+        True, Flag(), "let pictures that are cut also pass as a whole, for objects larger than the overlap"
+    )
+
+    def tiles(self) -> dict[str, Any]:
+        """The keyword arguments of `ops.tiles.tiles_of`, but for what the model tells."""
+        return {"side": self.tile, "overlap": self.overlap, "whole": self.tile_whole}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class ComputingGroup:
     """Computing"""
 

@@ -25,6 +25,7 @@ from gfldet.config.groups import (
     PublicWeightsGroup,
     RunFolderGroup,
     TargetGroup,
+    TileGroup,
     ValidationGroup,
 )
 from gfldet.config.setting import Setting
@@ -55,6 +56,7 @@ class Settings(OutputGroup):
 class TrainSettings(
     GeneralGroup,
     ComputingGroup,
+    TileGroup,
     DataGroup,
     MeasuringGroup,
     DetectionGroup,
@@ -70,7 +72,15 @@ class TrainSettings(
 
 @dataclass(frozen=True, kw_only=True)
 class ValSettings(
-    GeneralGroup, ComputingGroup, DataGroup, MeasuringGroup, DetectionGroup, ValidationGroup, RunFolderGroup, Settings
+    GeneralGroup,
+    ComputingGroup,
+    TileGroup,
+    DataGroup,
+    MeasuringGroup,
+    DetectionGroup,
+    ValidationGroup,
+    RunFolderGroup,
+    Settings,
 ):
     """Measure a checkpoint on labelled images"""
 
@@ -81,7 +91,9 @@ class CheckSettings(GeneralGroup, DataGroup, CheckGroup, JsonGroup, RunFolderGro
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(GeneralGroup, ComputingGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings):
+class PredictSettings(
+    GeneralGroup, ComputingGroup, TileGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings
+):
     """Find objects in images and videos"""
 
 
@@ -114,6 +126,7 @@ VERBS = {"weights": "get"}
 GROUPS: tuple[type, ...] = (
     GeneralGroup,
     ComputingGroup,
+    TileGroup,
     DataGroup,
     MeasuringGroup,
     TrainingGroup,

@@ -150,8 +150,8 @@ def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
     if 2 * small <= total or any(finding.code == "boxes-tiny" for finding in train.findings):
         return []
     text = (
-        f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or cut "
-        "the images into tiles"
+        f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or train "
+        "on tiles of the images, as with tile=640"
     )
     return [Finding("boxes-small-at-imgsz", "warning", text, count=small, split="train")]
 

@@ -11,26 +11,32 @@ from numpy.typing import NDArray
 from gfldet.data.records import Record
 from gfldet.data.sample import Sample
 from gfldet.ops import letterbox
+from gfldet.ops.tiles import Window
+
+_Key = tuple[str, "int | str", Window | None]
 
 
 class ImageStore:
     """Images at the size of training or validation: kept in RAM up to `budget` bytes, the others read at each `get`.
 
-    An image is resized once to fit into `size` (height, width); a smaller image keeps its size.
+    An image is resized once to fit into `size` (height, width); a smaller image keeps its size, and with None all do.
     `keep` may be called from any thread.
     """
 
-    def __init__(self, size: tuple[int, int], budget: int, read: Callable[[Record], NDArray[np.uint8]]) -> None:
+    def __init__(self, size: tuple[int, int] | None, budget: int, read: Callable[[Record], NDArray[np.uint8]]) -> None:
         self._size = size
         self.left = budget
         self._read = read
-        self._kept: dict[tuple[str, int | str], NDArray[np.uint8]] = {}
+        self._kept: dict[_Key, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
         self.complete = True
 
     def keep(self, record: Record, image: NDArray[np.uint8]) -> None:
-        """Keeps a decoded image in RAM if it still fits; one of the same record that was kept before is replaced."""
-        image = self._fitted(image)
+        """Keeps a decoded image in RAM if it still fits; one of the same record that was kept before is replaced.
+
+        Of an image that is a part of a larger one, a copy is kept, so that the larger one is not held.
+        """
+        image = self._fitted(image if record.window is None else image.copy())
         with self._lock:
             if _key(record) in self._kept:
                 self.left += self._kept.pop(_key(record)).nbytes
@@ -47,6 +53,8 @@ class ImageStore:
 
     def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
+        if self._size is None:
+            return image
         box = letterbox.fit(height, width, self._size)
         if box.resized_height >= height:
             return image
@@ -59,5 +67,5 @@ class ImageStore:
         return Sample(image, record.boxes * scale, record.classes, record.ignore * scale)
 
 
-def _key(record: Record) -> tuple[str, int | str]:
-    return str(record.path), record.image_id
+def _key(record: Record) -> _Key:
+    return str(record.path), record.image_id, record.window

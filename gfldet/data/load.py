@@ -18,8 +18,10 @@ from gfldet.data.image_store import ImageStore
 from gfldet.data.records import SEVERITIES, Finding, Record, Split
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import Progress, load_split
+from gfldet.data.tiles import Cut
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
+from gfldet.ops.tiles import Tiles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,24 +43,34 @@ def open_data(data: str, val_share: float) -> DataSpec:
 def load_images(
     spec: DataSpec,
     name: str,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     budget: int,
     on_bad: str,
     tell: Tell,
     verbose: bool,
     bits: int | None = None,
+    cut: Cut | None = None,
 ) -> LoadedSplit:
     """Reads and checks a split's images, and keeps up to `budget` bytes of them in memory.
 
-    `bits` is the depth of 16-bit files; None: that of the split's own samples.  The findings are for the caller to
-    tell, with `tell_findings`.
+    They are fitted to `size` (height, width); with None they keep their own.  `bits` is the depth of 16-bit files;
+    None: that of the split's own samples.  With `cut`, each tile of a large image is an image of the split.  The
+    findings are for the caller to tell, with `tell_findings`.
     """
     store = ImageStore(size, budget, read_record)
+
+    def keep(record: Record, image: NDArray[np.uint8]) -> None:
+        for one in cut.pieces(record) if cut else [record]:
+            store.keep(one, _part(one, image))
+
     with reading_bar(verbose) as progress:
-        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress(name), bits=bits)  # type: ignore[arg-type]
+        split = load_split(spec, name, on_bad, visit=keep, progress=progress(name), bits=bits)  # type: ignore[arg-type]
     kept = "kept in memory" if store.complete else "read again each time" if not budget else "kept as far as they fit"
     boxes = sum(len(record.boxes) for record in split.records)
     tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
+    if cut:
+        split = cut.split(split)
+        tell(f"{name}: {len(split.records)} images when cut into tiles of {cut.tiles.side} px")
     return LoadedSplit(split, store)
 
 
@@ -93,7 +105,12 @@ def tell_findings(findings: Iterable[Finding]) -> None:
 
 def read_record(record: Record) -> NDArray[np.uint8]:
     """The image of a record, from its file or from a built-in set."""
-    return open_image(record.path, bits=record.bits)
+    return _part(record, open_image(record.path, bits=record.bits))
+
+
+def _part(record: Record, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The part of its file's picture that the image of a record is."""
+    return image if record.window is None else record.window.of(image)
 
 
 def eval_set(
@@ -103,8 +120,12 @@ def eval_set(
     multiple: int,
     rect: bool,
     pad_colour: int = PAD_COLOUR,
+    tiles: Tiles | None = None,
 ) -> EvalSet:
-    """The validation batches: with `rect` the smallest frame for each image, else every frame is `size`."""
+    """The validation batches: with `rect` the smallest frame for each image, else every frame is `size`.
+
+    With `tiles`, an image that is larger than a tile is given by itself, to be cut.
+    """
     if not rect:
         check_frame(size, multiple)
-    return EvalSet(loaded.split, loaded.store, size, batch, multiple, rect, pad_colour)
+    return EvalSet(loaded.split, loaded.store, size, batch, multiple, rect, pad_colour, tiles)

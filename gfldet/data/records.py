@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gfldet.ops.tiles import Window
+
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
 
@@ -31,6 +33,7 @@ class Record:
     ignore     (K, 4) float32 xyxy px: regions in which neither a hit nor a miss counts (COCO iscrowd)
     ignore_classes  (K,) int64: a region ignores the detections of this class; None: every region ignores all classes
     bits       by which the samples of a 16-bit file are scaled to 8 bits (see `depth.py`); None for other files
+    window     the part of the file's picture that the image is (a tile); None: all of it
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Record:
     ignore: NDArray[np.float32]
     ignore_classes: NDArray[np.int64] | None = None
     bits: int | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,9 @@ def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn,
                 for text in {_of_depth(depth)} - told - {""}:
                     told.add(text)
                     tell(f"{entry.path}: {text}")
-                yield Frame(image, entry.path, name, entry.file_name)
+                frame = [Frame(image, entry.path, name, entry.file_name)]
+                del image
+                yield frame.pop()  # held here no longer: the next picture needs the memory
         except ImageError as error:
             if on_bad == "error" and len(entries) == 1:
                 raise

@@ -17,6 +17,7 @@ from gfldet.data.findings import findings_of_reach, findings_of_training
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec
+from gfldet.data.tiles import Cut
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError
 from gfldet.imports.start import Start, read_start
@@ -27,6 +28,7 @@ from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
+from gfldet.ops.tiles import Tiles, tiles_of
 from gfldet.ranks.value import ONE, Ranks
 from gfldet.store import runs, transfer
 from gfldet.store.checkpoint import Checkpoint
@@ -132,7 +134,8 @@ def _trainer(
     start = None if last else chosen_weights(model, settings, source)
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
-    train, val = load_training_images(settings, spec, tell, ranks.local_size)
+    tiles = tiles_of(**settings.tiles(), multiple=model.multiple)
+    train, val = load_training_images(settings, spec, tell, ranks.local_size, tiles)
     if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
         settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
@@ -148,7 +151,7 @@ def _trainer(
         numbers = in_its_time(numbers, settings, last)
     tell_findings(findings_of_reach(train.split, settings.height_width, reach_of_model(model)))
     size, batch, licence = settings.height_width, settings.batch, last.licence if last else taken.licence
-    val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
+    val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect, tiles=tiles)
     trainer = Trainer(
         settings,
         numbers,
@@ -185,18 +188,20 @@ def fresh_model(settings: TrainSettings, description: Description, names: tuple[
 
 
 def load_training_images(
-    settings: TrainSettings, spec: DataSpec, tell: Tell, processes: int = 1
+    settings: TrainSettings, spec: DataSpec, tell: Tell, processes: int = 1, tiles: Tiles | None = None
 ) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told.
 
-    `processes` is how many of the run share this machine and its memory.
+    `processes` is how many of the run share this machine and its memory.  With `tiles`, the training images are cut
+    into these; those of val stay as they are, since they are cut when they are looked at.
     """
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
     size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, memory_budget(settings.cache, processes), *arguments, settings.sample_bits)
-    bits = train.split.bits or settings.sample_bits
-    val = load_images(spec, "val", size, train.store.left, *arguments, bits) if settings.val else None
+    budget, cut = memory_budget(settings.cache, processes), None if tiles is None else Cut(tiles, size)
+    train = load_images(spec, "train", size, budget, *arguments, settings.sample_bits, cut)
+    bits, val_size = train.split.bits or settings.sample_bits, size if tiles is None else None
+    val = load_images(spec, "val", val_size, train.store.left, *arguments, bits) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val

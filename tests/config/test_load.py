@@ -366,3 +366,33 @@ def test_nested_values_from_python_are_told_with_a_bound() -> None:
         (problem,) = problems_of("train", {name: value})
         assert problem.startswith(f"{name}=[[[[...]")
         assert len(problem) < 300
+
+
+# ------------------------------------------------------------------------------------------------ tiles
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+def test_images_have_the_size_of_tiles_unless_one_is_given(command: str) -> None:
+    source = {"source": "a.jpg"} if command == "predict" else {}
+    assert resolve(command, {**source, "tile": "512"}).imgsz == 512
+    assert resolve(command, {**source, "tile": 512, "imgsz": 320}).imgsz == 320
+    assert resolve(command, {**source, "tile": None}).imgsz == 640
+    rounded = resolve(command, {**source, "tile": 500})
+    assert (rounded.tile, rounded.imgsz) == (512, 512)
+    assert rounded.notices == ("tile=500 is not a multiple of 32: 512 is used",)
+
+
+def test_the_size_of_a_run_on_tiles_is_restored_with_them() -> None:
+    trained = {"tile": 512, "imgsz": 1024}
+    assert resolve("val", {}, restored=trained).imgsz == 1024
+    assert resolve("val", {"tile": 256}, restored=trained).imgsz == 256
+    assert resolve("val", {"tile": 256}, restored={"imgsz": 1024}).imgsz == 256
+    assert resolve("val", {"tile": "none"}, restored=trained).imgsz == 1024
+    assert resolve("val", {"tile": "none"}, restored=trained).tile is None
+    assert resolve("val", {"tile": 256, "imgsz": 320}, restored=trained).imgsz == 320
+
+
+def test_what_is_idle_without_tiles() -> None:
+    told = resolve("val", {"overlap": 0.3, "tile_whole": False}).notices
+    assert told == ("overlap, tile_whole: without effect unless tile is set",)
+    assert resolve("val", {"overlap": 0.3, "tile": 640}).notices == ()
