@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gfldet.boxes import Boxes
 from gfldet.errors import ConfigError, DataError, OutputError, nearest, no_attribute
+from gfldet.labels.yolo import label_rows
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_picture
 from gfldet.writing import write_whole
@@ -249,14 +250,12 @@ class Results:
 
         An existing file is replaced; without detections the file is empty.  Raises OutputError if writing fails.
         """
-        rows = []
-        for number, place, score in zip(self.boxes.cls, self.boxes.xywhn, self.boxes.conf, strict=True):
-            values = [*place, score] if save_conf else [*place]
-            rows.append(" ".join([str(int(number)), *(f"{value:.6f}" for value in values)]) + "\n")
+        shares = np.column_stack((self.boxes.xywhn, self.boxes.conf)) if save_conf else self.boxes.xywhn
+        text = label_rows(zip(map(int, self.boxes.cls), shares.tolist(), strict=True))
         target = Path(txt_file)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, lambda file: file.write("".join(rows).encode()), lasting=False)
+            write_whole(target, lambda file: file.write(text.encode()), lasting=False)
         except OSError as error:
             raise OutputError(f"{target}: the labels cannot be written: {error.strerror or error}.") from error
         return str(target)

@@ -28,6 +28,7 @@ from gfldet.config.kinds import (
     Text,
     Weights,
     Whole,
+    Words,
 )
 
 _SHARE = Real(0, 1)
@@ -339,6 +340,16 @@ class PredictionGroup:
     save_txt: bool = _setting(False, Flag(), "write a label file in YOLO format for each image")
     save_conf: bool = _setting(False, Flag(), "write the scores into those label files too")
     save_json: bool = _setting(False, Flag(), "write predictions.json in COCO format")
+    save_format: tuple[str, ...] | None = _setting(
+        None,
+        OrNone(Words("labelstudio", "cvat", "coco", "voc", "yolo")),
+        "write what was found as labels for programs in which people correct them",
+    )
+    image_url: str = _setting(
+        "",
+        Text("an address", empty=True),
+        "what stands before the file names in the labels for Label Studio; if empty they are local files",
+    )
     line_width: int | None = _setting(None, OrNone(Whole(1)), "width of drawn lines; none goes by the image", "px")
     vid_stride: int = _setting(1, Whole(1), "take every so many frames of a video", "frames")
 

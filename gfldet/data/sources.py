@@ -12,9 +12,10 @@ with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -62,9 +63,11 @@ class Frame:
     image      (H, W, 3) uint8 RGB, upright
     path       the file it comes from; "image0", "image1", ... for arrays, tensors and PIL images
     name       for files of its results: unique among the frames of one source, without suffix
-    file_name  path relative to the folder given as source, with forward slashes; else the file's name
+    file_name  path relative to the folder given as source, with forward slashes; else the file's name; where different
+               files would have one, relative to the folder that all files have in common
     index      number of the frame in its video, from 0; None for pictures
     fps        frames per second of the video before `vid_stride`; None for pictures
+    on_disk    whether `path` is a picture of its own, not a video, a camera or a thing in memory
     """
 
     image: NDArray[np.uint8]
@@ -73,6 +76,7 @@ class Frame:
     file_name: str
     index: int | None = None
     fps: float | None = None
+    on_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def iter_source(
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
     try:
-        entries = list(_entries(source, count()))
+        entries = _told_apart(list(_entries(source, count())))
     except RecursionError:
         raise DataError("source: the lists in it are nested too deep; give one list") from None
     tell = warn or (lambda message: None)
@@ -132,7 +136,7 @@ def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn,
                 for text in {_of_depth(depth)} - told - {""}:
                     told.add(text)
                     tell(f"{entry.path}: {text}")
-                yield Frame(image, entry.path, name, entry.file_name)
+                yield Frame(image, entry.path, name, entry.file_name, on_disk=entry.what == "image")
         except ImageError as error:
             if on_bad == "error" and len(entries) == 1:
                 raise
@@ -272,6 +276,26 @@ def _listed_in(file: Path) -> list[_Entry]:
     if not paths:
         raise DataError(f"{file}: lists no image; expected one path per line")
     return [_file(path, path.name) for path in paths]
+
+
+def _told_apart(entries: list[_Entry]) -> list[_Entry]:
+    """The entries with other file names where different files have the same one, or one leads out of its folder."""
+    files = [entry for entry in entries if entry.what in ("image", "video")]
+    names = {entry.file_name for entry in files}
+    leads_out = any(".." in name.split("/") for name in names)
+    if len(names) == len(files) and not leads_out:
+        return entries
+    whole = {entry.path: os.path.abspath(entry.path) for entry in files}
+    if len(names) == len(set(whole.values())) and not leads_out:  # some files are given twice
+        return entries
+    try:
+        top = Path(os.path.commonpath([os.path.dirname(path) for path in whole.values()]))
+    except ValueError:  # on two drives
+        return entries
+    return [
+        replace(entry, file_name=Path(whole[entry.path]).relative_to(top).as_posix()) if entry.path in whole else entry
+        for entry in entries
+    ]
 
 
 def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:
