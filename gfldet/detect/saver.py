@@ -22,6 +22,7 @@ from gfldet.machine.memory import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
 from gfldet.viz.pictures import save_picture
+from gfldet.writing import write_whole
 
 VIDEO_FPS = 30.0  # of a written video if the source does not report its own
 
@@ -134,16 +135,21 @@ def _labelled(prediction: Prediction) -> Picture:
 
 
 def _put(frame: Frame, path: Path) -> None:
-    """The picture of a frame at `path`: a link to its file, or a copy where there can be none; a file there stays."""
+    """The picture of a frame at `path`: another name of its file, or a copy where the file system has none.
+
+    Not a symbolic link: readers of data sets refuse what leads out of their folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not frame.on_disk:
         save_picture(path, frame.image)
         return
-    if path.is_symlink() and os.path.realpath(path) != os.path.realpath(frame.path):
-        path.unlink()  # of an earlier run
-    if exists(path):
-        return
+    file = os.path.realpath(frame.path)
+    if os.path.lexists(path):
+        if exists(path) and os.path.samefile(file, path):
+            return
+        path.unlink()
     try:
-        path.symlink_to(os.path.abspath(frame.path))
+        os.link(file, path)
     except (OSError, NotImplementedError):
-        shutil.copyfile(frame.path, path)
+        with open(file, "rb") as source:
+            write_whole(path, partial(shutil.copyfileobj, source), lasting=False)

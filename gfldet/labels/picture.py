@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.files import yaml_text
+from gfldet.files import as_yaml
 from gfldet.writing import whole
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -110,7 +110,7 @@ class RowFile:
 
 def data_yaml(**values: Any) -> str:
     """The text of a data YAML of gfldet."""
-    return "# Written by gfldet predict.\n" + yaml_text(values)
+    return "# Written by gfldet predict.\n" + as_yaml(values)
 
 
 def xml_text(text: str) -> str:

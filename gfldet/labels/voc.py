@@ -1,7 +1,8 @@
 """Pascal VOC: an XML file for each picture, in the folders of the VOC sets, with one list of all pictures.
 
 Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf.  Corners are edges in px with decimals, as
-`data.formats.voc` reads them, and CVAT.  The format has no place for scores.
+`data.formats.voc` reads them, and CVAT.  The format has no place for scores.  labelmap.txt
+is what CVAT and datumaro add, which know the classes of VOC itself alone without it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ class Voc:
     def __init__(self, target: Target) -> None:
         self._target = target
         RowFile(target, "data.yaml", data_yaml(train=LIST, names=dict(enumerate(target.names))))
+        # A colon ends a name there; CVAT makes the file itself where there is none.
+        if not any(":" in name for name in target.names):
+            rows = "".join(f"{' '.join(name.split())}:::\n" for name in target.names)
+            RowFile(target, "labelmap.txt", f"# label:color_rgb:parts:actions\n{rows}")
         self._list = RowFile(target, LIST)
 
     def add(self, picture: Picture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,17 +119,19 @@ def test_a_pattern_that_leads_out_of_its_folder(model: Model, photos: Path, tmp_
 
 
 def test_a_second_run_into_the_same_folder(model: Model, photos: Path) -> None:
-    """Links go to the pictures of the later run; a picture that somebody put there stays."""
+    """The pictures are those of the later run, and the user's own are as before."""
     options = {"save_format": "yolo", "name": "mine", "exist_ok": True, **QUIET}
     model.predict(photos / "2", **options)
     images = Path("runs/mine/yolo/images")
     assert os.path.samefile(images / "x.png", photos / "2/x.png")
-    (images / "nothing here.png").write_bytes(b"mine")
+    shutil.copyfile(photos / "2/x.png", images / "nothing here.png")
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
     model.predict(photos / "1", **options)
     assert os.path.samefile(images / "x.png", photos / "1/x.png")
-    assert (images / "nothing here.png").read_bytes() == b"mine"
+    assert os.path.samefile(images / "nothing here.png", photos / "1/nothing here.png")
     model.predict(images / "x.png", **options)
     assert os.path.samefile(images / "x.png", photos / "1/x.png")
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
 
 
 def test_where_there_are_no_links_pictures_are_copied(
@@ -137,10 +140,10 @@ def test_where_there_are_no_links_pictures_are_copied(
     def refuse(*given: Any) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     model.predict(photos / "1", save_format="yolo", **QUIET)
     copy = Path("runs/predict/yolo/images/x.png")
-    assert not copy.is_symlink()
+    assert not os.path.samefile(copy, photos / "1/x.png")
     assert copy.read_bytes() == (photos / "1/x.png").read_bytes()
 
 
