@@ -26,6 +26,7 @@ from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
+from gfldet.detect.track import check_installed, tracked
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.familiar import Familiar
@@ -327,10 +328,13 @@ class Model(Familiar):
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
         frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
         saver = self._saver(settings)
+        if settings.track:
+            check_installed()
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
         try:
-            for prediction in predictor(frames, batch):
+            found = predictor(frames, batch)
+            for prediction in tracked(found, settings.vid_stride) if settings.track else found:
                 if saver is not None:
                     saver.add(prediction)
                     self.save_dir = saver.folder

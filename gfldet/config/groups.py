@@ -352,6 +352,9 @@ class PredictionGroup:
     )
     line_width: int | None = _setting(None, OrNone(Whole(1)), "width of drawn lines; none goes by the image", "px")
     vid_stride: int = _setting(1, Whole(1), "take every so many frames of a video", "frames")
+    track: bool = _setting(
+        False, Flag(), "give what is one object in successive frames one id; takes the package trackers"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -1,5 +1,5 @@
-"""What to predict on: file, folder, glob, .txt list, video, camera, array, tensor, PIL image, a built-in set, a list of
-these.
+"""What to predict on: file, folder, glob, .txt list, video, camera, stream, array, tensor, PIL image, a built-in set, a
+list of these.
 
 The order is stable (by name), and every frame has a unique `name` for its results.  A folder is read without its
 subfolders, so that results saved below it are not read as input; a glob such as `photos/**/*.jpg` also reads
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gfldet.data import patterns, shapes
+from gfldet.data import patterns, shapes, streams
 from gfldet.data.arrays import check_array, to_rgb_uint8
 from gfldet.data.depth import Depth
 from gfldet.data.images import (
@@ -81,11 +81,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One thing to open: a picture in memory, an image file, a video or a camera number."""
+    """One thing to open: a picture in memory, an image file, a video, a camera number or the address of a stream."""
 
     path: str
     file_name: str
-    what: Literal["memory", "image", "video", "camera", "shape"]
+    what: Literal["memory", "image", "video", "camera", "stream", "shape"]
     picture: NDArray[Any] | Image.Image | None = None
 
 
@@ -100,10 +100,12 @@ def iter_source(
 
     Arrays follow OpenCV: (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey, of uint8, uint16, bool, or floats from 0 to 1 or
     from 0 to 255 (see `samples`).  Tensors follow torchvision: (B, 3, H, W) or (3, H, W) RGB, of the same floats or
-    uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera.  A video
-    gives every `vid_stride`-th frame.  `warn` gets a sentence for each damaged but usable file, and for each file left
-    out.  `bits` tells how many the samples of 16-bit images use; None: each image goes by its own, of which `warn` is
-    told once.  Raises DataError before the first frame if the source holds nothing to read.
+    uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera; `rtsp://...`
+    and such are streams (see `streams`).  Both, and a video, give every `vid_stride`-th frame.  `warn` gets a sentence
+    for each damaged but usable file, for each file left out, and for a stream that breaks.  `bits` tells how many the
+    samples of 16-bit images use; None: each image goes by its own, of which `warn` is told once.
+
+    Raises DataError before the first frame if the source holds nothing to read.
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
@@ -128,7 +130,11 @@ def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn,
     for number, entry in enumerate(entries):
         name = unique(entry)
         try:
-            if entry.what in ("video", "camera"):
+            if entry.what == "stream":
+                for image, index, fps in streams.frames_of(entry.path, vid_stride, tell):
+                    rgb = to_rgb_uint8(image, entry.file_name)
+                    yield Frame(rgb, entry.file_name, f"{name}_{index:06d}", entry.file_name, index, fps)
+            elif entry.what in ("video", "camera"):
                 yield from _video_frames(entry, name, vid_stride)
             else:
                 depth = Depth(bits)
@@ -184,8 +190,9 @@ class _UniqueNames:
         self._like_frames = {match[1] for match in numbered if match}
 
     def __call__(self, entry: _Entry) -> str:
-        stem = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
-        avoided = self._like_frames if entry.what in ("video", "camera") else frozenset()
+        stem = streams.name_of(entry.path) if entry.what == "stream" else Path(entry.path).stem
+        stem = f"camera{entry.path}" if entry.what == "camera" else stem
+        avoided = self._like_frames if entry.what in ("video", "camera", "stream") else frozenset()
         again = self._tried.get(stem, 1)
         name = stem if again == 1 else f"{stem}-{again}"
         # For some file systems 'A' and 'a' are the same name.
@@ -241,7 +248,8 @@ def _entries_of_path(source: str) -> list[_Entry]:
     if source.isdecimal() and len(source) <= MAX_CAMERA:
         return [_Entry(source, source, "camera")]
     if "://" in source:
-        raise DataError(f"{source}: URLs are not supported; download the file first")
+        streams.check_address(source)
+        return [_Entry(source, streams.shown_address(source), "stream")]
     if patterns.is_pattern(source):
         return _matching(source)
     name = shown(source, 300, quoted=False)

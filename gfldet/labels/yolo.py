@@ -5,7 +5,7 @@ The label files have no scores, since readers of labels refuse a sixth value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gfldet.labels.picture import Picture, RowFile, Target, data_yaml
 from gfldet.writing import write_whole
@@ -30,13 +30,13 @@ class Yolo:
             (number, ((left + w / 2) / sides[0], (top + h / 2) / sides[1], w / sides[0], h / sides[1]))
             for number, _, (left, top, w, h) in picture.rows()
         ]
-        text = label_rows(rows)
+        text = "".join(f"{label_row(*row)}\n" for row in rows)
         write_whole(path, lambda file: file.write(text.encode()), lasting=False)
 
     def end(self) -> None:
         pass
 
 
-def label_rows(rows: Iterable[tuple[int, Sequence[float]]]) -> str:
-    """The text of a label file: of each row the class and the values, shares of the image's sides."""
-    return "".join(f"{' '.join([str(c), *(f'{value:.6f}' for value in values)])}\n" for c, values in rows)
+def label_row(number: int, values: Sequence[float]) -> str:
+    """A row of a label file: the class and the values, shares of the image's sides."""
+    return " ".join([str(number), *(f"{value:.6f}" for value in values)])

@@ -46,7 +46,7 @@ BELOW: dict[str, set[str]] = {
     "store": {"nn", "writing"},
 }
 BELOW["detect"] = {"ops", "nn", "data", "labels", "metrics", "results", "store.runs", "viz", "machine", "writing"}
-BELOW["detect"] |= {"ranks.value"}
+BELOW["detect"] |= {"boxes", "ranks.value"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
