@@ -61,7 +61,7 @@ def frames_of(address: str, stride: int, tell: Warn) -> Iterator[tuple[NDArray[n
     told, index = shown_address(address), -1
     capture, left = _opened(address), list(PAUSES)
     if capture is None:
-        raise DataError(f"{told}: no stream came within {TIMEOUT:g} s; check the address, the user and the password")
+        raise DataError(f"{told}: no stream came; check the address, the user and the password")
     try:
         while True:
             fps, length = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
