@@ -40,6 +40,7 @@ class LabelFiles:
         """Raises OutputError if a file cannot be written; so do `add` and `close`."""
         self.folder = folder
         self._tell = tell
+        self._by_stem = [word for word in dict.fromkeys(formats) if FORMATS[word].by_stem]
         self._seen: set[str] = set()
         self._stems: set[str] = set()
         self._odd: list[str] = []  # names that not all formats can hold
@@ -61,7 +62,7 @@ class LabelFiles:
             return
         alike = picture.stem in self._stems
         self._stems.add(picture.stem)
-        if alike and any(writer.by_stem for writer in self._writers):
+        if alike and self._by_stem:
             self._alike.append(picture.file_name)
         with self._or_nothing():
             for writer in self._writers:
@@ -77,7 +78,7 @@ class LabelFiles:
         if self._odd:
             self._tell(_left_out(self._odd, "labels", "their names hold letters that label files cannot hold"))
         if self._alike:
-            words = " and ".join(word for word, kind in FORMATS.items() if kind.by_stem)
+            words = " and ".join(self._by_stem)
             told = "others have the same names but for the suffix, and so the same label files"
             self._tell(_left_out(self._alike, words, told))
         self._odd, self._alike = [], []

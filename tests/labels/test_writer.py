@@ -257,6 +257,12 @@ def test_names_that_differ_in_their_suffix(files: Callable[..., LabelFiles], tmp
     ]
     assert written(tmp_path / "run/yolo/images") == written(tmp_path / "run/voc/JPEGImages") == {"a.jpg", "1/a.jpg"}
     assert len(json.loads((tmp_path / "run/labelstudio/tasks.json").read_text())) == 3
+    told.clear()
+    writer = files("coco", "yolo", tell=told.append)
+    for name in ("a.jpg", "a.png", "a.bmp"):
+        writer.add(picture(name, path=tmp_path / name))
+    writer.close()
+    assert [line.partition(";")[0] for line in told] == ["'a.png' and 1 more: left out of yolo"]
 
 
 def test_letters_that_xml_cannot_hold() -> None:
