@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -25,9 +26,11 @@ from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.saver import Saver
+from gfldet.detect.track import check_installed, tracked
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
+from gfldet.labels.writer import LabelFiles
 from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.machine.memory import freed_memory_kept, memory_budget
 from gfldet.messages import teller, warn
@@ -337,10 +340,13 @@ class Model(Familiar):
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
         frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
         saver = self._saver(settings)
+        if settings.track:
+            check_installed()
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
         try:
-            for prediction in predictor(frames, batch):
+            found = predictor(frames, batch)
+            for prediction in tracked(found, settings.vid_stride) if settings.track else found:
                 if saver is not None:
                     saver.add(prediction)
                     self.save_dir = saver.folder
@@ -382,10 +388,19 @@ class Model(Familiar):
     def _saver(self, settings: PredictSettings) -> Saver | None:
         """Who writes the predictions; None if nothing is to be written."""
         self.save_dir = None
-        if not (settings.save or settings.save_txt or settings.save_json):
+        if not (settings.save or settings.save_txt or settings.save_json or settings.save_format):
             return None
         where = (settings.project, settings.name, "predict", settings.exist_ok)
         runs.free_folder(*where)  # its mistakes now, not at the first prediction
+        labels = partial(
+            LabelFiles,
+            formats=settings.save_format or (),
+            names=list(self.names.values()),
+            ids=self._category_ids(),
+            model=Path(self.source).name,
+            image_url=settings.image_url,
+            tell=warn,
+        )
         return Saver(
             lambda: runs.claim_folder(*where),
             settings.save,
@@ -395,6 +410,7 @@ class Model(Familiar):
             self._category_ids(),
             settings.line_width,
             settings.vid_stride,
+            labels if settings.save_format else None,
         )
 
     def _need_head(self) -> None:

@@ -82,8 +82,8 @@ INSTEAD: dict[str, str] = {
     "visualize": "nothing shows the maps inside the network; leave it out",
     "embed": "model.model is the torch module",
     "stream_buffer": "every frame is taken, or every vid_stride-th",
-    "tracker": "gfldet does not track; trackers take supervision.Detections.from_ultralytics(result)",
-    "persist": "gfldet does not track; trackers take supervision.Detections.from_ultralytics(result)",
+    "tracker": "give track=true; the tracker is ByteTrack",
+    "persist": "give track=true and all frames in one call",
     "tta": "an image is looked at once; leave it out",
     "dnn": "an exported .onnx runs in onnxruntime; leave it out",
     # of an export

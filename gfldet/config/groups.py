@@ -23,6 +23,7 @@ from gfldet.config.kinds import (
     Source,
     Text,
     Whole,
+    Words,
 )
 from gfldet.config.setting import setting
 
@@ -190,8 +191,21 @@ class PredictionGroup:
     save_txt: bool = setting(False, Flag(), "write a label file in YOLO format for each image")
     save_conf: bool = setting(False, Flag(), "write the scores into those label files too")
     save_json: bool = setting(False, Flag(), "write predictions.json in COCO format")
+    save_format: tuple[str, ...] | None = setting(
+        None,
+        OrNone(Words("labelstudio", "cvat", "coco", "voc", "yolo")),
+        "write what was found as labels for programs in which people correct them",
+    )
+    image_url: str = setting(
+        "",
+        Text("an address", empty=True),
+        "what stands before the file names in the labels for Label Studio; if empty they are local files",
+    )
     line_width: int | None = setting(None, OrNone(Whole(1)), "width of drawn lines; none goes by the image", "px")
     vid_stride: int = setting(1, Whole(1), "take every so many frames of a video", "frames")
+    track: bool = setting(
+        False, Flag(), "give what is one object in successive frames one id; takes the package trackers"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -140,6 +140,17 @@ class Choice:
         return word
 
 
+class Words(Choice):
+    """One or several of a few words, as a tuple in the given order; each once."""
+
+    def describe(self) -> str:
+        return f"{super().describe()}, or several of them, as in {','.join(self.words[:2])}"
+
+    def read(self, value: Any) -> Any:
+        read = super().read
+        return tuple(dict.fromkeys(read(item) for item in _items(value)))
+
+
 class Augment(Choice):
     """One of a few words or, from Python, a callable (Sample, numpy Generator) -> Sample."""
 

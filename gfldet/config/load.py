@@ -281,6 +281,12 @@ def _idle(settings: Settings) -> list[str]:
         lines.append(f"{', '.join(about_tiles)}: without effect unless tile is set")
     if isinstance(settings, PredictSettings) and settings.save_conf and not settings.save_txt:
         lines.append("save_conf: without effect unless save_txt=true")
+    if (
+        isinstance(settings, PredictSettings)
+        and settings.image_url
+        and "labelstudio" not in (settings.save_format or ())
+    ):
+        lines.append("image_url: without effect unless save_format=labelstudio")
     return lines
 
 

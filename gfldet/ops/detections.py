@@ -24,12 +24,14 @@ class Detections:
     scores   (D,) float32
     classes  (D,) int64, positions in the class names
     points   (D,) int64, the anchor point of each; None where an exported graph does not report it
+    tracks   (D,) int64, the track of each, -1 for none yet; None where nothing is tracked
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     points: NDArray[np.int64] | None = None
+    tracks: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -37,7 +39,8 @@ class Detections:
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Detections:
         """The detections at `rows`, in that order."""
         points = None if self.points is None else self.points[rows]
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], points)
+        tracks = None if self.tracks is None else self.tracks[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], points, tracks)
 
     def in_image(self, box: Letterbox) -> Detections:
         """The same with boxes in px of the image, clipped to it; `box` says where the image lies in the frame."""

@@ -38,13 +38,15 @@ BELOW: dict[str, set[str]] = {
     "nn": {"ops", "losses", "ranks.value"},
     "data": {"ops", "machine", "messages"},
     "weights": {"messages", "writing"},
+    "labels": {"writing"},
     "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
-    "results": {"ops", "viz", "boxes", "writing"},
+    "results": {"ops", "viz", "boxes", "labels", "writing"},
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine", "ranks.value"}
+BELOW["detect"] = {"ops", "nn", "data", "labels", "metrics", "results", "store.runs", "viz", "machine", "writing"}
+BELOW["detect"] |= {"boxes", "ranks.value"}
 BELOW["health"] = {"data", "metrics.matching"}
 BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "health", "store.runs", "messages", "writing"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
@@ -76,6 +78,7 @@ TORCH_FREE = {
     "viz",
     "boxes",
     "results",
+    "labels",
     "report",
     "health",
     "weights",
