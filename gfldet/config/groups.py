@@ -122,7 +122,9 @@ class MeasuringGroup:
         True, Flag(), "validate at the images' own shape: pad to multiples of 32 only, not to a square"
     )
     plots: bool = setting(
-        True, Flag(), "draw curves, the confusion matrix and pictures, and write report.html, the page with the worst errors"
+        True,
+        Flag(),
+        "draw curves, the confusion matrix and pictures, and write report.html, which has them all",
     )
 
 

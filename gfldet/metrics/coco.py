@@ -274,26 +274,21 @@ def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Seque
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def image_numbers(split: Split) -> Ints:
-    """A whole number from 1 for each image of the split, in the order of their ids.
+def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
+    """The COCO dict with whole numbers as ids (image ids may be words), and the number of each image of the split.
 
-    COCOeval reads images in the order of their ids, and this order decides between equal scores.
+    COCOeval reads images in the order of their ids, and this order decides between equal scores.  So the numbers
+    have the order of the ids.
     """
     ids = [record.image_id for record in split.records]
     order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
     numbers = np.empty(len(ids), np.int64)
     numbers[order] = np.arange(1, len(ids) + 1)
-    return numbers
-
-
-def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
-    """The COCO dict with whole numbers as ids (image ids may be words), and the number of each image of the split."""
-    numbers = image_numbers(split)
     return _coco_dict(split, numbers.tolist(), range(1, len(split.names) + 1)), numbers
 
 
-def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
-    """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
+def run_hotcoco(split: Split, detections: DetectionTable) -> Any:
+    """hotcoco's COCOeval of a split with truths: evaluated, not accumulated."""
     import hotcoco
 
     truth, numbers = _numbered(split)
@@ -301,6 +296,12 @@ def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     coco = hotcoco.COCO(truth)
     run = hotcoco.COCOeval(coco, coco.load_res(table), "bbox")
     run.evaluate()
+    return run
+
+
+def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
+    """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
+    run = run_hotcoco(split, detections)
     run.accumulate()
     return _precision(run.eval)
 

@@ -12,24 +12,22 @@ arXiv 2008.08115.  A detection that is not right is an error of one kind, by its
 The first that holds in this order, which is that of the authors' program, is the kind.  A truth is a Miss where no
 detection finds it and no Loc or Cls detection is about it.
 
-The cost of a kind is what AP50 would gain without its errors.  Loc and Cls errors become right; where the truth is
-found already, or by a higher score of the same kind, they are left out, as Dupe, Bkg and Both errors are.  Truths that
-are a Miss do not count.  Where this leaves a class no truth, the paper does not say what its AP is: here it is 1.
+The cost of a kind is what AP50 would gain without its errors, as hotcoco computes it.  Loc and Cls errors become right;
+where the truth is found already, or by a higher score of the same kind, they are left out, as Dupe, Bkg and Both errors
+are.  Truths that are a Miss do not count.
 
-hotcoco has these costs too, but gives each missed truth a detection above all others, which raises the precision of
-the class; the paper warns of that.  Letters: N detections, T truths of the split.
+Letters: N detections, T truths of the split, D detections and M truths of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.metrics.coco import image_numbers
+from gfldet.metrics.coco import run_hotcoco
 from gfldet.metrics.matching import SplitTruths, match, pairwise_iou, truth_columns
 from gfldet.metrics.table import DetectionTable, Floats, Ints
 
@@ -37,14 +35,11 @@ if TYPE_CHECKING:
     from gfldet.data.records import Split
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
-MAX_DET = 100  # of an image and class, as in COCO's AP
 
 Kind = Literal["Miss", "Bkg", "Cls", "Loc", "Both", "Dupe"]
 KINDS: tuple[Kind, ...] = ("Miss", "Bkg", "Cls", "Loc", "Both", "Dupe")
 MISS, BKG, CLS, LOC, BOTH, DUPE = range(len(KINDS))
 RIGHT, IGNORED = -1, -2  # what a detection is that is no error
-
-_RECALL = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +54,6 @@ class Errors:
     kind: Ints
     truth: Ints
     missed: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorCosts:
-    """ap50: that of all detections; cost: what it would gain without the errors of a kind.  NaN without truths."""
-
-    ap50: float
-    cost: Mapping[Kind, float]
 
 
 def find_errors(truths: SplitTruths, detections: DetectionTable) -> Errors:
@@ -104,64 +91,18 @@ def _kinds(overlap: Floats, own: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     return kind, np.where(kind == BKG, -1, about)
 
 
-def error_costs(split: Split, detections: DetectionTable) -> ErrorCosts:
-    """What each kind of error costs; AP50 as COCO has it, over all detections of whatever score."""
+def error_costs(split: Split, detections: DetectionTable) -> dict[Kind, float]:
+    """What AP50 would gain without the errors of each kind, over detections of every score; NaN without truths.
+
+    Where all truths of a class are a Miss, the paper does not say what AP is without them, and hotcoco leaves it at 0,
+    as if they cost nothing.  Here it is 1.
+    """
     truths = truth_columns(split)
-    table = _measured(detections, image_numbers(split))
-    errors = find_errors(truths, table)
-    counts = np.bincount(truths.classes, minlength=len(split.names))
-    right, kept = errors.kind == RIGHT, errors.kind != IGNORED
-    ap50 = _mean_ap(table.classes, right, kept, counts, counts)
-    without: dict[Kind, float] = {}
-    for number, kind in enumerate(KINDS):
-        if kind == "Miss":
-            left = counts - np.bincount(truths.classes[errors.missed], minlength=len(counts))
-            without[kind] = _mean_ap(table.classes, right, kept, counts, left)
-            continue
-        repaired = _repaired(errors, number) if kind in ("Cls", "Loc") else np.zeros(0, np.int64)
-        now_right, now_kept, labels = right.copy(), kept & (errors.kind != number), table.classes.copy()
-        now_right[repaired] = now_kept[repaired] = True
-        labels[repaired] = truths.classes[errors.truth[repaired]]
-        without[kind] = _mean_ap(labels, now_right, now_kept, counts, counts)
-    return ErrorCosts(ap50, {kind: value - ap50 for kind, value in without.items()})
-
-
-def _measured(detections: DetectionTable, numbers: Ints) -> DetectionTable:
-    """What COCO's AP counts, in its order: the best MAX_DET of each image and class, by falling score, equal ones by
-    the `numbers` of their images."""
-    order = np.lexsort((-detections.scores, detections.classes, detections.image))
-    groups = np.column_stack((detections.image, detections.classes))[order]
-    first = np.flatnonzero((np.diff(groups, axis=0, prepend=-1) != 0).any(axis=1))
-    place = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-    table = detections.take(np.sort(order[place < MAX_DET]))
-    return table.take(np.lexsort((numbers[table.image], -table.scores)))
-
-
-def _repaired(errors: Errors, number: int) -> Ints:
-    """Rows of the errors of a kind that become right: for each truth that is not found, the one of the highest score;
-    the rows are sorted by falling score."""
-    found = np.zeros(len(errors.missed), np.bool_)
-    found[errors.truth[errors.kind == RIGHT]] = True
-    rows = np.flatnonzero(errors.kind == number)
-    rows = rows[~found[errors.truth[rows]]]
-    return rows[np.unique(errors.truth[rows], return_index=True)[1]]
-
-
-def _mean_ap(
-    labels: Ints, right: NDArray[np.bool_], kept: NDArray[np.bool_], counts: Ints, truths_left: Ints
-) -> float:
-    """Mean AP over the classes that have truths (`counts`), with recall by `truths_left`; NaN if none has."""
-    labels, right = labels[kept], right[kept]
-    ends = np.cumsum(np.bincount(labels, minlength=len(counts)))
-    by_class = np.split(np.argsort(labels, kind="stable"), ends[:-1])
-    values = [_ap(right[by_class[c]], int(truths_left[c])) for c in np.flatnonzero(counts)]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _ap(right: NDArray[np.bool_], truths: int) -> float:
-    """COCO's AP of detections by falling score: the mean over 101 recalls of the best precision at this or more."""
-    if truths == 0:
-        return 1.0
-    hits = np.cumsum(right)
-    best = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    return float(np.append(best, 0.0)[np.searchsorted(hits / truths, _RECALL)].mean())
+    if not len(truths.classes):
+        return dict.fromkeys(KINDS, float("nan"))
+    gains = run_hotcoco(split, detections).tide_errors(FOREGROUND, BACKGROUND)["delta_ap"]
+    costs: dict[Kind, float] = {kind: float(gains[kind]) for kind in KINDS}
+    there = np.unique(truths.classes)
+    left = np.unique(truths.classes[~find_errors(truths, detections).missed])
+    costs["Miss"] += 1 - len(left) / len(there)
+    return costs

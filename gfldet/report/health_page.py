@@ -120,7 +120,7 @@ def _filter(health: Health, kinds: Sequence[_Kind]) -> str:
     labels = sorted({finding.label for kind in kinds for finding in kind.findings[: PICTURES + ROWS] if finding.label})
     return (
         f'<form id="filter">{boxes}<label>kind {select("code", codes)}</label>'
-        f'<label>class {select("label", {label: label for label in labels})}</label>'
+        f"<label>class {select('label', {label: label for label in labels})}</label>"
         '<span id="shown" class="faint"></span></form>'
     )
 

@@ -43,9 +43,7 @@ def write_run_page(
     write_document(path, run_page(found, split, store, subject, results))
 
 
-def run_page(
-    found: Validation, split: Split, store: ImageStore, subject: str, results: Path | None = None
-) -> str:
+def run_page(found: Validation, split: Split, store: ImageStore, subject: str, results: Path | None = None) -> str:
     """The page as HTML."""
     metrics = found.metrics
     mistakes = find_mistakes(split, found.detections, metrics.working_conf)
@@ -162,11 +160,11 @@ def _confusion(metrics: DetectionMetrics, names: Sequence[str]) -> str:
 def _filter(mistakes: Mistakes, cards: dict[Kind, list[tuple[Example, str]]], names: Sequence[str]) -> str:
     """The choices; the script shows them, since they do nothing without it."""
     classes = sorted({c for of_kind in cards.values() for example, _ in of_kind for c in mistakes.classes(example)})
-    kinds = {kind: TITLES[kind] for kind in KINDS if cards[kind]}
+    kinds: dict[str, str] = {kind: TITLES[kind] for kind in KINDS if cards[kind]}
     score = '<input type="number" id="{}" min="0" max="1" step="0.05" value="{}">'
     return (
         f'<form id="filter" hidden><label>kind {select("kind", kinds)}</label>'
-        f'<label>class {select("class", {str(c): names[c] for c in classes})}</label>'
+        f"<label>class {select('class', {str(c): names[c] for c in classes})}</label>"
         f"<label>score from {score.format('from', 0)}</label><label>to {score.format('to', 1)}</label>"
         '<span id="shown" class="faint" aria-live="polite"></span></form>'
         '<p class="legend faint"><span><i class="truth"></i>truth</span><span><i class="found"></i>detection</span>'

@@ -37,7 +37,7 @@ def make_gallery(mistakes: Mistakes, split: Split, store: ImageStore) -> Gallery
         for example in examples:
             of_image[example.image].append(example)
     cards, unreadable = {}, []
-    for number, examples in sorted(of_image.items()):
+    for number, of_one in sorted(of_image.items()):
         record = split.records[number]
         try:
             image = store.get(record)
@@ -45,7 +45,7 @@ def make_gallery(mistakes: Mistakes, split: Split, store: ImageStore) -> Gallery
             unreadable.append(record.file_name)
             continue
         boxes = _Boxes.of(mistakes, record, number, image.shape[:2])
-        for example in examples:
+        for example in of_one:
             part, drawn = boxes.drawn(example)
             cards[example] = _card(mistakes, example, cutout(image, part, record.file_name, drawn), split.names, record)
     return Gallery(cards, tuple(unreadable))

@@ -4,13 +4,13 @@ whom."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from gfldet.metrics.coco import ClassMetrics, DetectionMetrics
 from gfldet.metrics.table import Ints
-from gfldet.metrics.tide import KINDS, ErrorCosts, Kind
+from gfldet.metrics.tide import KINDS, Kind
 from gfldet.report.document import safe
 from gfldet.report.examples import Mistakes
 
@@ -68,12 +68,12 @@ def _metric(metrics: DetectionMetrics, name: str, label: str) -> str:
     return f'<div><dt>{label}</dt><dd data-metric="{name}">{number(getattr(metrics, name))}</dd></div>'
 
 
-def error_table(mistakes: Mistakes, costs: ErrorCosts) -> str:
+def error_table(mistakes: Mistakes, costs: Mapping[Kind, float]) -> str:
     """How many errors of each kind there are, and what they cost; each kind leads to its examples."""
-    most = max((value for value in costs.cost.values() if value > 0), default=1.0)
+    most = max((value for value in costs.values() if value > 0), default=1.0)
     rows = []
     for kind in KINDS:
-        cost = costs.cost[kind]
+        cost = costs[kind]
         width = 100 * max(cost, 0.0) / most if math.isfinite(cost) else 0.0
         rows.append(
             f'<tr data-error="{kind}"><th scope="row"><a href="#errors-{kind}">{TITLES[kind]}</a> '
