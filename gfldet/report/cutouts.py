@@ -20,19 +20,21 @@ Part = tuple[float, float, float, float]  # x1, y1, x2, y2 px of the image
 
 
 def part_around(box: Part | None, width: int, height: int, around: float = AROUND) -> Part:
-    """The part of an image, whole px, that shows a box with what is around it, also where it lies outside; the whole
-    image without a box."""
+    """The part of an image, whole px, that shows a box with what is around it, also where it lies outside: a square, so
+    far as the image has room for it.  The whole image without a box."""
     if box is None:
         return 0.0, 0.0, float(width), float(height)
     x1, y1, x2, y2 = box
-    half = max(around * max(x2 - x1, y2 - y1), LEAST) / 2
-    middle_x, middle_y = min(max((x1 + x2) / 2, 0), width), min(max((y1 + y2) / 2, 0), height)
-    return (
-        float(np.floor(max(middle_x - half, 0))),
-        float(np.floor(max(middle_y - half, 0))),
-        float(np.ceil(min(middle_x + half, width))),
-        float(np.ceil(min(middle_y + half, height))),
-    )
+    side = max(around * max(x2 - x1, y2 - y1), LEAST)
+    left, right = _span((x1 + x2) / 2, side, width)
+    top, bottom = _span((y1 + y2) / 2, side, height)
+    return left, top, right, bottom
+
+
+def _span(middle: float, side: float, size: int) -> tuple[float, float]:
+    """From where to where a side of this length lies in an image of this size, as near to `middle` as there is room."""
+    low = float(np.floor(min(max(middle - side / 2, 0), max(size - side, 0))))
+    return low, float(min(np.ceil(low + side), size))
 
 
 def cutout(image: NDArray[np.uint8], part: Part, name: str, boxes: str) -> str:

@@ -143,7 +143,7 @@ def _about_errors(mistakes: Mistakes) -> str:
     return (
         f'<p class="faint">{mistakes.right:,} detections are right. An error has one kind, by the rules of '
         f"<abbr title='{SOURCE}'>TIDE</abbr>. What a kind costs is what AP50 would gain without it, over "
-        "detections of every score. The gains do not add up.</p>"
+        "detections of every score. A miss that a lower score finds costs nothing. The gains do not add up.</p>"
     )
 
 
@@ -152,8 +152,8 @@ def _confusion(metrics: DetectionMetrics, names: Sequence[str]) -> str:
         return ""
     return (
         f"<h2>Confusion</h2><p class='faint'>Rows are the true classes, columns what they are taken for at score ≥ "
-        f"{metrics.working_conf:.3f}. The shade is the share of the row. Right of a row, in the column background, are "
-        f"its misses; below, in the row background, the false alarms.</p>{confusion(metrics.confusion, names)}"
+        f"{metrics.working_conf:.3f}. The shade is the share of the row. Objects that are missed are in the last "
+        f"column, false alarms in the last row.</p>{confusion(metrics.confusion, names)}"
     )
 
 

@@ -77,12 +77,14 @@ def error_table(mistakes: Mistakes, costs: Mapping[Kind, float]) -> str:
         width = 100 * max(cost, 0.0) / most if math.isfinite(cost) else 0.0
         rows.append(
             f'<tr data-error="{kind}"><th scope="row"><a href="#errors-{kind}">{TITLES[kind]}</a> '
-            f'<span class="code">{kind}</span></th><td class="what">{MEANINGS[kind]}</td>'
+            f'<span class="code">{kind}</span><span class="what">{MEANINGS[kind]}</span></th>'
             f"<td>{mistakes.counts[kind]:,}</td><td>{number(cost)}</td>"
             f'<td class="bar"><i style="width:{width:.1f}%"></i></td></tr>'
         )
-    columns = f'<th scope="col">at score ≥ {mistakes.conf:.3f}</th><th scope="col" colspan="2">AP50 they cost</th>'
-    head = f'<thead><tr><th scope="col">kind</th><th scope="col"></th>{columns}</tr></thead>'
+    columns = (
+        f'<th scope="col">count at score ≥ {mistakes.conf:.3f}</th><th scope="col" colspan="2">AP50 they cost</th>'
+    )
+    head = f'<thead><tr><th scope="col">kind</th>{columns}</tr></thead>'
     return _scrolled(f'<table class="errors">{head}<tbody>{"".join(rows)}</tbody></table>', "kinds of error")
 
 
@@ -114,17 +116,18 @@ def confusion(matrix: Ints, names: Sequence[str]) -> str:
     labels = [*(name_of(names[c]) for c in shown), *others, "background"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     head = "".join(f'<th scope="col"><span>{label}</span></th>' for label in labels)
-    rows = "".join(
-        f'<tr><th scope="row">{label}</th>{"".join(map(_cell, counts[row].tolist(), share[row].tolist()))}</tr>'
-        for row, label in enumerate(labels)
-    )
-    table = f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    rows = []
+    for row, label in enumerate(labels):
+        cells = (_cell(counts[row, column], share[row, column], row == column) for column in range(len(labels)))
+        rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>')
+    table = f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     pairs = _pairs(matrix, names) if others else ""
     return f'<div class="beside">{_scrolled(table, "confusion matrix")}{pairs}</div>'
 
 
-def _cell(count: int, share: float) -> str:
-    return f'<td style="--share:{share:.3f}">{count:,}</td>' if count else "<td></td>"
+def _cell(count: int, share: float, right: bool) -> str:
+    of_class = " class='right'" if right else ""
+    return f'<td{of_class} style="--share:{share:.3f}">{count:,}</td>' if count else "<td></td>"
 
 
 def most_confused(matrix: Ints, most: int) -> tuple[list[int], Ints]:
