@@ -39,7 +39,7 @@ def run_check(settings: CheckSettings) -> Health:
     for notice in settings.notices:
         tell(f"notice: {notice}")
     if isinstance(settings.json, str):
-        runs.check_writable(Path(settings.json).parent)
+        runs.check_writable(Path(settings.json).parent, instead="json= file")
     if not settings.page:
         return _checked(settings, None)
     with runs.claimed(settings.project, settings.name, "check", settings.exist_ok) as folder:
