@@ -111,7 +111,7 @@ def _told(mistakes: Mistakes, example: Example, names: Sequence[str], score: flo
     """What happened, in a line."""
     truth = f"<b>{name_of(names[mistakes.truths.classes[example.truth]])}</b>" if example.truth >= 0 else ""
     if example.found < 0:
-        return f"{truth} with no detection"
+        return f"{truth}, no detection"
     if example.kind == "Miss":
         return f"{truth} found at <b>{score:.2f}</b> only"
     found = f"<b>{name_of(names[mistakes.detections.classes[example.found]])} {score:.2f}</b>"

@@ -16,7 +16,7 @@ from gfldet.report.examples import Mistakes
 
 MOST_CONFUSED = 20  # classes in the confusion matrix of a page
 CLASSES = 2000  # rows of the table; with more classes those with the most truths
-PAIRS = 15  # of classes, beside a matrix that does not show all
+PAIRS = 10  # of classes, beside a matrix that does not show all
 NAME = 40  # letters of a class name
 
 TITLES: dict[Kind, str] = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -323,9 +322,11 @@ def test_the_page_in_a_browser(chromium: Callable[..., Any], tmp_path: Path) -> 
     file = tmp_path / "report.html"
     write_run_page(file, found, split, store_of(), "x")
     browser = chromium("window-size=1200,900")
-    begin = time.monotonic()
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     browser.get(file.as_uri())
-    assert time.monotonic() - begin < 2
+    measured = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    (busy,) = (one["value"] for one in measured if one["name"] == "TaskDuration")
+    assert busy < 2  # seconds of a processor, whatever else the machine does
 
     def visible() -> list[str]:
         seen = "[...document.querySelectorAll('figure[data-kind]')].filter(e => e.offsetParent)"
