@@ -41,6 +41,7 @@ from gfldet.ops.tiles import tiles_of
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import joined
 from gfldet.ranks.value import ONE, Ranks
+from gfldet.report.run_page import REPORT, write_run_page
 from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
@@ -186,7 +187,8 @@ class Model(Familiar):
         return result.metrics
 
     def val(self, **settings: Any) -> DetectionMetrics:
-        """Measure the model on a split of `data`; writes metrics.json, predictions.json and pictures.
+        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and
+        report.html.
 
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
@@ -218,8 +220,12 @@ class Model(Familiar):
         if ranks.leads:
             write_validation(folder, found, loaded.split)
             teller(settings.verbose)(format_table(found.metrics))
-            if settings.plots and _can_plot():
-                draw_validation(folder, found, loaded.split, loaded.store)
+            if settings.plots:
+                if _can_plot():
+                    draw_validation(folder, found, loaded.split, loaded.store)
+                subject = f"{self.source} on {settings.data}"
+                write_run_page(folder / REPORT, found, loaded.split, loaded.store, subject)
+                teller(settings.verbose)(f"The page is {folder / REPORT}")
         return found.metrics
 
     def _likeness(self) -> str:

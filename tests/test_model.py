@@ -334,6 +334,7 @@ def test_val_measures_and_writes(model: Model, dataset: Callable[..., Any], caps
         "metrics.json",
         "precision_recall.png",
         "predictions.json",
+        "report.html",
         "thresholds.png",
         "val_truth_and_detections.jpg",
     ]

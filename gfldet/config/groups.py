@@ -148,7 +148,11 @@ class MeasuringGroup:
     rect: bool = setting(
         True, Flag(), "validate at the images' own shape: pad to multiples of 32 only, not to a square"
     )
-    plots: bool = setting(True, Flag(), "draw curves, the confusion matrix and pictures of batches")
+    plots: bool = setting(
+        True,
+        Flag(),
+        "draw curves, the confusion matrix and pictures, and write report.html, which has them all",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -21,19 +21,15 @@ from gfldet.health.classes import boxes_by_class
 from gfldet.health.codes import kind_of
 from gfldet.health.survey import SPLITS, Survey
 from gfldet.report.charts import bars, rows
+from gfldet.report.document import bytes_of, document, safe, select, write_document
 from gfldet.report.health_pictures import Pictures
 from gfldet.report.health_text import size_counts, split_numbers, summary
-from gfldet.writing import write_aside
 
 PICTURES = 12  # of a kind
 PICTURE_BYTES = 7_000_000
 ROWS = 300  # of a kind
 TEXT_BYTES = 2_000_000
-LONGEST = 700  # letters of a finding
 CLASSES = 12  # in the chart
-
-_FILES = Path(__file__).parent / "page"
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 @dataclass
@@ -47,30 +43,23 @@ class _Kind:
 
 def write_page(health: Health, path: Path) -> None:
     """Write the page of a check; OutputError if it cannot be written."""
-    text = page(health)
-    write_aside(path, lambda file: file.write(text.encode("utf-8", "xmlcharrefreplace")))
+    write_document(path, page(health))
 
 
 def page(health: Health) -> str:
     """The page as HTML."""
     kinds = [_Kind(list(group)) for _, group in groupby(health.findings, key=lambda finding: finding.code)]
     _fill(kinds, Pictures(health.survey))
-    source = _safe(str(health.survey.spec.source))
-    style, script = (_FILES.joinpath(f"health.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    return "".join(
-        (
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Data check: {source}</title>'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head><body>'
-            f"<h1>Data check</h1><p>{source}</p><p>{escape(summary(health))}</p>",
-            _splits(health.survey),
-            f'<div class="charts">{"".join(_charts(health.survey))}</div>',
-            _filter(health, kinds),
-            *map(_section, kinds),
-            _rule(),
-            f"<script>{script}</script></body></html>\n",
-        )
+    source = safe(str(health.survey.spec.source))
+    body = (
+        f"<h1>Data check</h1><p>{source}</p><p>{escape(summary(health))}</p>",
+        _splits(health.survey),
+        f'<div class="charts">{"".join(_charts(health.survey))}</div>',
+        _filter(health, kinds),
+        *map(_section, kinds),
+        _rule(),
     )
+    return document(f"Data check: {source}", "health", body)
 
 
 def _fill(kinds: Sequence[_Kind], pictures: Pictures) -> None:
@@ -82,26 +71,17 @@ def _fill(kinds: Sequence[_Kind], pictures: Pictures) -> None:
                 continue
             picture = pictures.of(kind.findings[number])
             card = _card(kind.findings[number], picture)
-            left -= _bytes(card) if picture else 0
+            left -= bytes_of(card) if picture else 0
             if picture and left > 0:
                 kind.cards.append(card)
     left = TEXT_BYTES
     for kind in kinds:
         for finding in kind.findings[len(kind.cards) :][:ROWS]:
             line = _line(finding)
-            left -= _bytes(line)
+            left -= bytes_of(line)
             if left < 0:
                 return
             kind.lines.append(line)
-
-
-def _bytes(html: str) -> int:
-    return len(html.encode("utf-8", "xmlcharrefreplace"))
-
-
-def _safe(text: str) -> str:
-    """A text of the user's as HTML: nothing in it is markup."""
-    return escape(plain(shown(text, LONGEST, quoted=False)))
 
 
 def _data(finding: Finding) -> str:
@@ -110,11 +90,11 @@ def _data(finding: Finding) -> str:
 
 
 def _card(finding: Finding, picture: str) -> str:
-    return f"<figure {_data(finding)}>{picture}<figcaption>{_safe(finding.text)}</figcaption></figure>"
+    return f"<figure {_data(finding)}>{picture}<figcaption>{safe(finding.text)}</figcaption></figure>"
 
 
 def _line(finding: Finding) -> str:
-    return f"<li {_data(finding)}>{_safe(finding.text)}</li>"
+    return f"<li {_data(finding)}>{safe(finding.text)}</li>"
 
 
 def _section(kind: _Kind) -> str:
@@ -136,17 +116,13 @@ def _filter(health: Health, kinds: Sequence[_Kind]) -> str:
         f'<span class="severity">{severity}</span> {health.counts[severity]}</label>'
         for severity in SEVERITIES
     )
-    codes = [kind.findings[0].code for kind in kinds]
+    codes = {kind.findings[0].code: kind.findings[0].code for kind in kinds}
     labels = sorted({finding.label for kind in kinds for finding in kind.findings[: PICTURES + ROWS] if finding.label})
     return (
-        f'<form id="filter">{boxes}<label>kind {_select("code", codes)}</label>'
-        f'<label>class {_select("label", labels)}</label><span id="shown" class="faint"></span></form>'
+        f'<form id="filter">{boxes}<label>kind {select("code", codes)}</label>'
+        f"<label>class {select('label', {label: label for label in labels})}</label>"
+        '<span id="shown" class="faint"></span></form>'
     )
-
-
-def _select(name: str, values: Sequence[str]) -> str:
-    options = "".join(f'<option value="{escape(plain(v))}">{_safe(v)}</option>' for v in values)
-    return f'<select id="{name}"><option value="">all</option>{options}</select>'
 
 
 def _splits(survey: Survey) -> str:

@@ -12,6 +12,7 @@ from gfldet.detect.validate import validate
 from gfldet.errors import LostError
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.report.run_page import REPORT, write_run_page
 from gfldet.report.validation import draw_validation, write_validation
 from gfldet.train.events import EndReport, Reason
 from gfldet.train.memory import train_in_memory
@@ -86,4 +87,6 @@ def _finish(trainer: Trainer) -> RunResult:
     teller(settings.verbose)(f"best weights, of epoch {best_epoch + 1}:\n{format_table(found.metrics)}")
     if settings.plots and ranks.leads:
         draw_validation(folder, found, trainer.val.split, trainer.val.store)
+        subject = f"{best}, of epoch {best_epoch + 1}, on {settings.data}"
+        write_run_page(folder / REPORT, found, trainer.val.split, trainer.val.store, subject, folder / RESULTS)
     return RunResult(folder, best, best_epoch, found.metrics)
