@@ -18,7 +18,7 @@ from gfldet.files import is_file, is_folder
 from gfldet.imports.start import Start, read_start
 from gfldet.nn.build import Description
 from gfldet.ranks.place import Place, devices_of
-from gfldet.store.checkpoint import Checkpoint, load
+from gfldet.store.checkpoint import Checkpoint, settings_in
 from gfldet.train.schedule import warmup_steps
 from gfldet.train.trainer import Progress, damaged, out_of_patience
 
@@ -91,6 +91,7 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     larger `epochs` a finished run is extended, by this rule: learning rate and close of mosaic are those of a run of
     the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.  With
     another `batch` or `data` the rate continues at the same share of the run (see `Trainer.restore` and `keep_warmup`).
+    A run that ended after its last epoch, before its best weights were measured, is resumed for that.
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
@@ -113,9 +114,9 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
         progress = Progress(**checkpoint.training["progress"])
     except TypeError as error:
         raise damaged(path, error) from error
-    if progress.epoch >= settings.epochs:
+    if progress.epoch > settings.epochs or (progress.epoch == settings.epochs and not progress.running):
         raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
-    if out_of_patience(progress, settings.patience):
+    if out_of_patience(progress, settings.patience) and not progress.running:
         raise ConfigError(
             f"resume: {path} stopped at epoch {progress.epoch}, {settings.patience} after its best; give a larger "
             "patience= (or 0) to go on"
@@ -132,7 +133,7 @@ def device_of_run(settings: TrainSettings, place: Place) -> str:
         return settings.device
     try:
         path = find_resume(settings)
-        device = Device().read(load(path).settings.get("device", "auto")) if path else "auto"
+        device = Device().read(settings_in(path).get("device", "auto")) if path else "auto"
     except (GfldetError, ValueError):
         return settings.device
     named = devices_of(device)

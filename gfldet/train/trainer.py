@@ -52,6 +52,8 @@ class Progress:
     epochs since the AP rose.
     `share` is the part of the planned epochs that is done.  It is what outlives another batch size or data set, with
     which an epoch has other steps: the steps taken then count anew, as those of the same share (see `restore`).
+    `running` is 1 until the best weights are measured, after the last epoch: a run that is killed in between can be
+    resumed for that alone.  Older checkpoints do not tell.
     """
 
     epoch: int = 0
@@ -62,6 +64,7 @@ class Progress:
     bad_steps: int = 0
     share: float = 0.0
     improved: int = -1
+    running: int = 0
 
     def __post_init__(self) -> None:
         if self.improved < 0:  # older checkpoints do not tell; with them the first of equal epochs was the best
@@ -123,12 +126,15 @@ class Trainer:
 
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
+        self.progress.running = 1
         with closing(self._batches(self.progress.epoch)) as batches:
             return self._run(batches)
 
     def _run(self, batches: Iterator[TrainBatch]) -> Progress:
         """See `run`."""
         for epoch in range(self.progress.epoch, self.plan.epochs):
+            if out_of_patience(self.progress, self.settings.patience):  # also of a run that was killed after this
+                break
             began = time.perf_counter()
             losses = self._train_epoch(epoch, batches)
             metrics = self._validate() if self.val is not None and self.settings.val else None
@@ -141,8 +147,6 @@ class Trainer:
             report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best)
             self.ranks.together(partial(self._tell_and_save, report))
             self.saved = epoch + 1
-            if out_of_patience(self.progress, self.settings.patience):
-                break
             if self.settings.threads == 0 and self.ranks.size == 1:  # several would take each other for other work
                 torch.set_num_threads(self.free_cores())
         return self.progress
@@ -284,6 +288,12 @@ class Trainer:
             checkpoints.save(self.weights / f"epoch{done}.pt", plain)
         checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
 
+    def end(self) -> None:
+        """Note in last.pt that nothing of the run is left to do."""
+        self.progress.running = 0
+        whole = replace(self._plain(), training=self._state())
+        self.ranks.together(lambda: checkpoints.save(self.weights / "last.pt", whole) if self.ranks.leads else None)
+
     def _plain(self) -> Checkpoint:
         """The averaged weights of the last whole epoch."""
         return Checkpoint(
@@ -347,8 +357,9 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         self.average.model.load_state_dict(dict(checkpoint.weights))
         self.average.updates = state["updates"]
-        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.
-        told = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.  The
+        # rate is set at each step; a run that takes none keeps that of its last one.
+        told = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, told, strict=True):
             group.update(values)
