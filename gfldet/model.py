@@ -26,7 +26,7 @@ from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Predictor
 from gfldet.detect.saver import Saver
 from gfldet.detect.validate import validate
-from gfldet.errors import ConfigError, DataError, Notice
+from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
 from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.machine.memory import freed_memory_kept, memory_budget
@@ -230,11 +230,7 @@ class Model(Familiar):
             check_frame(settings.height_width, detector.multiple)
         check_evaluator(settings.evaluator)
         spec = open_data(settings.data, settings.val_share)
-        if tuple(self.names.values()) != spec.names:
-            raise DataError(
-                f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
-                f"{list(self.names.values())}; use the data that the model was trained for"
-            )
+        spec.check_classes(tuple(self.names.values()), str(self.source))
         budget = memory_budget("auto", ranks.local_size)
         loaded = load_images(
             spec,

@@ -223,11 +223,13 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Resume:
-    """False, True (the newest run), or the path of a last.pt or of its run folder."""
+class FlagOr:
+    """True, false, or text such as a path."""
+
+    what: str
 
     def describe(self) -> str:
-        return "true, false, or the path of a last.pt or of its run folder"
+        return f"true, false, or {self.what}"
 
     def read(self, value: Any) -> bool | str:
         if is_none(value):

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any, Literal, overload
 
 from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME, asks_for_the_same
-from gfldet.config.groups import AugmentationGroup, Setting
 from gfldet.config.kinds import Choice
 from gfldet.config.schema import (
     COMMANDS,
+    CheckSettings,
     ExportSettings,
     ImportSettings,
     Origin,
@@ -26,7 +26,9 @@ from gfldet.config.schema import (
     ValSettings,
     settings_of,
 )
+from gfldet.config.setting import Setting
 from gfldet.config.show import settings_yaml
+from gfldet.config.training_groups import AugmentationGroup
 from gfldet.errors import ConfigError, listed, nearest, shown
 from gfldet.files import read_yaml
 
@@ -43,6 +45,8 @@ _NOTHING: Layer = MappingProxyType({})
 def resolve(
     command: Literal["train"], overrides: Layer, *, restored: Layer = ..., file: str = ..., preferred: Layer = ...
 ) -> TrainSettings: ...
+@overload
+def resolve(command: Literal["check"], overrides: Layer) -> CheckSettings: ...
 @overload
 def resolve(command: Literal["val"], overrides: Layer, *, restored: Layer = ..., file: str = ...) -> ValSettings: ...
 @overload

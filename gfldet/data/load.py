@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gfldet.data.checked import open_image
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import SEVERITIES, Finding, Record, Split
 from gfldet.data.spec import DataSpec, load_spec
-from gfldet.data.split import load_split, open_image
+from gfldet.data.split import Progress, load_split
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
 
@@ -51,18 +54,35 @@ def load_images(
     tell, with `tell_findings`.
     """
     store = ImageStore(size, budget, read_record)
-    bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not (verbose and sys.stderr.isatty()))
-
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    with bar:
-        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress, bits=bits)  # type: ignore[arg-type]
+    with reading_bar(verbose) as progress:
+        split = load_split(spec, name, on_bad, visit=store.keep, progress=progress(name), bits=bits)  # type: ignore[arg-type]
     kept = "kept in memory" if store.complete else "read again each time" if not budget else "kept as far as they fit"
     boxes = sum(len(record.boxes) for record in split.records)
     tell(f"{name}: {len(split.records)} images, {boxes} boxes, {len(split.names)} classes; {kept}")
     return LoadedSplit(split, store)
+
+
+@contextmanager
+def reading_bar(verbose: bool) -> Iterator[Callable[[str], Progress]]:
+    """Gives a function that makes the `progress` of a split's reading, shown as a bar where someone watches."""
+    bars: list[Any] = []
+
+    def of_split(name: str) -> Progress:
+        shown = verbose and sys.stderr.isatty()
+        bar = tqdm(desc=f"reading {name} images", unit="image", leave=False, disable=not shown)
+        bars.append(bar)
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return progress
+
+    try:
+        yield of_split
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def tell_findings(findings: Iterable[Finding]) -> None:

@@ -47,23 +47,33 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is noticed.
+    """One thing that is noticed: of one place, or of many, with their count.
 
     code      the kind in a few fixed words, for programs
-    severity  "error": the truths are hardly what was meant; "warning": the result may surprise; "notice": how it was
-              read
+    severity  "error": training refuses it, or the truths are hardly what was meant; "warning": the result may surprise;
+              "notice": worth a look, or how it was read
     text      for people: begins with the split, tells what was found and what to do
-    path      the file; None: the split as a whole, or several files
+    file      where it is to be mended: a label file, an image; None: the split as a whole, or several files
     line      in the file, from 1
+    box       (x1, y1, x2, y2) px of the upright image, as the label file gives it
     count     how many boxes, images or classes
+    split     "train", "val" or "test"; empty: the data set
+    image     the image that it is about
+    other     the other image, of a pair
+    label     the name of the class that it is about
     """
 
     code: str
     severity: Severity
     text: str
-    path: Path | None = None
+    file: Path | None = None
     line: int | None = None
+    box: tuple[float, float, float, float] | None = None
     count: int = 1
+    split: str = ""
+    image: Path | None = None
+    other: Path | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

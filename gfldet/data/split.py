@@ -9,45 +9,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gfldet.data import shapes
-from gfldet.data.depth import Depth
+from gfldet.data.checked import CheckedImage, Visit, check_image, open_image
 from gfldet.data.findings import BoxCounts, findings_of_boxes
-from gfldet.data.formats import (
-    CLIPPED,
-    CODES,
-    EMPTY,
-    OTHER_SIZE,
-    REPEATED_BOX,
-    TURNED_SIZE,
-    Index,
-    Item,
-    Labels,
-    coco,
-    counted,
-    voc,
-    yolo,
-)
+from gfldet.data.formats import CODES, LISTED_AGAIN, NO_LABELS, ONE, Index, Item, coco, merged, voc, yolo
 from gfldet.data.formats.keypoints import LongRows
 from gfldet.data.hold_out import held_out
-from gfldet.data.images import ImageError, Warn, read_image
-from gfldet.data.records import Finding, Record, Split
+from gfldet.data.located import Located, location
+from gfldet.data.records import Finding, Severity, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.files import exists
 from gfldet.machine.cores import cores
 
-ROUNDING = 0.5  # px; a box may reach this far out of its image without a warning that it was clipped
-MIN_SIDE = 0.01  # px; a thinner box counts as empty: in a large image float32 gives both of its sides the same number
-
-Visit = Callable[[Record, NDArray[np.uint8]], None]
+Progress = Callable[[int, int], None]
 
 
 def load_split(
@@ -56,7 +36,7 @@ def load_split(
     on_bad: Literal["error", "skip"] = "error",
     visit: Visit | None = None,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     bits: int | None = None,
 ) -> Split:
     """The images and truths of the split `name` ("train", "val" or "test").
@@ -71,13 +51,15 @@ def load_split(
     """
     index = index_split(spec, name)
     problems, loaded, long_rows = list(index.problems), [], LongRows()
-    for done, one in enumerate(_load_all(index.items, visit, workers or cores(), bits), 1):
+    for done, one in enumerate(_check_all(index.items, visit, workers or cores(), bits), 1):
         loaded.append(one)
         problems += one.problems
         long_rows.update(one.long_rows)
         if progress:
             progress(done, len(index.items))
-    _refuse_keypoints(spec, name, long_rows)
+    unclear = _unclear_rows(spec, name, long_rows)
+    if unclear:
+        raise DataError(unclear)
     if problems and on_bad == "error":
         tail = "Correct or remove them, or set on_bad=skip to go on without these images."
         raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
@@ -87,17 +69,100 @@ def load_split(
         raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
     depth = _give_one_depth(used, visit)
     findings = [
-        *(Finding("files", "warning", f"{name}: {text}") for text in index.warnings),
+        *(Finding("files", "warning", f"{name}: {text}", split=name) for text in index.warnings),
+        *merged(name, index.notes),
         *_repairs(name, used),
         *_of_depth(name, used, depth, bits),
-        *(Finding("left-out", "warning", f"{name}: left out (on_bad=skip): {problem}") for problem in problems),
+        *(_problem(name, "left-out", "warning", problem, "left out (on_bad=skip): ") for problem in problems),
         *findings_of_boxes(name, sum((one.counts for one in used), BoxCounts())),
     ]
     records = tuple(one.record for one in used if one.record is not None)
     return Split(name, records, spec.names, spec.category_ids, tuple(findings), depth)
 
 
-def _give_one_depth(loaded: Sequence[_Loaded], visit: Visit | None) -> int | None:
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """All of a split that can be read, whatever else is wrong with it.
+
+    images    each image, in order; its `record` is None if the image cannot be used, else its `given` are there
+    findings  one for each place: what training refuses, and what it repairs or warns of
+    bits      of its 16-bit files, as in `Split`
+    """
+
+    name: str
+    images: tuple[CheckedImage, ...]
+    findings: tuple[Finding, ...]
+    bits: int | None = None
+
+
+def read_split(
+    spec: DataSpec,
+    name: str,
+    visit: Visit | None = None,
+    progress: Progress | None = None,
+    bits: int | None = None,
+    workers: int = 0,
+) -> Reading:
+    """A split as `load_split` reads it, but for what stops that: every problem is a finding of severity "error".
+
+    Images whose labels are partly wrong have a record of the rows that can be read.  Arguments as in `load_split`.
+    """
+    try:
+        index = index_split(spec, name)
+    except DataError as error:
+        return Reading(name, (), (Finding("unreadable-split", "error", f"{name}: {error}", spec.source, split=name),))
+    loaded, long_rows = [], LongRows()
+    for done, one in enumerate(_check_all(index.items, visit, workers or cores(), bits, given=True), 1):
+        loaded.append(one)
+        long_rows.update(one.long_rows)
+        if progress:
+            progress(done, len(index.items))
+    unclear = _unclear_rows(spec, name, long_rows)
+    if unclear is not None:  # then it is not known what any box is
+        found = _problem(name, "unclear-rows", "error", unclear)
+        return Reading(name, (), (found, *_of_index(name, index)))
+    used = [one for one in loaded if one.record is not None]
+    depth = _give_one_depth(used, visit)
+    findings = [
+        *_of_index(name, index),
+        *(finding for one in loaded for finding in _of_image(name, one)),
+        *_of_depth(name, used, depth, bits),
+        *findings_of_boxes(name, sum((one.counts for one in used), BoxCounts())),
+    ]
+    return Reading(name, tuple(loaded), tuple(findings), depth)
+
+
+def _of_index(split: str, index: Index) -> list[Finding]:
+    """A finding for each thing that was found before an image was opened."""
+    found = [_problem(split, "unreadable-entry", "error", problem) for problem in index.problems]
+    found += [Finding("files", "warning", f"{split}: {text}", split=split) for text in index.warnings]
+    for kind, place in index.notes:
+        file, _ = location(place)
+        image = file if kind in (NO_LABELS, LISTED_AGAIN) else None
+        told = f"{split}: {place}: {ONE[kind]}"
+        found.append(Finding(CODES[kind], "warning", told, file, split=split, image=image))
+    return found
+
+
+def _of_image(split: str, one: CheckedImage) -> list[Finding]:
+    """A finding for each problem and each repair of an image, with its box where it has one."""
+    found = []
+    for problem in one.problems:
+        code = "unreadable-image" if location(problem)[0] == one.path else "unreadable-labels"
+        found.append(replace(_problem(split, code, "error", problem), image=one.path if one.record else None))
+    found += [_damaged(split, one, text) for text in one.warnings]
+    given = one.given
+    boxes = dict(zip(given.places, given.boxes.tolist(), strict=True)) if given and one.notes else {}
+    for kind, place in one.notes:
+        file, line = location(place)
+        box = boxes.get(place) if isinstance(place, Located) else None
+        told = f"{split}: {place}: {ONE[kind]}"
+        box = None if box is None else (box[0], box[1], box[2], box[3])
+        found.append(Finding(CODES[kind], "warning", told, file, line, box, split=split, image=one.path))
+    return found
+
+
+def _give_one_depth(loaded: Sequence[CheckedImage], visit: Visit | None) -> int | None:
     """Gives all 16-bit files of a split the largest depth that one of them was scaled by; None if there are none."""
     wide = [one for one in loaded if one.record and one.depth.used]
     bits = max((one.depth.used or 0 for one in wide), default=None)
@@ -110,7 +175,7 @@ def _give_one_depth(loaded: Sequence[_Loaded], visit: Visit | None) -> int | Non
     return bits
 
 
-def _of_depth(split: str, loaded: Sequence[_Loaded], bits: int | None, wanted: int | None) -> list[Finding]:
+def _of_depth(split: str, loaded: Sequence[CheckedImage], bits: int | None, wanted: int | None) -> list[Finding]:
     """What is told of 16-bit files that do not use all their bits, and of those that use more than was wanted."""
     found = [one.depth.found for one in loaded if one.depth.found]
     above = sum(one > wanted for one in found) if wanted else 0
@@ -119,25 +184,31 @@ def _of_depth(split: str, loaded: Sequence[_Loaded], bits: int | None, wanted: i
             f"{split}: {above} of {len(found)} 16-bit image(s) hold samples of more than sample_bits={wanted} bits; "
             "the larger ones are white"
         )
-        return [Finding("samples-above-range", "warning", text, count=above)]
+        return [Finding("samples-above-range", "warning", text, count=above, split=split)]
     if bits is None or bits == 16 or wanted:
         return []
     text = (
         f"{split}: {len(found)} 16-bit image(s) use {bits} bits or fewer, and are read by these {bits} bits; if that "
         "is not their range, set sample_bits"
     )
-    return [Finding("samples-scaled", "notice", text, count=len(found))]
+    return [Finding("samples-scaled", "notice", text, count=len(found), split=split)]
 
 
-def _refuse_keypoints(spec: DataSpec, name: str, long_rows: LongRows) -> None:
-    """Raises DataError if rows look like keypoints and the YAML does not say what they are."""
+def _problem(split: str, code: str, severity: Severity, problem: str, lead: str = "") -> Finding:
+    """A finding about the place that the text `problem` names."""
+    file, line = location(problem)
+    return Finding(code, severity, f"{split}: {lead}{problem}", file, line, split=split)
+
+
+def _unclear_rows(spec: DataSpec, name: str, long_rows: LongRows) -> Located | None:
+    """The problem if rows look like keypoints and the YAML does not say what they are."""
     seen = long_rows.keypoints() if spec.long_rows is None else None
     if seen is None:
-        return
+        return None
     place, (points, size) = seen
     values = "x y" if size == 2 else "x y visibility"
-    raise DataError(
-        f"{place}: the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
+    return place.told(
+        f"the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
         f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read "
         "and the keypoints left out. If the rows are polygons, add 'kpt_shape: null'"
     )
@@ -179,36 +250,13 @@ def _held_out(found: Index, spec: DataSpec, val: bool) -> Index:
     items = [item for item, out in zip(found.items, chosen, strict=True) if out == val]
     if spec.format != "coco":
         items = [replace(item, image_id=number) for number, item in enumerate(items)]
-    return Index(items, found.problems, found.warnings)
+    return Index(items, found.problems, found.warnings, found.notes)
 
 
-def open_image(path: str | Path, warn: Warn | None = None, bits: int | None = None) -> NDArray[np.uint8]:
-    """The image of a `Record` from a file or from a built-in set, (H, W, 3) uint8 RGB; see `images.read_image`.
-
-    `bits` is the record's: how many the samples of a 16-bit file use.
-    """
-    return _open(path, warn, Depth(bits))
-
-
-def _open(path: str | Path, warn: Warn | None, depth: Depth) -> NDArray[np.uint8]:
-    return shapes.read(path) if shapes.is_virtual(path) else read_image(path, warn, depth)
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """The result for one image: its record or its problems, notes of repairs, warnings about the file, its boxes."""
-
-    record: Record | None = None
-    problems: list[str] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    counts: BoxCounts = BoxCounts()
-    long_rows: LongRows = field(default_factory=LongRows)
-    depth: Depth = field(default_factory=Depth)
-
-
-def _load_all(items: Sequence[Item], visit: Visit | None, workers: int, bits: int | None) -> Iterator[_Loaded]:
-    work = partial(_load, visit=visit, bits=bits)
+def _check_all(
+    items: Sequence[Item], visit: Visit | None, workers: int, bits: int | None, given: bool = False
+) -> Iterator[CheckedImage]:
+    work = partial(check_image, visit=visit, bits=bits, given=given)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="gfldet-read")
     try:
         yield from pool.map(work, items)
@@ -216,97 +264,11 @@ def _load_all(items: Sequence[Item], visit: Visit | None, workers: int, bits: in
         pool.shutdown(wait=True, cancel_futures=True)  # an interrupt does not wait for thousands of images
 
 
-def _load(item: Item, visit: Visit | None, bits: int | None) -> _Loaded:
-    one = _Loaded(depth=Depth(bits))
-    labels = item.labels()
-    one.problems += labels.problems
-    one.notes += labels.notes
-    one.long_rows = labels.long_rows
-    try:
-        image = _open(item.path, one.warnings.append, one.depth)
-    except ImageError as error:
-        one.problems.append(str(error))
-    if one.problems:
-        return one
-    height, width = image.shape[:2]
-    _check_declared(item, labels, width, height, one.notes)
-    one.record = _record(item, labels, width, height, one.notes)
-    one.counts = _counts(labels, width, height)
-    if visit:
-        visit(one.record, image)
-    return one
-
-
-def _record(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> Record:
-    """The record of one image: boxes in px, clipped; crowds become ignore regions; repairs are added to `notes`."""
-    boxes, size = _in_pixels(labels, width, height)
-    inside = np.clip(boxes, 0, size)
-    empty = (inside[:, 2:] - inside[:, :2] < MIN_SIDE).any(axis=1)
-    clipped = (np.abs(inside - boxes) > ROUNDING).any(axis=1) & ~empty
-    places = np.array(labels.places, object)
-    notes += [(EMPTY, place) for place in places[empty]] + [(CLIPPED, place) for place in places[clipped]]
-    classes = np.array(labels.classes, np.int64)
-    crowd = np.array(labels.crowd, bool)
-    truth = ~empty & ~crowd
-    notes += [(REPEATED_BOX, place) for place in _repeated_boxes(inside[truth], classes[truth], places[truth])]
-    return Record(
-        item.path,
-        item.image_id,
-        item.file_name,
-        width,
-        height,
-        inside[truth].astype(np.float32),
-        classes[truth],
-        inside[~empty & crowd].astype(np.float32),
-        classes[~empty & crowd],
-    )
-
-
-def _in_pixels(labels: Labels, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes (M, 4) xyxy px as the label file gives them, and the image's size (4,) as its lower right corner twice."""
-    boxes = np.array(labels.boxes, np.float64).reshape(-1, 4)
-    size = np.array([width, height, width, height], np.float64)
-    return boxes * size if labels.normalised else boxes, size
-
-
-def _counts(labels: Labels, width: int, height: int) -> BoxCounts:
-    boxes, size = _in_pixels(labels, width, height)
-    sides, inside = boxes[:, 2:] - boxes[:, :2], np.clip(boxes, 0, size)
-    outside = (inside[:, 2:] - inside[:, :2]).prod(1) < 0.5 * sides.prod(1)
-    return BoxCounts(len(boxes), int((sides < 1).all(1).sum()), int(outside.sum()), sum(labels.crowd))
-
-
-def _repeated_boxes(boxes: NDArray[np.float64], classes: NDArray[np.int64], places: NDArray[np.object_]) -> list[str]:
-    """Places of boxes that repeat an earlier box of the same class."""
-    if len(boxes) < 2:
-        return []
-    rows = np.column_stack([boxes, classes])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return [str(places[i]) for i in sorted(set(range(len(rows))) - set(first.tolist()))]
-
-
-def _check_declared(item: Item, labels: Labels, width: int, height: int, notes: list[tuple[str, str]]) -> None:
-    """Notes it if the label file gives another size than the image has; boxes always belong to the upright image."""
-    if labels.declared is None or labels.declared == (width, height):
-        return
-    turned = labels.declared == (height, width)
-    kind = TURNED_SIZE if turned else OTHER_SIZE
-    notes.append((kind, f"{item.file_name} ({labels.declared[0]}x{labels.declared[1]}, not {width}x{height})"))
-
-
-def _repairs(split: str, loaded: Sequence[_Loaded]) -> list[Finding]:
+def _repairs(split: str, loaded: Sequence[CheckedImage]) -> list[Finding]:
     """One finding for each kind of repair, with its count and places, and one for each damaged image."""
-    places: dict[str, list[str]] = {}
-    for one in loaded:
-        for kind, place in one.notes:
-            places.setdefault(kind, []).append(place)
-    found = [
-        Finding(CODES[kind], "warning", f"{split}: {counted(kind, of_kind)}", count=len(of_kind))
-        for kind, of_kind in places.items()
-    ]
-    return found + [
-        Finding("damaged-image", "warning", f"{split}: {text}", one.record.path)
-        for one in loaded
-        for text in one.warnings
-        if one.record is not None
-    ]
+    found = merged(split, (note for one in loaded for note in one.notes))
+    return found + [_damaged(split, one, text) for one in loaded for text in one.warnings if one.record is not None]
+
+
+def _damaged(split: str, one: CheckedImage, text: str) -> Finding:
+    return Finding("damaged-image", "warning", f"{split}: {text}", one.path, split=split, image=one.path)

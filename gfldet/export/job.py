@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
+from gfldet.data.checked import open_image
 from gfldet.data.spec import DataSpec, load_spec
-from gfldet.data.split import index_split, open_image
+from gfldet.data.split import index_split
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE, Card, Layout
 from gfldet.detect.detector import Selection

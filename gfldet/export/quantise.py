@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
+from gfldet.data.checked import open_image
 from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
 from gfldet.data.spec import DataSpec
-from gfldet.data.split import index_split, open_image
+from gfldet.data.split import index_split
 from gfldet.detect import exported
 from gfldet.detect.card import INPUT, Card
 from gfldet.detect.detector import Selection

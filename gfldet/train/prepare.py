@@ -13,7 +13,7 @@ import torch
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
-from gfldet.data.findings import findings_of_training
+from gfldet.data.findings import findings_of_reach, findings_of_training
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec
@@ -31,7 +31,7 @@ from gfldet.ranks.value import ONE, Ranks
 from gfldet.store import runs, transfer
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.store.transfer import Extent
-from gfldet.train.checks import check_against_classes, described_head, warn_of_reach
+from gfldet.train.checks import check_against_classes, described_head, reach_of_model
 from gfldet.train.events import Observer, Observers
 from gfldet.train.fine_tune import fine_tuning
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
@@ -138,7 +138,7 @@ def _trainer(
     if last:
         settings = keep_warmup(settings, last, len(train_set))
     numbers = plan(settings, train.split, len(train_set), half_side)
-    warn_of_reach(model, train.split, settings.height_width)
+    tell_findings(findings_of_reach(train.split, settings.height_width, reach_of_model(model)))
     size, batch, licence = settings.height_width, settings.batch, last.licence if last else taken.licence
     val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
     trainer = Trainer(

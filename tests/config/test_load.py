@@ -81,7 +81,7 @@ def test_a_setting_of_another_command_is_named_as_such() -> None:
         "save_txt: a setting of predict, not of val",
     ]
     assert problems_of("predict", {"source": "x", "data": "y"}) == [
-        "data: a setting of train, val and export, not of predict"
+        "data: a setting of check, train, val and export, not of predict"
     ]
 
 

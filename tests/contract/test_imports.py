@@ -45,7 +45,8 @@ BELOW: dict[str, set[str]] = {
     "store": {"nn", "writing"},
 }
 BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine", "ranks.value"}
-BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
+BELOW["health"] = {"data", "metrics.matching"}
+BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "health", "store.runs", "messages", "writing"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
@@ -53,9 +54,11 @@ BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "launch", "model", "ranks.place", "signals", "train.resume", "weights", "imports.fetch"}
+BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
+BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume"}
+BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
 BELOW["__main__"] = {"cli"}
-BELOW["__init__"] = {"machine.cores", "model", "results", "train.events"}
+BELOW["__init__"] = {"checking", "machine.cores", "model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}
@@ -74,6 +77,7 @@ TORCH_FREE = {
     "boxes",
     "results",
     "report",
+    "health",
     "weights",
 }
 
@@ -165,7 +169,7 @@ def test_the_rule_itself_refuses(module: str, target: str) -> None:
 
 def test_settings_stop_where_runs_are_prepared() -> None:
     users = {module_of(file).split(".")[0] for file in FILES if any(n.startswith("config") for n in own_imports(file))}
-    assert users <= {"config", "train", "imports", "export", "opening", "familiar", "model", "cli"}
+    assert users <= {"config", "train", "imports", "export", "opening", "familiar", "model", "checking", "cli"}
 
 
 def test_rooms_without_torch() -> None:

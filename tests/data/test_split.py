@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gfldet.data.checked import open_image
 from gfldet.data.records import Record
 from gfldet.data.spec import load_spec
-from gfldet.data.split import load_split, open_image
+from gfldet.data.split import load_split
 from gfldet.errors import DataError
 
 YOLO = "format: yolo\ntrain: images\nnames: [cat, dog]\n"

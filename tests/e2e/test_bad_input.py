@@ -228,7 +228,7 @@ def test_folders_that_cannot_be_written(
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "mine" and access(path, mode))
     told = refused(command, **what, project="mine")
-    assert told == f"gfldet: mine/{command}: no permission to write in mine; choose another project=\n"
+    assert told == f"gfldet: mine/{command}: no permission to write in mine; choose another project= or name=\n"
 
 
 def test_devices_that_are_not_there(refused: Gfldet, dataset: Callable[..., Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
+from gfldet.data.located import Located
 from gfldet.errors import DataError, listed, shown
 
 
@@ -33,13 +34,13 @@ def index(
     for file in files:
         expected = dict(zip(category_ids, names, strict=True))
         check_categories(file.path, categories_of(file.path, file.categories), expected)
-        result.problems += file.problems
+        result.problems += [Located(problem, file.path) for problem in file.problems]
         places = finder.find_all(
             file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root)
         )
         for number, (image_id, name, found) in enumerate(zip(file.image_ids, file.file_names, places, strict=True)):
             if found.problem:
-                result.problems.append(found.problem)
+                result.problems.append(Located(found.problem, file.path))
                 continue
             labels = partial(read_labels, file, number, class_of)
             file_name = relative(found.path, finder.root) if found.elsewhere else name
@@ -48,7 +49,7 @@ def index(
             raise DataError(f"{file.path}: holds no images; expected at least one under 'images'")
     if len(files) > 1:
         _make_ids_unique(result)
-    result.warnings += repeats([item.path for item in result.items])
+    result.notes += repeats([item.path for item in result.items])
     return result
 
 
@@ -73,14 +74,16 @@ def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Lab
     image = f"image {shown(file.image_ids[number], quoted=False)}"
     first, end = file.starts[number : number + 2].tolist()
     for row, (x, y, w, h) in enumerate(file.boxes[first:end].tolist(), first):
-        place = f"{file.path}: annotation {shown(file.annotation_id(row), quoted=False)} of {image}"
+        annotation = shown(file.annotation_id(row), quoted=False)
+        place = Located(f"{file.path}: annotation {annotation} of {image}", file.path)
         category, fault = file.category_id(row), file.fault(row)
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))
-            labels.problems.append(f"{place}: unknown category_id {shown(category)}; 'categories' holds {known}")
+            unknown = f"unknown category_id {shown(category)}; 'categories' holds {known}"
+            labels.problems.append(place.told(unknown))
             continue
         if fault:
-            labels.problems.append(f"{place}: {fault}")
+            labels.problems.append(place.told(fault))
             continue
         if w < 0 or h < 0:
             labels.notes.append((SWAPPED, place))
