@@ -16,6 +16,8 @@ class Progress:
     epoch has other steps: the steps taken then count anew, as those of the same share (see `Trainer.restore`).
     `planned` is the number of epochs of a run whose `time` decides how many there are; 0 in other runs, and before it
     was estimated.
+    `running` is 1 until the best weights are measured, after the last epoch: a run that is killed in between can be
+    resumed for that alone.  Older checkpoints do not tell.
     """
 
     epoch: int = 0
@@ -27,6 +29,7 @@ class Progress:
     share: float = 0.0
     improved: int = -1
     planned: int = 0
+    running: int = 0
 
     def __post_init__(self) -> None:
         if self.improved < 0:  # older checkpoints do not tell; with them the first of equal epochs was the best

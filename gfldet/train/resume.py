@@ -18,7 +18,7 @@ from gfldet.files import is_file, is_folder
 from gfldet.imports.start import Start, read_start
 from gfldet.nn.build import Description
 from gfldet.ranks.place import Place, devices_of
-from gfldet.store.checkpoint import Checkpoint, load
+from gfldet.store.checkpoint import Checkpoint, settings_in
 from gfldet.train.progress import Progress, out_of_patience
 from gfldet.train.schedule import Joint, Plan, warmup_steps, with_epochs
 from gfldet.train.timing import HOUR, in_words
@@ -94,6 +94,7 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.  With
     another `batch` or `data` the rate continues at the same share of the run (see `Trainer.restore` and `keep_warmup`).
     Of `time` and `epochs` that one decides which is given now; the time that the run has used counts.
+    A run that ended after its last epoch, before its best weights were measured, is resumed for that.
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
@@ -121,9 +122,9 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
         raise damaged(path, error) from error
     if settings.time is not None:
         _check_time(settings.time, progress, saved.get("time"), path)
-    elif progress.epoch >= settings.epochs:
+    elif progress.epoch > settings.epochs or (progress.epoch == settings.epochs and not progress.running):
         raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
-    if out_of_patience(progress, settings.patience):
+    if out_of_patience(progress, settings.patience) and not progress.running:
         raise ConfigError(
             f"resume: {path} stopped at epoch {progress.epoch}, {settings.patience} after its best; give a larger "
             "patience= (or 0) to go on"
@@ -133,7 +134,8 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
 
 def _check_time(hours: float, progress: Progress, before: object, path: Path) -> None:
     """ConfigError for a run whose time is over; `before` is the time that it had."""
-    if progress.seconds < HOUR * hours and not (before == hours and progress.epoch == progress.planned):
+    all_epochs = before == hours and progress.epoch == progress.planned
+    if progress.running if all_epochs else progress.seconds < HOUR * hours:
         return
     raise ConfigError(
         f"resume: {path} has used {in_words(progress.seconds)} for {progress.epoch} epochs, and time={hours:g} (hours "
@@ -154,7 +156,11 @@ def in_its_time(numbers: Plan, settings: TrainSettings, checkpoint: Checkpoint) 
     if checkpoint.settings.get("time") != settings.time:
         share = min(1.0, progress.seconds / (HOUR * settings.time))
         epochs = max(progress.epoch + 1, int(progress.epoch / max(share, 1e-9)))
-    step, epochs = progress.epoch * numbers.steps_per_epoch, max(epochs, progress.epoch + 1)
+    elif progress.running:  # also where only the best weights are still to be measured
+        epochs = max(epochs, progress.epoch)
+    else:
+        epochs = max(epochs, progress.epoch + 1)
+    step = progress.epoch * numbers.steps_per_epoch
     whole = with_epochs(numbers, settings, epochs, progress.epoch, Joint())
     return replace(whole, joint=Joint(step, share, whole.warm(step - 1)))
 
@@ -168,7 +174,7 @@ def device_of_run(settings: TrainSettings, place: Place) -> str:
         return settings.device
     try:
         path = find_resume(settings)
-        device = Device().read(load(path).settings.get("device", "auto")) if path else "auto"
+        device = Device().read(settings_in(path).get("device", "auto")) if path else "auto"
     except (GfldetError, ValueError):
         return settings.device
     named = devices_of(device)

@@ -6,6 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
@@ -42,7 +44,9 @@ def run_training(trainer: Trainer) -> RunResult:
     try:
         trainer.observers.begin(trainer.facts())
         progress = train_in_memory(trainer)
-        result = _finish(trainer)
+        with torch.random.fork_rng(devices=()):  # last.pt is written once more, and is to tell what it told
+            result = _finish(trainer)
+        trainer.end()
         reason: Reason = "finished" if progress.epoch >= trainer.plan.epochs else "patience"
         end = EndReport(reason, metrics=result.metrics)
         return result
@@ -63,10 +67,9 @@ def how_to_go_on(trainer: Trainer) -> str:
     done, epochs = trainer.saved, trainer.plan.epochs
     if not done:
         return "no epoch was done yet, so nothing is kept"
-    if done >= epochs or out_of_patience(trainer.progress, trainer.settings.patience):
-        best = shlex.quote(f"model={trainer.weights / 'best.pt'}")
-        return f"the training was done; gfldet val {best} measures its best weights"
     resume = shlex.quote(f"resume={trainer.folder}")
+    if done >= epochs or out_of_patience(trainer.progress, trainer.settings.patience):
+        return f"the training was done; gfldet train {resume} measures its best weights"
     return f"{done} of {epochs} epochs are kept; gfldet train {resume} goes on from there"
 
 

@@ -102,6 +102,7 @@ class Trainer:
 
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
+        self.progress.running = 1
         with closing(self._batches(self.progress.epoch)) as batches:
             return self._run(batches)
 
@@ -109,6 +110,8 @@ class Trainer:
         """See `run`."""
         self.progress.seconds += self.pace.begin_epochs()
         while self.progress.epoch < self.plan.epochs:
+            if out_of_patience(self.progress, self.settings.patience):  # also of a run that was killed after this
+                break
             epoch = self.progress.epoch
             losses = self._train_epoch(epoch, batches)
             trained = self.pace.running
@@ -124,8 +127,6 @@ class Trainer:
             report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best, left)
             self.ranks.together(partial(self._tell_and_save, report))
             self.saved = epoch + 1
-            if out_of_patience(self.progress, self.settings.patience):
-                break
             if self.settings.threads == 0 and self.ranks.size == 1:  # several would take each other for other work
                 torch.set_num_threads(self.free_cores())
         return self.progress
@@ -301,6 +302,12 @@ class Trainer:
             checkpoints.save(self.weights / f"epoch{done}.pt", plain)
         checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
 
+    def end(self) -> None:
+        """Note in last.pt that nothing of the run is left to do."""
+        self.progress.running = 0
+        whole = replace(self._plain(), training=self._state())
+        self.ranks.together(lambda: checkpoints.save(self.weights / "last.pt", whole) if self.ranks.leads else None)
+
     def _plain(self) -> Checkpoint:
         """The averaged weights of the last whole epoch."""
         return Checkpoint(
@@ -364,8 +371,9 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         self.average.model.load_state_dict(dict(checkpoint.weights))
         self.average.updates = state["updates"]
-        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.
-        told = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.  The
+        # rate is set at each step; a run that takes none keeps that of its last one.
+        told = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, told, strict=True):
             group.update(values)

@@ -32,7 +32,7 @@ BELOW: dict[str, set[str]] = {
     "config": set(),
     "ops": set(),
     "ranks": set(),
-    "launch": {"signals"},
+    "launch": {"signals", "ranks.watch"},
     "assigners": {"ops"},
     "losses": {"ops", "assigners", "ranks.value"},
     "nn": {"ops", "losses", "ranks.value"},
