@@ -51,7 +51,7 @@ def test_every_mistake_at_once_each_with_what_is_right() -> None:
     assert str(caught.value).splitlines() == [
         "These settings of train cannot be used:",
         "  epoch: no such setting; did you mean epochs?",
-        "  batch=0: expected a whole number from 1 up",
+        "  batch=0: expected a whole number from 1 up, or auto",
         "  lr0=fast: expected a number above 0, up to 1, or none",
         "  optimizer=adam: expected muon, adamw or sgd; did you mean adamw?",
         "  val=Flase: expected true or false",
@@ -283,7 +283,7 @@ def test_mistakes_in_a_file_have_their_line(tmp_path: Path) -> None:
     file.write_text("epochs: 3\nepoch: 3\nbatch: none\nepochs: 4\ncfg: other.yaml\n")
     assert problems_of("train", {"cfg": file, "lr0": 2}) == [
         f"{file}:2: epoch: no such setting; did you mean epochs?",
-        f"{file}:3: batch=none: expected a whole number from 1 up",
+        f"{file}:3: batch=none: expected a whole number from 1 up, or auto",
         f"{file}:4: epochs: given twice in this file",
         f"{file}:5: cfg: a file of settings cannot name another one",
         "lr0=2: expected a number above 0, up to 1, or none",
