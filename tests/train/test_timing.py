@@ -438,6 +438,8 @@ def test_a_finished_run_takes_more_time_only(prepared: Prepared) -> None:
     first._save = save  # type: ignore[method-assign]
     first.run()
     assert first.progress.epoch == 9
+    assert goes_on(first).plan.epochs == 9  # its best weights are not measured yet
+    first.end()
     with pytest.raises(ConfigError, match=r"has used 1:39 for 9 epochs, and time=.* leaves none for another; give a"):
         goes_on(first)
     again = goes_on(first, time=199 / 3600)
