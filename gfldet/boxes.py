@@ -162,15 +162,21 @@ class Boxes:
 
     data        (D, 6) float32: x1, y1, x2, y2 in px, score, class
     orig_shape  (height, width) of the image, px
+    id          (D,) int64: the track of each, -1 for none yet; None without `predict(track=True)`
     """
 
-    id = None  # track ids; gfldet does not track
-    is_track = False
-
-    def __init__(self, data: ArrayLike, orig_shape: Size) -> None:
-        """Raises DataError for rows that are not of six numbers."""
+    def __init__(self, data: ArrayLike, orig_shape: Size, id: ArrayLike | None = None) -> None:
+        """Raises DataError for rows that are not of six numbers, or another number of ids."""
         self.data = _rows(np.array(data, np.float32))
         self.orig_shape = orig_shape
+        self.id: Array | None = None if id is None else with_tensor_calls(np.array(id, np.int64).reshape(-1))
+        if self.id is not None and len(self.id) != len(self.data):
+            raise DataError(f"id: {len(self.id)} ids of {len(self.data)} boxes; expected one for each")
+
+    @property
+    def is_track(self) -> bool:
+        """Whether the boxes have ids of tracks."""
+        return self.id is not None
 
     @property
     def shape(self) -> tuple[builtins.int, ...]:
@@ -220,7 +226,7 @@ class Boxes:
     def _with(self, data: Array) -> Boxes:
         """The same boxes with their numbers in another type."""
         other = Boxes((), self.orig_shape)
-        other.data = data
+        other.data, other.id = data, self.id
         return other
 
     def cpu(self) -> Boxes:
@@ -254,7 +260,9 @@ class Boxes:
         return len(self.data)
 
     def __getitem__(self, index: Any) -> Boxes:
-        return self._with(_rows(np.array(self.data[index])))
+        some = self._with(_rows(np.array(self.data[index])))
+        some.id = None if self.id is None else with_tensor_calls(np.array(self.id[index]).reshape(-1))
+        return some
 
     def __iter__(self) -> Iterator[Boxes]:
         return (self[i] for i in range(len(self)))

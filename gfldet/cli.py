@@ -1,8 +1,8 @@
 """argv -> one call of `Model`; the help, the messages and the exit codes.
 
-Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one message, no traceback), 130 interrupted by Ctrl-C, 143
-by SIGTERM, 129 by SIGHUP.  Settings are checked before torch is imported, so a typing mistake is reported at once; help
-loads neither torch nor YAML.
+Exit codes: 0 done, 1 the work failed or `check` found what its `fail_at` names, 2 the input is wrong (one message, no
+traceback), 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.  Settings are checked before torch is imported, so
+a typing mistake is reported at once; help loads neither torch nor YAML.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 
 import gfldet
 from gfldet.config.groups import GeneralGroup
-from gfldet.config.kinds import Flag
+from gfldet.config.kinds import Flag, FlagOr
 from gfldet.config.schema import (
     COMMANDS,
     VERBS,
+    CheckSettings,
     Settings,
     TrainSettings,
     ValSettings,
@@ -38,6 +40,7 @@ _HELP_WORDS = ("-h", "--help", "help")
 _VERSION_WORDS = ("version", "--version", "-V")
 _FIRST_STEPS = """\
 Settings are written key=value (or --key value), in any order; cfg=my.yaml takes them from a file:
+  gfldet check data=my-data.yaml
   gfldet train model=gfldet-n data=my-data.yaml epochs=60 imgsz=640
   gfldet val model=runs/train/weights/best.pt data=my-data.yaml
   gfldet predict model=runs/train/weights/best.pt source=my-images/
@@ -124,7 +127,7 @@ def _run(argv: list[str]) -> int:
         started = _start_several(settings, argv)
         if started is not None:
             return started
-        _work(command, settings, file)
+        return _work(command, settings, file)
     return 0
 
 
@@ -162,7 +165,7 @@ def _settings(command: str, tokens: list[str]) -> tuple[Settings, str | None]:
 def _overrides(command: str, tokens: list[str]) -> tuple[dict[str, str], list[str]]:
     """`key=value`, `--key=value`, `--key value` and a verb's `key value` as a mapping, and the problems of all other
     tokens."""
-    flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, Flag)}
+    flags = {setting.name for setting in settings_of(COMMANDS[command]) if isinstance(setting.kind, (Flag, FlagOr))}
     overrides: dict[str, str] = {}
     problems: list[str] = []
     queue = list(tokens)
@@ -211,15 +214,17 @@ def _no_such_command(word: str) -> str:
     return f"{word}: no such command{hint}\nThe commands are {', '.join(COMMANDS)}, settings, version and help."
 
 
-def _work(command: str, settings: Settings, file: str | None) -> None:
-    """Call `Model` with the settings that the user gave, and print where the results are.
+def _work(command: str, settings: Settings, file: str | None) -> int:
+    """Call `Model` with the settings that the user gave, and print where the results are; the exit code.
 
     `file` is the value of cfg=.  If a run wrote that file, `Model` reads it again, so it knows that the user did not
     give these values now.
     """
     if isinstance(settings, WeightsSettings):
         _weights(settings)
-        return
+        return 0
+    if isinstance(settings, CheckSettings):
+        return _check(settings)
     from gfldet.model import Model, import_weights
 
     tell = _teller() if leads() else lambda *_, **__: None
@@ -230,7 +235,7 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
         given["cfg"] = file
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
-        return
+        return 0
     model = Model(given.pop("pretrained") if _names_no_model(settings) else settings.model)
     _collect_again()
     with warnings.catch_warnings():
@@ -241,12 +246,21 @@ def _work(command: str, settings: Settings, file: str | None) -> None:
         elif command == "predict":
             if "save" not in settings.origins:  # a user of the shell wants to see pictures
                 given["save"] = True
-            for _ in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
-                pass
+            for result in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
+                del result  # before the next picture is read
         else:
             getattr(model, command)(**given)
     if model.save_dir is not None and leads():
         print(f"Results are in {model.save_dir}")
+    return 0
+
+
+def _check(settings: CheckSettings) -> int:
+    """Check a data set; the exit code is 1 where something as grave as `fail_at` is found."""
+    from gfldet.checking import run_check
+
+    _collect_again()
+    return int(run_check(settings).fails(settings.fail_at))
 
 
 def _start_several(settings: Settings, argv: Sequence[str]) -> int | None:
@@ -269,6 +283,7 @@ def _start_several(settings: Settings, argv: Sequence[str]) -> int | None:
 def _weights(settings: WeightsSettings) -> None:
     """List the public weights, or get those that the user names; neither needs a `Model`."""
     from gfldet.weights import folder, table
+    from gfldet.writing import write_aside
 
     if settings.get:
         from gfldet.imports.fetch import fetch
@@ -276,6 +291,9 @@ def _weights(settings: WeightsSettings) -> None:
         path = fetch(settings.get, again=settings.exist_ok, verbose=settings.verbose)
         if not settings.verbose:
             print(path)
+    elif isinstance(settings.json, str):
+        text = table.as_json(folder.folder())
+        write_aside(Path(settings.json), lambda file: file.write(f"{text}\n".encode()))
     else:
         print((table.as_json if settings.json else table.shown)(folder.folder()))
 

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 _Self = TypeVar("_Self", bound="Familiar")
 
 _ELSEWHERE = {
-    "track": (
-        "gfldet does not track; predict(source, stream=True) gives the boxes of each frame, and trackers take "
-        "supervision.Detections.from_ultralytics(result)"
-    ),
+    "track": "take predict(source, track=True, stream=True); each result has .boxes.id",
     "trainer": "take .save_dir for the folder of the run; train(observers=[...]) and add_callback tell how it goes",
     "predictor": "predict(source, stream=True) gives one result at a time",
     "validator": "val returns the metrics",

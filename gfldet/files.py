@@ -204,6 +204,11 @@ def read_yaml(path: str | Path, error: type[UserError]) -> Yaml:
         return _yaml(_text(contents(path, MAX_YAML)))
 
 
+def as_yaml(value: Any) -> str:
+    """Plain data as YAML that `read_yaml` takes, keys in their order."""
+    return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+
+
 def _yaml(text: str) -> Yaml:
     try:
         loader = _Loader(text)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 
 from gfldet.errors import WorkError
+from gfldet.ranks.watch import HOW_TO_GO_ON
 from gfldet.signals import Interrupted
 
 ASK = 0.2  # s between two looks at the processes
@@ -43,6 +44,8 @@ def launch(processes: int, words: Sequence[str]) -> int:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise WorkError(f"rank {rank} of {processes} was ended by {name}, so the others were ended too") from None
+            raise WorkError(
+                f"rank {rank} of {processes} was ended by {name}, so the others were ended too; {HOW_TO_GO_ON}"
+            ) from None
         return int(failure.exitcode)
     return 0

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
@@ -23,11 +24,13 @@ from gfldet.data.sources import Source, iter_source
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector, Selection
-from gfldet.detect.predict import Predictor
+from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.saver import Saver
+from gfldet.detect.track import check_installed, tracked
 from gfldet.detect.validate import validate
-from gfldet.errors import ConfigError, DataError, Notice
+from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
+from gfldet.labels.writer import LabelFiles
 from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
 from gfldet.machine.memory import freed_memory_kept, memory_budget
 from gfldet.machine.shared import Pool, pool
@@ -35,9 +38,11 @@ from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.ops.letterbox import check_frame
+from gfldet.ops.tiles import tiles_of
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import joined
 from gfldet.ranks.value import ONE, Ranks
+from gfldet.report.run_page import REPORT, write_run_page
 from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
@@ -55,6 +60,7 @@ __all__ = ["Model", "import_weights"]
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
 PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
+TILES = ("tile", "overlap", "tile_whole")
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = (
     "data",
@@ -67,7 +73,11 @@ VALIDATED_WITH = (
     "iou",
     "max_det",
     "agnostic_nms",
+    *TILES,
 )
+PREDICTED_WITH = ("imgsz", "sample_bits", *TILES)  # how the training showed images to the model
+
+Found = TypeVar("Found", ValSettings, PredictSettings)
 
 
 class Model(Familiar):
@@ -178,13 +188,14 @@ class Model(Familiar):
         return result.metrics
 
     def val(self, **settings: Any) -> DetectionMetrics:
-        """Measure the model on a split of `data`; writes metrics.json, predictions.json and pictures.
+        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and
+        report.html.
 
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
         given = {**settings, **self._named(settings)}
-        resolved = resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source)
+        resolved = self._framed(resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source))
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
@@ -211,8 +222,12 @@ class Model(Familiar):
         if ranks.leads:
             write_validation(folder, found, loaded.split)
             teller(settings.verbose)(format_table(found.metrics))
-            if settings.plots and _can_plot():
-                draw_validation(folder, found, loaded.split, loaded.store)
+            if settings.plots:
+                if _can_plot():
+                    draw_validation(folder, found, loaded.split, loaded.store)
+                subject = f"{self.source} on {settings.data}"
+                write_run_page(folder / REPORT, found, loaded.split, loaded.store, subject)
+                teller(settings.verbose)(f"The page is {folder / REPORT}")
         return found.metrics
 
     def _likeness(self) -> str:
@@ -227,29 +242,27 @@ class Model(Familiar):
         """The model, the split with its images, those that `memory` has room for in it, and the batches of these."""
         tell = teller(settings.verbose)
         detector = self._detector(settings)
+        tiles = tiles_of(**settings.tiles(), multiple=detector.multiple)
         rect = settings.rect and detector.frame is None
         if not rect:
             check_frame(settings.height_width, detector.multiple)
         check_evaluator(settings.evaluator)
         spec = open_data(settings.data, settings.val_share)
-        if tuple(self.names.values()) != spec.names:
-            raise DataError(
-                f"{spec.source}: its classes {list(spec.names)} are not those of {self.source}, "
-                f"{list(self.names.values())}; use the data that the model was trained for"
-            )
+        spec.check_classes(tuple(self.names.values()), str(self.source))
         loaded = load_images(
             spec,
             settings.split,
-            settings.height_width,
+            settings.height_width if tiles is None else None,
             memory,
             settings.on_bad,
             tell,
             settings.verbose,
             settings.sample_bits,
-            settings.check,
+            check=settings.check_images,
         )
         tell_findings(loaded.split.findings)
-        data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
+        size, batch = settings.height_width, settings.batch
+        data = eval_set(loaded, size, batch, detector.multiple, rect, detector.pad_colour, tiles)
         return detector, loaded, data
 
     def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
@@ -260,6 +273,11 @@ class Model(Familiar):
         """What tells how many cores this process takes where its threads are not set: several processes of one run
         would take each other for other work."""
         return self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+
+    def _framed(self, settings: Found) -> Found:
+        """The settings, with the image size of an exported file that takes this one only, unless the user gives one."""
+        frame = self._exported.frame if self._exported else None
+        return settings if frame is None or "imgsz" in settings.explicit else replace(settings, imgsz=frame)
 
     def _detector(self, settings: ValSettings | PredictSettings) -> Detector:
         """The model, ready to find, where and as the settings tell."""
@@ -293,7 +311,8 @@ class Model(Familiar):
         folders.  All settings: `gfldet predict --help`.
         """
         given = {**settings, **self._named(settings), "source": source}
-        resolved = resolve("predict", given, restored=self._trained_with(("imgsz", "sample_bits")), file=self.source)
+        restored = self._trained_with(PREDICTED_WITH)
+        resolved = self._framed(resolve("predict", given, restored=restored, file=self.source))
         check_one_process("predict", resolved.device)
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
@@ -312,6 +331,7 @@ class Model(Familiar):
                 if one is None:
                     return
                 yield one
+                del one  # the caller's alone
         finally:
             found.close()
 
@@ -323,20 +343,26 @@ class Model(Familiar):
             settings.height_width,
             Selection(**settings.selection(PREDICT_CONF)),
             self._class_numbers(settings.classes),
+            tiles=tiles_of(**settings.tiles(), multiple=detector.multiple),
         )
         on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
         frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
         saver = self._saver(settings)
+        if settings.track:
+            check_installed()
         # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
         batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
         try:
-            for prediction in predictor(frames, batch):
+            found = predictor(frames, batch)
+            for prediction in tracked(found, settings.vid_stride) if settings.track else found:
                 if saver is not None:
                     saver.add(prediction)
                     self.save_dir = saver.folder
                 if settings.verbose:
                     tell(f"{prediction.results.path}: {prediction.results.verbose()}")
+                _warn_of_limit(prediction, predictor)
                 yield prediction.results
+                del prediction  # two large pictures would take twice the memory
         finally:
             if saver is not None:
                 saver.close()
@@ -362,6 +388,7 @@ class Model(Familiar):
             self._category_ids(),
             (saved.licence if saved else "") or WEIGHTS_LICENCE,
             saved.settings.get("data") if saved else None,
+            _tiles_of(saved),
         )
         with threads_of(None):  # what is exported runs in the engine's threads, and is compared there
             return job.export(subject, resolved)
@@ -369,10 +396,19 @@ class Model(Familiar):
     def _saver(self, settings: PredictSettings) -> Saver | None:
         """Who writes the predictions; None if nothing is to be written."""
         self.save_dir = None
-        if not (settings.save or settings.save_txt or settings.save_json):
+        if not (settings.save or settings.save_txt or settings.save_json or settings.save_format):
             return None
         where = (settings.project, settings.name, "predict", settings.exist_ok)
         runs.free_folder(*where)  # its mistakes now, not at the first prediction
+        labels = partial(
+            LabelFiles,
+            formats=settings.save_format or (),
+            names=list(self.names.values()),
+            ids=self._category_ids(),
+            model=Path(self.source).name,
+            image_url=settings.image_url,
+            tell=warn,
+        )
         return Saver(
             lambda: runs.claim_folder(*where),
             settings.save,
@@ -382,6 +418,7 @@ class Model(Familiar):
             self._category_ids(),
             settings.line_width,
             settings.vid_stride,
+            labels if settings.save_format else None,
         )
 
     def _need_head(self) -> None:
@@ -442,8 +479,24 @@ class Model(Familiar):
         saved = self._checkpoint.settings if self._checkpoint else {}
         if self._exported:
             card = self._exported.card
-            saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits}
+            tiles = dict(zip(TILES, card.tiles or (), strict=False))
+            saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits, **tiles}
         return {name: saved[name] for name in names if name in saved}
+
+
+def _warn_of_limit(prediction: Prediction, predictor: Predictor) -> None:
+    """Warn where a picture that was cut has as many detections as one may have: large ones often hold more."""
+    found, most, tiles = prediction.results, predictor.selection.max_det, predictor.tiles
+    if tiles is not None and tiles.cut(*found.orig_shape) and len(found) >= most:
+        warn(
+            f"{found.path}: {most} detections, as many as max_det allows, and there may be more; give a larger max_det"
+        )
+
+
+def _tiles_of(saved: Checkpoint | None) -> tuple[int, float, bool] | None:
+    """Side, overlap and whether pictures pass as a whole too, of a model that was trained on tiles."""
+    kept = saved.settings if saved else {}
+    return (kept["tile"], kept["overlap"], kept["tile_whole"]) if kept.get("tile") else None
 
 
 def _can_plot() -> bool:

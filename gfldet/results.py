@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gfldet.boxes import Boxes
 from gfldet.errors import ConfigError, DataError, OutputError, nearest, no_attribute
+from gfldet.labels.yolo import label_row
 from gfldet.viz.draw import draw_boxes
-from gfldet.viz.pictures import save_picture
+from gfldet.viz.pictures import save_bgr
 from gfldet.writing import write_whole
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ __all__ = ["Boxes", "Results"]
 
 # Suffixes of the formats in which OpenCV writes a colour picture.
 WRITABLE = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm"})
-COLUMNS = ("name", "class", "confidence", "box")  # of `summary`, `to_df` and `to_csv`
+COLUMNS = ("name", "class", "confidence", "box")  # of `summary`, `to_df` and `to_csv`, without tracks
+_STRIP = 1 << 20  # pixels that are converted at a time
 _LETTER_HEIGHT = 22  # px of the drawn letters at OpenCV's font scale 1
 
 # What other packages, or other versions of them, call it.
@@ -51,7 +53,7 @@ _ELSEWHERE = {
     "xywh": "take .boxes.xywh",
     "conf": "take .boxes.conf",
     "cls": "take .boxes.cls",
-    "id": "gfldet does not track; .boxes has what was found in this image",
+    "id": "take .boxes.id",
     "semantic_mask": "gfldet finds boxes only, in .boxes",
     "depth": "gfldet finds boxes only, in .boxes",
 }
@@ -116,8 +118,8 @@ class Results:
         return f"Results({self.path}: {self.verbose()})"
 
     def __getitem__(self, index: Any) -> Results:
-        some = Results(self.orig_img, self.path, self.names, self.boxes.data[index], self.speed, self._name_to_save)
-        some.save_dir = self.save_dir
+        some = Results(self.orig_img, self.path, self.names, (), self.speed, self._name_to_save)
+        some.boxes, some.save_dir = self.boxes[index], self.save_dir
         return some
 
     def __iter__(self) -> Iterator[Results]:
@@ -176,7 +178,13 @@ class Results:
         colours = drawn.cls if color_mode == "class" else np.arange(len(drawn))
         line = None if line_width is None else max(1, round(line_width))
         draw_boxes(picture, drawn.xyxy, colours, texts, line, font_size and font_size / _LETTER_HEIGHT)
-        return _pil(picture) if pil else _swapped(picture)
+        if pil:
+            return _pil(picture)
+        rows = max(1, _STRIP // picture.shape[1])
+        for top in range(0, len(picture), rows):  # in place, some rows at a time: the picture may be large
+            strip = picture[top : top + rows]
+            cv2.cvtColor(strip, cv2.COLOR_RGB2BGR, strip)
+        return picture
 
     def _canvas(self, img: Any) -> NDArray[np.uint8]:
         """An image of the user's to draw on."""
@@ -205,6 +213,8 @@ class Results:
 
     def _label(self, box: Boxes, conf: bool) -> str:
         name = self._name(int(box.cls))
+        if box.id is not None and box.id >= 0:
+            name = f"#{int(box.id)} {name}"
         return f"{name} {float(box.conf):.2f}" if conf else name
 
     def _name(self, number: int) -> str:
@@ -218,7 +228,7 @@ class Results:
         created.  Raises OutputError if the file cannot be written.
         """
         target = Path(f"results_{self._name_to_save}{self._suffix()}" if filename is None else filename)
-        return str(save_picture(target, _swapped(self.plot(**{**drawing, "pil": False}))))
+        return str(save_bgr(target, self.plot(**{**drawing, "pil": False})))
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path | None = None) -> list[str]:
         """Writes what lies inside each box as a picture of its own, save_dir/CLASS/NAME.jpg, and returns the paths.
@@ -236,7 +246,7 @@ class Results:
         for (left, top), (right, bottom), number in zip(low, high, self.boxes.cls, strict=True):
             folder = Path(save_dir, _as_folder(self._name(int(number))))
             crop = np.ascontiguousarray(self.orig_img[top:bottom, left:right])
-            written.append(str(save_picture(_free(folder, stem, suffix), _swapped(crop))))
+            written.append(str(save_bgr(_free(folder, stem, suffix), crop)))
         return written
 
     def _suffix(self) -> str:
@@ -245,34 +255,39 @@ class Results:
         return Path(self.path).suffix if suffix in WRITABLE else ".jpg"
 
     def save_txt(self, txt_file: str | Path, save_conf: bool = False) -> str:
-        """Writes YOLO rows `class x y w h [score]` (centre and size as shares of the image) and returns the path.
+        """Writes YOLO rows `class x y w h [score] [track]` (centre and size as shares of the image); returns the path.
 
         An existing file is replaced; without detections the file is empty.  Raises OutputError if writing fails.
         """
-        rows = []
-        for number, place, score in zip(self.boxes.cls, self.boxes.xywhn, self.boxes.conf, strict=True):
-            values = [*place, score] if save_conf else [*place]
-            rows.append(" ".join([str(int(number)), *(f"{value:.6f}" for value in values)]) + "\n")
+        shares = np.column_stack((self.boxes.xywhn, self.boxes.conf)) if save_conf else self.boxes.xywhn
+        rows = [label_row(int(c), values) for c, values in zip(self.boxes.cls, shares.tolist(), strict=True)]
+        if self.boxes.id is not None:
+            rows = [f"{row} {track}" for row, track in zip(rows, self.boxes.id.tolist(), strict=True)]
+        text = "".join(f"{row}\n" for row in rows)
         target = Path(txt_file)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, lambda file: file.write("".join(rows).encode()), lasting=False)
+            write_whole(target, lambda file: file.write(text.encode()), lasting=False)
         except OSError as error:
             raise OutputError(f"{target}: the labels cannot be written: {error.strerror or error}.") from error
         return str(target)
 
     def summary(self, normalize: bool = False, decimals: int = 5) -> list[dict[str, Any]]:
         """A dict for each detection: name, class, confidence, and box with x1, y1, x2, y2 in px, or with `normalize` as
-        shares of the image's width and height; rounded to `decimals`."""
+        shares of the image's width and height; rounded to `decimals`; with tracks also track_id."""
         places = (self.boxes.xyxyn if normalize else self.boxes.xyxy).tolist()
+        ids = [{}] * len(self) if self.boxes.id is None else [{"track_id": one} for one in self.boxes.id.tolist()]
         return [
             {
                 "name": self._name(int(number)),
                 "class": int(number),
                 "confidence": round(score, decimals),
                 "box": dict(zip(("x1", "y1", "x2", "y2"), (round(v, decimals) for v in corners), strict=True)),
+                **one,
             }
-            for corners, score, number in zip(places, self.boxes.conf.tolist(), self.boxes.cls.tolist(), strict=True)
+            for corners, score, number, one in zip(
+                places, self.boxes.conf.tolist(), self.boxes.cls.tolist(), ids, strict=True
+            )
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -292,15 +307,19 @@ class Results:
             raise ConfigError(
                 "to_df: pandas is not installed here; pip install pandas. summary() gives the same as a list of dicts"
             ) from None
-        return pandas.DataFrame(self.summary(normalize, decimals), columns=list(COLUMNS))
+        return pandas.DataFrame(self.summary(normalize, decimals), columns=self._columns())
 
     def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
         """The `summary` as CSV text, a line for each detection below the line of the column names; the box as JSON."""
         text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(text, self._columns(), lineterminator="\n")
         table.writeheader()
         table.writerows({**row, "box": json.dumps(row["box"])} for row in self.summary(normalize, decimals))
         return text.getvalue()
+
+    def _columns(self) -> list[str]:
+        """The keys of the dicts in `summary`."""
+        return [*COLUMNS, *(["track_id"] if self.boxes.is_track else [])]
 
     def to_json(self, normalize: bool = False, decimals: int = 5) -> str:
         """The `summary` as JSON text."""

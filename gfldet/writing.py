@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -16,21 +16,28 @@ UNFINISHED = ".*.part"  # the names of files that are being written
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], lasting: bool = True) -> None:
-    """Let `write` fill a file beside `path`, and rename it to `path`.
+    """Let `write` fill a file beside `path`, and rename it to `path`; see `whole`.  Raises OSError."""
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        path.write_bytes(_filled(write))
+        return
+    with whole(path, lasting) as file:
+        write(file)
+
+
+@contextmanager
+def whole(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
+    """A file beside `path` to write into, which is renamed to `path` at the end.
 
     At any moment `path` is complete or unchanged, and no unfinished file is left unless the process is killed.  What is
     `lasting` outlives a failure of the machine too, which costs the time of the disk.  Raises OSError.
     """
-    if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_bytes(_filled(write))
-        return
     target = Path(os.path.realpath(path))  # a link stays a link
     # No other writer has this name; it is no longer than a file's may be.
     aside = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with aside.open("xb") as file:
             lock(file)  # so that nobody takes it for one that was left
-            write(file)
+            yield file
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
@@ -49,8 +56,15 @@ def _filled(write: Callable[[BinaryIO], object]) -> bytes:
 
 def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """`write_whole`, lasting; OutputError with the reason if the folder cannot be written to or the disk is full."""
-    try:
+    with output_errors(path):
         write_whole(path, write)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """An OSError of writing to `path` becomes an OutputError with the reason."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{path}: cannot be written ({reason}); free space or choose another project=") from error

@@ -4,8 +4,10 @@ finds these by their colour, so that its boxes are known before it is asked."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,50 @@ def pictures() -> list[np.ndarray]:
     shapes = ((64, 64), (80, 120), (160, 48))
     coarse = [rng.integers(0, 255, (h // 8, w // 8, 3), np.uint8) for h, w in shapes]
     return [cv2.resize(c, (w, h), interpolation=cv2.INTER_CUBIC) for c, (h, w) in zip(coarse, shapes, strict=True)]
+
+
+@pytest.fixture(scope="session")
+def browser_needs() -> Callable[[object, str], None]:
+    """there, what -> skips the test, or fails it where a browser is required, for what is not there"""
+
+    def needed(there: object, what: str) -> None:
+        if not there:
+            (pytest.fail if os.environ.get("GFLDET_BROWSER") == "required" else pytest.skip)(
+                f"{what}; see tools/browser"
+            )
+
+    return needed
+
+
+@pytest.fixture(scope="session")
+def chromium(
+    browser_needs: Callable[[object, str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Any]]:
+    """switches -> headless Chromium that knows no host but localhost"""
+    browser_needs(find_spec("selenium"), "no package selenium")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    browser_needs(binary, "no chromium")
+    browser_needs(driver, "no chromedriver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    started: list[Any] = []
+
+    def start(*more: str) -> Any:
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(binary)
+        for switch in (
+            *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-dev-shm-usage"),
+            *("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1000,800"),
+            f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+            "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+            *more,
+        ):
+            options.add_argument(f"--{switch}")
+        started.append(webdriver.Chrome(options=options, service=Service(driver)))
+        started[-1].set_script_timeout(30)
+        return started[-1]
+
+    yield start
+    for browser in started:
+        browser.quit()

@@ -169,7 +169,7 @@ WHOLE = "expected a whole number from 1 up"
             [
                 "epoch: no such setting; did you mean epochs?",
                 "bach: no such setting; did you mean batch?",
-                f"batch=x: {WHOLE}",
+                f"batch=x: {WHOLE}, or auto",
             ],
         ),
         ("train lr0=-1", ["lr0=-1: expected a number above 0, up to 1, or none"]),

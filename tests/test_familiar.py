@@ -158,7 +158,7 @@ def test_train_goes_by_what_was_loaded_and_calls_back(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("track", "Model has no 'track': gfldet does not track; predict"),
+        ("track", "Model has no 'track': take predict.source, track=True, stream=True"),
         ("ckpt_path", "Model has no 'ckpt_path': take .source"),
         ("parameters", "Model has no 'parameters': take .model.parameters, of the torch module"),
         ("predcit", "Model has no 'predcit'; did you mean 'predict'"),

@@ -334,6 +334,7 @@ def test_val_measures_and_writes(model: Model, dataset: Callable[..., Any], caps
         "metrics.json",
         "precision_recall.png",
         "predictions.json",
+        "report.html",
         "thresholds.png",
         "val_truth_and_detections.jpg",
     ]
@@ -385,6 +386,9 @@ def test_later_commands_go_by_the_training_run(
         "iou",
         "max_det",
         "agnostic_nms",
+        "tile",
+        "overlap",
+        "tile_whole",
     }
     assert plain.explicit == {"model"}  # the rest is restored from the run
     assert filed.explicit == {"model", "data", "imgsz", "iou", "batch"}

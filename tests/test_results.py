@@ -327,3 +327,11 @@ def test_supervision_reads_it():
 def test_no_torch():
     code = "import sys, gfldet.results; assert not {'torch', 'matplotlib', 'PIL', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_large_picture_is_drawn_on_in_strips(monkeypatch, tmp_path):
+    """Some rows at a time, to save the memory of a copy: the same picture, which `save` writes as it is."""
+    whole = results().plot()
+    monkeypatch.setattr("gfldet.results._STRIP", 7 * 200)
+    assert (results().plot() == whole).all()
+    assert (cv2.imread(results().save(tmp_path / "a.png")) == whole).all()

@@ -74,10 +74,12 @@ def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor]) -> Tensor
     the highest first claim (P,) wins.  If the first claims are equal, the second claim decides, and so on.  If all are
     equal, the first pair wins.  A claim that is NaN ranks last, so that each group that has a pair has a best one.
     """
-    left = torch.arange(len(group), device=group.device)
+    # Who has lost stays in place, marked: to take the others out would make a GPU wait for their number each time.
+    left = torch.ones_like(group, dtype=torch.bool)
     for raw in claims:
-        claim = raw.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        best = claim.new_full((groups,), -torch.inf).scatter_reduce(0, group[left], claim[left], "amax")
-        left = left[claim[left] == best[group[left]]]
-    first = left.new_full((groups,), len(group)).scatter_reduce(0, group[left], left, "amin")
+        claim = raw.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).masked_fill(~left, -torch.inf)
+        best = claim.new_full((groups,), -torch.inf).scatter_reduce(0, group, claim, "amax")
+        left = left & (claim == best[group])
+    number = torch.arange(len(group), device=group.device).masked_fill(~left, len(group))
+    first = number.new_full((groups,), len(group)).scatter_reduce(0, group, number, "amin")
     return first[first < len(group)]

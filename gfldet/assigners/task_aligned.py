@@ -7,8 +7,9 @@ number of pairs.  Pairs are handled in chunks of whole truths, so memory stays b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar
 
 import torch
@@ -77,8 +78,8 @@ class TaskAlignedAssigner:
         """See `assignment.Assigner`."""
         anchors = _Anchors(*anchor_points(levels, predictions.boxes.device), reach)
         best = [
-            _topk_per_truth(self._measure(predictions, truths, anchors, truth, point), self.topk)
-            for truth, point in _candidates(truths.boxes, levels, self.max_pairs)
+            _topk_per_truth(self._measure(predictions, truths, anchors, truth, point), counts, self.topk)
+            for truth, point, counts in _candidates(truths.boxes, levels, self.max_pairs)
         ]
         if not best:
             return no_positives(predictions.boxes)
@@ -125,8 +126,9 @@ def _joined(parts: Sequence[_Pairs]) -> _Pairs:
     )
 
 
-def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (truth (P,), point (P,)) of points inside the boxes (N, 4), truth by truth, about `max_pairs` at a time."""
+def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Pairs (truth (P,), point (P,)) of points inside the boxes (N, 4), truth by truth, about `max_pairs` at a time,
+    each time with the number of pairs of each of these truths (n,)."""
     if not len(boxes):
         return
     smallest = 2.0 * min(level.stride for level in levels)
@@ -134,44 +136,60 @@ def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterat
     low, high = centre - half, centre + half
     cells = torch.stack([_cells_inside(low, high, level) for level in levels])  # (levels, N, 4)
     counts = (cells[..., 2] * cells[..., 3]).T  # (N, levels)
-    chunk = (counts.sum(1).cumsum(0) - 1).div(max_pairs, rounding_mode="floor")
-    ends = chunk.unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
-    for start, stop in zip([0, *ends[:-1]], ends, strict=True):
-        yield _expand(cells[:, start:stop], counts[start:stop], levels, start)
+    ends = counts.sum(1).cumsum(0).tolist()
+    start = 0
+    for _, truths in groupby(ends, lambda end: (end - 1) // max_pairs):
+        stop = start + len(list(truths))
+        pairs = ends[stop - 1] - (ends[start - 1] if start else 0)
+        yield (
+            *_expand(cells[:, start:stop], counts[start:stop], pairs, levels, start),
+            counts[start:stop].sum(1),
+        )
+        start = stop
 
 
 def _cells_inside(low: Tensor, high: Tensor, level: Grid) -> Tensor:
     """First column, first row, columns and rows (N, 4) int64 of the cells whose points lie inside the boxes."""
-    limit = torch.tensor([level.width, level.height], device=low.device)
+    limit = _row((level.width, level.height), low.device)
     first = (low / level.stride - 0.5).floor().long().add(1).clamp(min=0)
     last = (high / level.stride - 0.5).ceil().long().sub(1)
     size = (torch.minimum(last, limit - 1) - first + 1).clamp(min=0)
     return torch.cat((first, size), dim=-1)
 
 
-def _expand(cells: Tensor, counts: Tensor, levels: Sequence[Grid], first_truth: int) -> tuple[Tensor, Tensor]:
-    """Rectangles of cells (levels, n, 4) with their counts (n, levels) -> every pair in them, truth by truth."""
+def _row(numbers: Iterable[int], device: torch.device) -> Tensor:
+    """Whole numbers (n,) on a device, filled in there: to copy them would make a GPU wait."""
+    return torch.cat([torch.full((1,), number, device=device) for number in numbers])
+
+
+def _expand(
+    cells: Tensor, counts: Tensor, pairs: int, levels: Sequence[Grid], first_truth: int
+) -> tuple[Tensor, Tensor]:
+    """Rectangles of cells (levels, n, 4) with their counts (n, levels), `pairs` in all -> every pair in them, truth by
+    truth."""
     flat = counts.reshape(-1)
-    group = torch.repeat_interleave(torch.arange(len(flat), device=cells.device), flat)
+    group = torch.repeat_interleave(torch.arange(len(flat), device=cells.device), flat, output_size=pairs)
     inside = torch.arange(len(group), device=cells.device) - (flat.cumsum(0) - flat)[group]
     column, row, width, _ = cells.transpose(0, 1).reshape(-1, 4)[group].unbind(1)
-    start = torch.tensor([level.start for level in levels], device=cells.device)
-    across = torch.tensor([level.width for level in levels], device=cells.device)
+    start = _row((level.start for level in levels), cells.device)
+    across = _row((level.width for level in levels), cells.device)
     truth, level = group.div(len(levels), rounding_mode="floor"), group % len(levels)
     down = inside.div(width, rounding_mode="floor")
     point = start[level] + (row + down) * across[level] + column + inside - down * width
     return truth + first_truth, point
 
 
-def _topk_per_truth(pairs: _Pairs, k: int) -> _Pairs:
-    """The k best pairs of each truth by metric; pairs are grouped by truth, before and after, then best first."""
+def _topk_per_truth(pairs: _Pairs, counts: Tensor, k: int) -> _Pairs:
+    """The k best pairs of each truth by metric; pairs are grouped by truth, before and after, then best first.
+
+    `counts` (n,) is the number of pairs of each truth.
+    """
     order = (_two_sorts if pairs.metric.device.type == "mps" else _one_sort)(pairs.truth, pairs.metric)
-    counts = pairs.truth.unique_consecutive(return_counts=True)[1]
-    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    near = (torch.arange(len(order), device=order.device) - first < k).nonzero().squeeze(1)
-    chosen, best = order[near], order[first[near]]
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts, output_size=len(order))
+    near = torch.arange(len(order), device=order.device) - first < k
     # If the best pair of a truth is unreachable, all its pairs are: it keeps them.  Else it keeps the reachable ones.
-    return pairs.take(chosen[pairs.reachable[chosen] == pairs.reachable[best]])
+    alike = pairs.reachable[order] == pairs.reachable[order[first]]
+    return pairs.take(order[near & alike])
 
 
 def _one_sort(truth: Tensor, metric: Tensor) -> Tensor:
@@ -197,10 +215,12 @@ def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, trut
     """
     owner = kept.new_full((places,), -1)
     owner[place[kept]] = pairs.truth[kept]
-    points = torch.bincount(pairs.truth[kept], minlength=truths)
+    points = kept.new_zeros(truths).index_add_(0, pairs.truth[kept], torch.ones_like(kept))
     rounds = 0
     for _ in range(truths):  # each round gives a point to a truth without any, and takes the last one from none
         candidates = (points[pairs.truth] == 0).nonzero().squeeze(1)
+        if not len(candidates):
+            break
         holder = owner[place[candidates]]
         available = candidates[(holder < 0) | (points[holder] > 1)]
         if not len(available):

@@ -49,7 +49,6 @@ INSTEAD: dict[str, str] = {
     "single_cls": "give all boxes one class in the data YAML",
     "deterministic": "a run on a CPU always repeats to the bit; see seed",
     "fraction": "name fewer images in train: of the data YAML",
-    "time": "give epochs",
     "multi_scale": "give scale, by which objects change their size",
     "dropout": "only classifiers have it; see weight_decay",
     "perspective": "give shear, degrees or scale, or augment=FUNCTION from Python",
@@ -83,8 +82,8 @@ INSTEAD: dict[str, str] = {
     "visualize": "nothing shows the maps inside the network; leave it out",
     "embed": "model.model is the torch module",
     "stream_buffer": "every frame is taken, or every vid_stride-th",
-    "tracker": "gfldet does not track; trackers take supervision.Detections.from_ultralytics(result)",
-    "persist": "gfldet does not track; trackers take supervision.Detections.from_ultralytics(result)",
+    "tracker": "give track=true; the tracker is ByteTrack",
+    "persist": "give track=true and all frames in one call",
     "tta": "an image is looked at once; leave it out",
     "dnn": "an exported .onnx runs in onnxruntime; leave it out",
     # of an export
@@ -120,7 +119,7 @@ _ONE = ("1", "1.0")
 
 _NOT_WANTED = (
     # of a training
-    "label_smoothing", "single_cls", "time", "multi_scale", "dropout", "perspective", "cls_pw", "copy_paste",
+    "label_smoothing", "single_cls", "multi_scale", "dropout", "perspective", "cls_pw", "copy_paste",
     "cutmix", "bgr", "auto_augment", "erasing", "albumentations", "augmentations", "compile", "profile", "callbacks",
     "trainer", "validator", "save_hybrid",
     # of a prediction

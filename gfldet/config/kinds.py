@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+AUTO_BATCH = -1  # of `batch`: it is chosen when the run is prepared
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _NONE = ("none", "null", "~")
@@ -91,6 +92,18 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class BatchSize:
+    """A whole number from 1 up; `auto`, in other packages -1, becomes AUTO_BATCH."""
+
+    def describe(self) -> str:
+        return "a whole number from 1 up, or auto"
+
+    def read(self, value: Any) -> int:
+        word = str(value).strip().lower() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        return AUTO_BATCH if word in ("auto", "-1") else Whole(1).read(value)
+
+
+@dataclass(frozen=True)
 class Text:
     """Any text; a path or a number from Python or YAML becomes text."""
 
@@ -125,6 +138,17 @@ class Choice:
         if word not in self.words:
             raise ValueError(value)
         return word
+
+
+class Words(Choice):
+    """One or several of a few words, as a tuple in the given order; each once."""
+
+    def describe(self) -> str:
+        return f"{super().describe()}, or several of them, as in {','.join(self.words[:2])}"
+
+    def read(self, value: Any) -> Any:
+        read = super().read
+        return tuple(dict.fromkeys(read(item) for item in _items(value)))
 
 
 class Augment(Choice):
@@ -223,11 +247,13 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Resume:
-    """False, True (the newest run), or the path of a last.pt or of its run folder."""
+class FlagOr:
+    """True, false, or text such as a path."""
+
+    what: str
 
     def describe(self) -> str:
-        return "true, false, or the path of a last.pt or of its run folder"
+        return f"true, false, or {self.what}"
 
     def read(self, value: Any) -> bool | str:
         if is_none(value):

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from gfldet.config.elsewhere import INSTEAD, INSTEAD_IN, SAME, asks_for_the_same
-from gfldet.config.groups import AugmentationGroup, Setting
-from gfldet.config.kinds import Choice
+from gfldet.config.groups import TileGroup
+from gfldet.config.kinds import AUTO_BATCH, Choice
 from gfldet.config.schema import (
     COMMANDS,
+    CheckSettings,
     ExportSettings,
     ImportSettings,
     Origin,
@@ -26,7 +27,9 @@ from gfldet.config.schema import (
     ValSettings,
     settings_of,
 )
+from gfldet.config.setting import Setting
 from gfldet.config.show import settings_yaml
+from gfldet.config.training_groups import AugmentationGroup
 from gfldet.errors import ConfigError, listed, nearest, shown
 from gfldet.files import read_yaml
 
@@ -43,6 +46,8 @@ _NOTHING: Layer = MappingProxyType({})
 def resolve(
     command: Literal["train"], overrides: Layer, *, restored: Layer = ..., file: str = ..., preferred: Layer = ...
 ) -> TrainSettings: ...
+@overload
+def resolve(command: Literal["check"], overrides: Layer) -> CheckSettings: ...
 @overload
 def resolve(command: Literal["val"], overrides: Layer, *, restored: Layer = ..., file: str = ...) -> ValSettings: ...
 @overload
@@ -150,6 +155,11 @@ class _Reading:
             else:
                 self._pass(name, value, where)
 
+    def strength(self, name: str) -> int:
+        """How strong the source of a value is; 0 for a default."""
+        strongest_first = get_args(Origin)
+        return len(strongest_first) - strongest_first.index(self.origins[name]) if name in self.origins else 0
+
     def take_file(self, path: Path) -> None:
         """Read the settings of one YAML file; a mistake is told with the line where it stands."""
         try:
@@ -223,13 +233,24 @@ def _hint(word: str, choices: list[str] | tuple[str, ...]) -> str:
 
 
 def _settled(found: _Reading) -> Settings:
-    """The frozen settings, the image size rounded up to whole strides, and what there is to tell about them."""
+    """The frozen settings, the sizes of images and tiles rounded up to whole strides, and what there is to tell about
+    them.
+
+    With tiles, an image size that comes from a weaker source than `tile` is that of the tiles.
+    """
     notices, values = list(found.notices), found.values
-    if "imgsz" in values:
-        given = values["imgsz"]
-        values["imgsz"] = tuple(map(_rounded, given)) if isinstance(given, tuple) else _rounded(given)
-        if values["imgsz"] != given:
-            notices.append(f"imgsz={given} is not a multiple of {_STEP}: {values['imgsz']} is used")
+    if values.get("batch") == AUTO_BATCH and found.command != "train":
+        values["batch"] = found.known["batch"].default
+        notices.append(f"batch=auto: for gfldet train; {values['batch']} is used")
+    for name in ("imgsz", "tile"):
+        given = values.get(name)
+        if given is not None:
+            values[name] = tuple(map(_rounded, given)) if isinstance(given, tuple) else _rounded(given)
+            if values[name] != given:
+                notices.append(f"{name}={given} is not a multiple of {_STEP}: {values[name]} is used")
+    if values.get("tile") is not None and found.strength("tile") > found.strength("imgsz"):
+        values["imgsz"] = values["tile"]
+        found.origins.pop("imgsz", None)
     settings = COMMANDS[found.command](origins=found.origins, **values)
     return replace(settings, notices=(*notices, *_idle(settings)))
 
@@ -250,11 +271,22 @@ def _idle(settings: Settings) -> list[str]:
             lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:
             lines.append("patience: without effect beside val=false")
+        if settings.time is not None and {"epochs", "time"} <= settings.explicit:
+            lines.append(f"epochs: without effect beside time={settings.time:g}, which decides how many there are")
         ranking = sorted(n for n in settings.explicit if n.startswith("tal_"))
         if ranking and "tal" not in settings.assigner:
             lines.append(f"{', '.join(ranking)}: without effect beside assigner={settings.assigner}")
+    about_tiles = sorted({"overlap", "tile_whole"} & settings.explicit)
+    if about_tiles and isinstance(settings, TileGroup) and settings.tile is None:
+        lines.append(f"{', '.join(about_tiles)}: without effect unless tile is set")
     if isinstance(settings, PredictSettings) and settings.save_conf and not settings.save_txt:
         lines.append("save_conf: without effect unless save_txt=true")
+    if (
+        isinstance(settings, PredictSettings)
+        and settings.image_url
+        and "labelstudio" not in (settings.save_format or ())
+    ):
+        lines.append("image_url: without effect unless save_format=labelstudio")
     return lines
 
 

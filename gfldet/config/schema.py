@@ -1,7 +1,7 @@
 """The commands: which settings each has, and what a command's settings know besides their values.
 
-`cfg/default.yaml`, the help of the command line and the checks of `load.resolve` all come from here and from `groups`;
-adding a command is one class and one line in `COMMANDS`.  Standard library only, as in `groups`.
+`cfg/default.yaml`, the help of the command line and the checks of `load.resolve` all come from here and from the
+groups; adding a command is one class and one line in `COMMANDS`.  Standard library only, as in `groups`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from gfldet.config.groups import (
-    AugmentationGroup,
+    CheckGroup,
+    ComputingGroup,
     DataGroup,
     DetectionGroup,
     ExportGroup,
     GeneralGroup,
     ImportGroup,
-    LossGroup,
+    JsonGroup,
+    LoadingGroup,
     MeasuringGroup,
-    OptimiserGroup,
     OutputGroup,
     PredictionGroup,
     PublicWeightsGroup,
     RunFolderGroup,
-    Setting,
     TargetGroup,
-    TrainingGroup,
+    TileGroup,
     ValidationGroup,
 )
+from gfldet.config.setting import Setting
+from gfldet.config.training_groups import AugmentationGroup, LossGroup, OptimiserGroup, TrainingGroup
 
 Origin = Literal["user", "restored", "model", "weights"]
 """Where the value of a setting comes from, the strongest first: given by the user now, by hand or in a file of one's
@@ -54,7 +56,10 @@ class Settings(OutputGroup):
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(
     GeneralGroup,
+    ComputingGroup,
+    TileGroup,
     DataGroup,
+    LoadingGroup,
     MeasuringGroup,
     DetectionGroup,
     TrainingGroup,
@@ -68,17 +73,37 @@ class TrainSettings(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValSettings(GeneralGroup, DataGroup, MeasuringGroup, DetectionGroup, ValidationGroup, RunFolderGroup, Settings):
+class ValSettings(
+    GeneralGroup,
+    ComputingGroup,
+    TileGroup,
+    DataGroup,
+    LoadingGroup,
+    MeasuringGroup,
+    DetectionGroup,
+    ValidationGroup,
+    RunFolderGroup,
+    Settings,
+):
     """Measure a checkpoint on labelled images"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(GeneralGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings):
+class CheckSettings(GeneralGroup, DataGroup, CheckGroup, JsonGroup, RunFolderGroup, Settings):
+    """Find what is wrong with a data set, and what is worth a look"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(
+    GeneralGroup, ComputingGroup, TileGroup, DetectionGroup, PredictionGroup, RunFolderGroup, Settings
+):
     """Find objects in images and videos"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings(GeneralGroup, DataGroup, DetectionGroup, ExportGroup, TargetGroup, Settings):
+class ExportSettings(
+    GeneralGroup, ComputingGroup, DataGroup, LoadingGroup, DetectionGroup, ExportGroup, TargetGroup, Settings
+):
     """Write a checkpoint as a file that other programs run, proven equal to it"""
 
 
@@ -88,11 +113,12 @@ class ImportSettings(ImportGroup, TargetGroup, Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsSettings(PublicWeightsGroup, Settings):
+class WeightsSettings(PublicWeightsGroup, JsonGroup, Settings):
     """List public weights to start from, or download one of them"""
 
 
 COMMANDS: dict[str, type[Settings]] = {
+    "check": CheckSettings,
     "train": TrainSettings,
     "val": ValSettings,
     "predict": PredictSettings,
@@ -104,7 +130,10 @@ VERBS = {"weights": "get"}
 """A setting of a command that may also be written as a word before its value: `gfldet weights get v9-t`."""
 GROUPS: tuple[type, ...] = (
     GeneralGroup,
+    ComputingGroup,
+    TileGroup,
     DataGroup,
+    LoadingGroup,
     MeasuringGroup,
     TrainingGroup,
     OptimiserGroup,
@@ -116,6 +145,8 @@ GROUPS: tuple[type, ...] = (
     ExportGroup,
     ImportGroup,
     PublicWeightsGroup,
+    CheckGroup,
+    JsonGroup,
     TargetGroup,
     RunFolderGroup,
     OutputGroup,

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from textwrap import wrap
 from typing import Any
 
-from gfldet.config.groups import Setting
 from gfldet.config.schema import COMMANDS, GROUPS, commands_with, groups_of, settings_of
+from gfldet.config.setting import Setting
 
 _HEAD = """\
-# Every setting of gfldet with its default, its meaning and [what it takes].  Generated from gfldet/config/groups.py by
+# Every setting of gfldet with its default, its meaning and [what it takes].  Generated from gfldet/config by
 # `gfldet settings`.  A copy may hold fewer keys and serve every command: gfldet train cfg=my.yaml epochs=20
 """
 # YAML 1.1 and 1.2 read this as text without quotes, unless it is one of _WORDS.

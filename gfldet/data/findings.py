@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gfldet.data.records import Finding, Split
+from gfldet.data.records import Finding, Records, Split
 from gfldet.data.shared import shared_images
 
 NAMED = 20  # names that a text lists before it counts the others
@@ -55,7 +56,7 @@ def findings_of_boxes(split: str, counts: BoxCounts) -> list[Finding]:
         "are marked as a crowd (iscrowd) and are regions to ignore, not truths; if they are objects, set iscrowd to 0",
     )  # fmt: skip
     return [
-        Finding(code, "error", f"{split}: {_part(count, counts.boxes)} boxes {text}", count=count)
+        Finding(code, "error", f"{split}: {_part(count, counts.boxes)} boxes {text}", count=count, split=split)
         for code, count, text in (shares, outside, crowd)
         if 2 * count > counts.boxes
     ]
@@ -69,9 +70,50 @@ def findings_of_training(train: Split, val: Split | None, frame: tuple[int, int]
     if val is not None:
         if not len(val.records.boxes):
             text = "val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best"
-            found.append(Finding("val-without-boxes", "warning", text, count=len(val.records)))
+            found.append(Finding("val-without-boxes", "warning", text, count=len(val.records), split="val"))
         found += _shared(train, val)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The longest side of a box, px of the training size, that the bins of a model can express.
+
+    From the point nearest to a truth's centre, half a stride away at worst, the farther side has to be in reach.
+
+    bins     a side of a box reaches so many strides
+    coarsest stride of the model, px
+    reg_max  the setting that `bins` comes from
+    """
+
+    bins: float
+    coarsest: int
+    reg_max: int
+
+    @property
+    def px(self) -> float:
+        return (2 * self.bins - 1) * self.coarsest
+
+
+def findings_of_reach(train: Split, frame: tuple[int, int], reach: Reach) -> list[Finding]:
+    """Boxes that are larger than the bins can express: they come out too small, whatever the training."""
+    sides = longer_sides(train.records, train.records.scales(frame))
+    total, beyond, largest = len(sides), int((sides > reach.px).sum()), float(sides.max(initial=0))
+    if not beyond:
+        return []
+    bins = int(np.ceil((largest / reach.coarsest + 1) / 2)) + 1
+    text = (
+        f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach.px:.0f} px that reg_max="
+        f"{reach.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
+        "smaller imgsz"
+    )
+    return [Finding("boxes-beyond-reach", "warning", text, count=beyond, split="train")]
+
+
+def longer_sides(records: Records, scales: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N,) longer sides of the boxes of images, each scaled by its own of `scales` (B,)."""
+    sides: NDArray[np.float32] = (records.boxes[:, 2:] - records.boxes[:, :2]).max(1, initial=0)
+    return scales.astype(np.float32)[records.images] * sides
 
 
 def _without_boxes(train: Split) -> list[Finding]:
@@ -81,7 +123,7 @@ def _without_boxes(train: Split) -> list[Finding]:
         f"train: none of the {len(train.records)} images has a box, so training teaches that there is nothing to find; "
         "check the label files (some programs write empty ones for polygons and masks: export boxes)"
     )
-    return [Finding("train-without-boxes", "error", text, count=len(train.records))]
+    return [Finding("train-without-boxes", "error", text, count=len(train.records), split="train")]
 
 
 def _classes_without_boxes(train: Split) -> list[Finding]:
@@ -92,21 +134,20 @@ def _classes_without_boxes(train: Split) -> list[Finding]:
     text = (
         f"train: {len(without)} of {len(train.names)} classes have no box, so they cannot be learned: {named(without)}"
     )
-    return [Finding("class-without-boxes", "warning", text, count=len(without))]
+    return [Finding("class-without-boxes", "warning", text, count=len(without), split="train")]
 
 
 def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
     records = train.records
-    scales = np.minimum(records.scales(frame), 1.0).astype(np.float32)[records.images]
-    sides = scales * (records.boxes[:, 2:] - records.boxes[:, :2]).max(1, initial=0)
+    sides = longer_sides(records, np.minimum(records.scales(frame), 1.0))
     small, total = int((sides < SMALL).sum()), len(sides)
     if 2 * small <= total or any(finding.code == "boxes-tiny" for finding in train.findings):
         return []
     text = (
-        f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or cut "
-        "the images into tiles"
+        f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or train "
+        "on tiles of the images, as with tile=640"
     )
-    return [Finding("boxes-small-at-imgsz", "warning", text, count=small)]
+    return [Finding("boxes-small-at-imgsz", "warning", text, count=small, split="train")]
 
 
 def _shared(train: Split, val: Split) -> list[Finding]:
@@ -118,7 +159,7 @@ def _shared(train: Split, val: Split) -> list[Finding]:
         "bytes), so AP tells what the model remembers and not what it has learned; use other images for val"
     )
     names = "" if len(shared) == len(val.records) else f": {named(record.file_name for record in shared)}"
-    return [Finding("shared-images", "warning", text + names, count=len(shared))]
+    return [Finding("shared-images", "warning", text + names, count=len(shared), split="val")]
 
 
 def _part(count: int, total: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +16,34 @@ from gfldet.machine.shared import Pool
 from gfldet.messages import warn
 from gfldet.ops import letterbox
 from gfldet.ops.letterbox import PAD_COLOUR
+from gfldet.ops.tiles import Window
+
+_Key = tuple[str, "Window | None"]  # path, and the part of its picture
 
 
 class ImageStore:
     """Images at the size of training or validation, kept in memory as far as the pool's budget goes.
 
-    An image is resized once to fit into `size` (height, width); a smaller image keeps its size.  `place` tells the
-    images and their sizes; the first of them that fit have their places in the pool, where all processes that share it
-    find them.  An image is kept when it is first read, by whoever reads it; the others are read at each `get`.  With
-    `skip_bad` one that cannot be read is no part of what is learnt (see `sample`).  All methods but `place` may be
-    called from any thread.
+    An image is the picture of a file, or the part of it that a window shows (a tile).  It is resized once to fit into
+    `size` (height, width); a smaller image keeps its size, and with None all do.  `place` tells the images and their
+    sizes; the first of them that fit have their places in the pool, where all processes that share it find them.  An
+    image is kept when it is first read, by whoever reads it; the others are read at each `get`.  With `skip_bad` one
+    that cannot be read is no part of what is learnt (see `sample`).  All methods but `place` may be called from any
+    thread.
     """
 
     def __init__(
-        self, size: tuple[int, int], pool: Pool, read: Callable[[Record], NDArray[np.uint8]], skip_bad: bool = False
+        self,
+        size: tuple[int, int] | None,
+        pool: Pool,
+        read: Callable[[Record], NDArray[np.uint8]],
+        skip_bad: bool = False,
     ) -> None:
         self._size = size
         self._pool = pool
         self._read = read
         self._skip_bad = skip_bad
-        self._numbers: dict[str, int] = {}  # path -> number of the image, for those that have a place
+        self._numbers: dict[_Key, int] = {}  # number of the image, for those that have a place
         self._shapes = np.zeros((0, 2), np.int64)
         self._starts = np.zeros(0, np.int64)
         self._pixels = self._there = np.zeros(0, np.uint8)
@@ -47,24 +56,31 @@ class ImageStore:
         """Bytes that are left of the pool's budget."""
         return self._pool.left
 
-    def place(self, paths: Sequence[str], sizes: NDArray[np.integer]) -> None:
-        """Gives the images of these paths, whose sizes are (B, 2) width and height, 0 if unknown, their places."""
+    def place(
+        self, paths: Sequence[str], sizes: NDArray[np.integer], windows: Sequence[Window | None] | None = None
+    ) -> None:
+        """Gives images their places: they are the pictures of these paths, or with `windows` those parts of them.
+
+        `sizes` are their (B, 2) width and height, 0 if unknown.
+        """
         shapes = _fitted_shapes(sizes[:, ::-1], self._size)
         ends = np.cumsum(3 * shapes.prod(1))
         count = int(np.searchsorted(ends, self.left, side="right"))
         self.complete = count == len(paths)
-        self._numbers = {path: number for number, path in enumerate(paths[:count]) if shapes[number, 0]}
+        keys = zip(paths[:count], windows or repeat(None), strict=False)
+        self._numbers = {key: number for number, key in enumerate(keys) if shapes[number, 0]}
         self._shapes, self._starts = shapes[:count], np.concatenate([[0], ends[:count]])
         self._pixels = self._pool.take(int(self._starts[-1]))
         self._there = self._pool.take(count)
         self._pool.left -= int(self._starts[-1])
 
-    def keep(self, path: str, image: NDArray[np.uint8]) -> None:
+    def keep(self, path: str, image: NDArray[np.uint8], window: Window | None = None) -> None:
         """Keeps a decoded image if it has a place; one that was kept before is replaced."""
-        self._keep(path, self._fitted(image))
+        if (path, window) in self._numbers:
+            self._keep((path, window), self._fitted(image))
 
-    def _keep(self, path: str, fitted: NDArray[np.uint8]) -> None:
-        number = self._numbers.get(path)
+    def _keep(self, key: _Key, fitted: NDArray[np.uint8]) -> None:
+        number = self._numbers.get(key)
         if number is None or fitted.shape[:2] != tuple(self._shapes[number]):  # another image than it was
             return
         place = self._place(number)
@@ -83,23 +99,26 @@ class ImageStore:
 
         Raises ImageError for one that cannot be read, although the check at the start let it pass.
         """
-        path = str(record.path)
-        number = self._numbers.get(path)
+        key = str(record.path), record.window
+        number = self._numbers.get(key)
         if number is not None and self._there[number]:
             return self._place(number)
         try:
             image = self._fitted(self._read(record))
         except ImageError as error:
             raise ImageError(
-                path,
-                f"{error.reason}. The check at the start did not find this: check=full decodes every image there. "
+                key[0],
+                f"{error.reason}. The check at the start did not find this: check_images=full decodes every image "
+                "there. "
                 "A training run goes on with resume=, and with on_bad=skip without such images",
             ) from error
-        self._keep(path, image)
+        self._keep(key, image)
         return image
 
     def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
+        if self._size is None:
+            return image
         box = letterbox.fit(height, width, self._size)
         if box.resized_height >= height:
             return image
@@ -130,8 +149,10 @@ class ImageStore:
         return Sample(grey, everywhere[:0], np.zeros(0, np.int64), everywhere)
 
 
-def _fitted_shapes(shapes: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.int64]:
+def _fitted_shapes(shapes: NDArray[np.integer], size: tuple[int, int] | None) -> NDArray[np.int64]:
     """(B, 2) height and width of images -> those at which they are kept in a store of `size`; 0 stays 0."""
+    if size is None:
+        return shapes.astype(np.int64)
     known = np.maximum(shapes, 1)
     scale = np.minimum(size[0] / known[:, 0], size[1] / known[:, 1])
     resized = np.clip(np.rint(known * scale[:, None]).astype(np.int64), 1, size)  # as `letterbox.fit` has it

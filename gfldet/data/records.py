@@ -16,8 +16,11 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from gfldet.ops.tiles import Window
+
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
+Box = tuple[float, float, float, float]  # xyxy px
 ANY_CLASS = -1  # the class of an ignore region for all classes
 
 
@@ -34,6 +37,7 @@ class Record:
     ignore     (K, 4) float32 xyxy px: regions in which neither a hit nor a miss counts (COCO iscrowd)
     ignore_classes  (K,) int64: a region ignores the detections of this class; None: every region ignores all classes
     bits       by which the samples of a 16-bit file are scaled to 8 bits (see `depth.py`); None for other files
+    window     the part of the file's picture that the image is (a tile); None: all of it
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Record:
     ignore: NDArray[np.float32]
     ignore_classes: NDArray[np.int64] | None = None
     bits: int | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +64,7 @@ class Records(Sequence[Record]):
     ignore, ignore_classes  (R, 4) float32, (R,) int64, ANY_CLASS for all: rows ignore_starts[i] to ignore_starts[i + 1]
     starts, ignore_starts   (B + 1,) int64
     bits           (B,) uint8, 0 for files that are not of 16 bits
+    windows        of B images, as in `Record`; empty: none has one
     """
 
     paths: Sequence[str]
@@ -72,6 +78,7 @@ class Records(Sequence[Record]):
     ignore_classes: NDArray[np.int64]
     ignore_starts: NDArray[np.int64]
     bits: NDArray[np.uint8]
+    windows: Sequence[Window | None] = ()
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Records:
@@ -92,6 +99,7 @@ class Records(Sequence[Record]):
             np.concatenate([no_class, *(_ignore_classes(one) for one in some)], dtype=np.int64),
             starts_of([len(one.ignore) for one in some]),
             np.array([one.bits or 0 for one in some], np.uint8),
+            [one.window for one in some] if any(one.window for one in some) else (),
         )
 
     def __len__(self) -> int:
@@ -120,6 +128,7 @@ class Records(Sequence[Record]):
             self.ignore[regions],
             None if (ignore_classes == ANY_CLASS).any() else ignore_classes,
             int(self.bits[i]) or None,
+            self.windows[i] if self.windows else None,
         )
 
     @property
@@ -145,23 +154,33 @@ def _ignore_classes(record: Record) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is noticed.
+    """One thing that is noticed: of one place, or of many, with their count.
 
     code      the kind in a few fixed words, for programs
-    severity  "error": the truths are hardly what was meant; "warning": the result may surprise; "notice": how it was
-              read
+    severity  "error": training refuses it, or the truths are hardly what was meant; "warning": the result may surprise;
+              "notice": worth a look, or how it was read
     text      for people: begins with the split, tells what was found and what to do
-    path      the file; None: the split as a whole, or several files
+    file      where it is to be mended: a label file, an image; None: the split as a whole, or several files
     line      in the file, from 1
+    box       (x1, y1, x2, y2) px of the upright image, as the label file gives it
     count     how many boxes, images or classes
+    split     "train", "val" or "test"; empty: the data set
+    image     the image that it is about
+    other     the other image, of a pair
+    label     the name of the class that it is about
     """
 
     code: str
     severity: Severity
     text: str
-    path: Path | None = None
+    file: Path | None = None
     line: int | None = None
+    box: Box | None = None
     count: int = 1
+    split: str = ""
+    image: Path | None = None
+    other: Path | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

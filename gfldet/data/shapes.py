@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data.formats import Index, Item, Labels
+from gfldet.data.located import Located
 from gfldet.errors import DataError
 
 
@@ -119,7 +120,7 @@ def _labels(path: Path) -> Labels:
         x1, y1, x2, y2 = figure.box
         size = float(variant.size)
         cut = (max(x1, 0.0), max(y1, 0.0), min(x2, size), min(y2, size))  # on purpose, so it needs no warning
-        labels.add(cut, figure.cls, f"{path.as_posix()}:{position}")
+        labels.add(cut, figure.cls, Located(f"{path.as_posix()}:{position}"))
     return labels
 
 

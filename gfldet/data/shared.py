@@ -20,16 +20,18 @@ def shared_images(first: Sequence[Record], second: Sequence[Record]) -> list[Rec
     Only files of equal length and equal image size are opened, and only those with the same end are read as a whole.
     """
     before, after = Records.of(first), Records.of(second)
-    wanted = {key for _, key, _ in _with_keys(after)}
+    of_after = list(_with_keys(after))
+    wanted_keys, wanted_files = {key for _, key, _ in of_after}, {file for _, _, file in of_after}
     files: set[tuple[int, int]] = set()
     alike: dict[_Key, _Group] = {}
     for number, key, file in _with_keys(before):
-        if key in wanted:
+        if file in wanted_files:
             files.add(file)
+        if key in wanted_keys:
             alike.setdefault(key, _Group([])).paths.append(Path(before.paths[number]))
     return [
         after[number]
-        for number, key, file in _with_keys(after)
+        for number, key, file in of_after
         if file in files or (key in alike and alike[key].holds(Path(after.paths[number])))
     ]
 

@@ -1,5 +1,5 @@
-"""What to predict on: file, folder, glob, .txt list, video, camera, array, tensor, PIL image, a built-in set, a list of
-these.
+"""What to predict on: file, folder, glob, .txt list, video, camera, stream, array, tensor, PIL image, a built-in set, a
+list of these.
 
 The order is stable (by name), and every frame has a unique `name` for its results.  A folder is read without its
 subfolders, so that results saved below it are not read as input; a glob such as `photos/**/*.jpg` also reads
@@ -12,9 +12,10 @@ with `on_bad="skip"`, `warn` gets it instead.  If the source is a single file, i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gfldet.data import patterns, shapes
+from gfldet.data import patterns, shapes, streams
 from gfldet.data.arrays import check_array, to_rgb_uint8
 from gfldet.data.depth import Depth
 from gfldet.data.images import (
@@ -62,9 +63,11 @@ class Frame:
     image      (H, W, 3) uint8 RGB, upright
     path       the file it comes from; "image0", "image1", ... for arrays, tensors and PIL images
     name       for files of its results: unique among the frames of one source, without suffix
-    file_name  path relative to the folder given as source, with forward slashes; else the file's name
+    file_name  path relative to the folder given as source, with forward slashes; else the file's name; where different
+               files would have one, relative to the folder that all files have in common
     index      number of the frame in its video, from 0; None for pictures
     fps        frames per second of the video before `vid_stride`; None for pictures
+    on_disk    whether `path` is a picture of its own, not a video, a camera or a thing in memory
     """
 
     image: NDArray[np.uint8]
@@ -73,15 +76,16 @@ class Frame:
     file_name: str
     index: int | None = None
     fps: float | None = None
+    on_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One thing to open: a picture in memory, an image file, a video or a camera number."""
+    """One thing to open: a picture in memory, an image file, a video, a camera number or the address of a stream."""
 
     path: str
     file_name: str
-    what: Literal["memory", "image", "video", "camera", "shape"]
+    what: Literal["memory", "image", "video", "camera", "stream", "shape"]
     picture: NDArray[Any] | Image.Image | None = None
 
 
@@ -96,15 +100,17 @@ def iter_source(
 
     Arrays follow OpenCV: (H, W, 3) BGR, (H, W, 4) BGRA or (H, W) grey, of uint8, uint16, bool, or floats from 0 to 1 or
     from 0 to 255 (see `samples`).  Tensors follow torchvision: (B, 3, H, W) or (3, H, W) RGB, of the same floats or
-    uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera.  A video
-    gives every `vid_stride`-th frame.  `warn` gets a sentence for each damaged but usable file, and for each file left
-    out.  `bits` tells how many the samples of 16-bit images use; None: each image goes by its own, of which `warn` is
-    told once.  Raises DataError before the first frame if the source holds nothing to read.
+    uint8; each picture of a batch is a frame.  An int, or a string of digits that names no file, is a camera; `rtsp://...`
+    and such are streams (see `streams`).  Both, and a video, give every `vid_stride`-th frame.  `warn` gets a sentence
+    for each damaged but usable file, for each file left out, and for a stream that breaks.  `bits` tells how many the
+    samples of 16-bit images use; None: each image goes by its own, of which `warn` is told once.
+
+    Raises DataError before the first frame if the source holds nothing to read.
     """
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
     try:
-        entries = list(_entries(source, count()))
+        entries = _told_apart(list(_entries(source, count())))
     except RecursionError:
         raise DataError("source: the lists in it are nested too deep; give one list") from None
     tell = warn or (lambda message: None)
@@ -124,7 +130,11 @@ def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn,
     for number, entry in enumerate(entries):
         name = unique(entry)
         try:
-            if entry.what in ("video", "camera"):
+            if entry.what == "stream":
+                for image, index, fps in streams.frames_of(entry.path, vid_stride, tell):
+                    rgb = to_rgb_uint8(image, entry.file_name)
+                    yield Frame(rgb, entry.file_name, f"{name}_{index:06d}", entry.file_name, index, fps)
+            elif entry.what in ("video", "camera"):
                 yield from _video_frames(entry, name, vid_stride)
             else:
                 depth = Depth(bits)
@@ -132,7 +142,9 @@ def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn,
                 for text in {_of_depth(depth)} - told - {""}:
                     told.add(text)
                     tell(f"{entry.path}: {text}")
-                yield Frame(image, entry.path, name, entry.file_name)
+                frame = [Frame(image, entry.path, name, entry.file_name, on_disk=entry.what == "image")]
+                del image
+                yield frame.pop()  # held here no longer: the next picture needs the memory
         except ImageError as error:
             if on_bad == "error" and len(entries) == 1:
                 raise
@@ -180,8 +192,9 @@ class _UniqueNames:
         self._like_frames = {match[1] for match in numbered if match}
 
     def __call__(self, entry: _Entry) -> str:
-        stem = f"camera{entry.path}" if entry.what == "camera" else Path(entry.path).stem
-        avoided = self._like_frames if entry.what in ("video", "camera") else frozenset()
+        stem = streams.name_of(entry.path) if entry.what == "stream" else Path(entry.path).stem
+        stem = f"camera{entry.path}" if entry.what == "camera" else stem
+        avoided = self._like_frames if entry.what in ("video", "camera", "stream") else frozenset()
         again = self._tried.get(stem, 1)
         name = stem if again == 1 else f"{stem}-{again}"
         # For some file systems 'A' and 'a' are the same name.
@@ -237,7 +250,8 @@ def _entries_of_path(source: str) -> list[_Entry]:
     if source.isdecimal() and len(source) <= MAX_CAMERA:
         return [_Entry(source, source, "camera")]
     if "://" in source:
-        raise DataError(f"{source}: URLs are not supported; download the file first")
+        streams.check_address(source)
+        return [_Entry(source, streams.shown_address(source), "stream")]
     if patterns.is_pattern(source):
         return _matching(source)
     name = shown(source, 300, quoted=False)
@@ -272,6 +286,26 @@ def _listed_in(file: Path) -> list[_Entry]:
     if not paths:
         raise DataError(f"{file}: lists no image; expected one path per line")
     return [_file(path, path.name) for path in paths]
+
+
+def _told_apart(entries: list[_Entry]) -> list[_Entry]:
+    """The entries with other file names where different files have the same one, or one leads out of its folder."""
+    files = [entry for entry in entries if entry.what in ("image", "video")]
+    names = {entry.file_name for entry in files}
+    leads_out = any(".." in name.split("/") for name in names)
+    if len(names) == len(files) and not leads_out:
+        return entries
+    whole = {entry.path: os.path.abspath(entry.path) for entry in files}
+    if len(names) == len(set(whole.values())) and not leads_out:  # some files are given twice
+        return entries
+    try:
+        top = Path(os.path.commonpath([os.path.dirname(path) for path in whole.values()]))
+    except ValueError:  # on two drives
+        return entries
+    return [
+        replace(entry, file_name=Path(whole[entry.path]).relative_to(top).as_posix()) if entry.path in whole else entry
+        for entry in entries
+    ]
 
 
 def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +75,19 @@ class DataSpec:
         """Entries of the test split; None if the YAML has no such split."""
         return self.splits.get("test")
 
+    def check_classes(self, names: tuple[str, ...], model: str) -> None:
+        """Raise DataError unless `names`, the classes of a model, are those of the data, in their order."""
+        if names == self.names:
+            return
+        if max(len(names), len(self.names)) <= 10:
+            told = f"its classes {list(self.names)} are not those of {model}, {list(names)}"
+        else:
+            pairs = enumerate(zip_longest(self.names, names))
+            number, (here, there) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+            told = f"its {len(self.names)} classes are not the {len(names)} of {model}: the first that differs is "
+            told += f"number {number}, {_class(here)} in the data and {_class(there)} in the model"
+        raise DataError(f"{self.source}: {told}; use the data that the model was trained for")
+
     def entries(self, split: str) -> list[Path]:
         """Existing paths of a split's entries; raises DataError if the split or a path is missing."""
         written = self.splits.get(split)
@@ -103,6 +117,10 @@ class DataSpec:
         if folder is None or not is_folder(folder):
             raise DataError(f"{self.source}: images: not found: {self.root / self.images[split]}")
         return folder
+
+
+def _class(name: str | None) -> str:
+    return "none" if name is None else shown(name)
 
 
 def load_spec(data: str | Path, val_share: float = 0.0) -> DataSpec:

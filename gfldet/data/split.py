@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,24 +21,25 @@ from numpy.typing import NDArray
 from gfldet.data import shapes
 from gfldet.data.depth import Depth
 from gfldet.data.findings import findings_of_boxes
-from gfldet.data.formats import CODES, Index, Item, coco, counted, voc, yolo
+from gfldet.data.formats import CODES, LISTED_AGAIN, NO_LABELS, ONE, Index, Item, by_kind, coco, merged, voc, yolo
 from gfldet.data.formats.keypoints import LongRows
-from gfldet.data.gather import Part, Visit, joined, open_with, read_part
+from gfldet.data.gather import GivenBoxes, Part, Problem, Repair, Visit, joined, open_image, read_part
 from gfldet.data.headers import header_size
 from gfldet.data.hold_out import held_out
-from gfldet.data.images import Warn
-from gfldet.data.records import Finding, Split
+from gfldet.data.located import Located, location
+from gfldet.data.records import Finding, Records, Severity, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.files import exists
 from gfldet.machine.cores import cores
 
+Progress = Callable[[int, int], None]
 Check = Literal["auto", "full", "quick"]
 Place = Callable[[Sequence[str], NDArray[np.int32]], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
-FULL_UP_TO = 20_000  # images of a split that check=auto decodes; beyond, that takes minutes
+FULL_UP_TO = 20_000  # images of a split that check_images=auto decodes; beyond, that takes minutes
 PART = 64  # images that are read together
 
 
@@ -48,7 +49,7 @@ def load_split(
     on_bad: Literal["error", "skip"] = "error",
     visit: Visit | None = None,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     bits: int | None = None,
     check: Check = "full",
     place: Place | None = None,
@@ -71,28 +72,81 @@ def load_split(
     workers = workers or cores()
     if place and not quick:
         place(*_headers(index.items, workers))
-    parts, read = [], partial(read_part, visit=None if quick else visit, bits=bits, quick=quick)
-    for done, part in _in_parts(read, index.items, workers):
-        parts.append(part)
-        if progress:
-            progress(done, len(index.items))
-    found = joined(parts or [read([])])
-    del parts
-    _refuse_keypoints(spec, name, found.long_rows)
-    problems = [*index.problems, *found.problems]
+    read = partial(read_part, visit=None if quick else visit, bits=bits, quick=quick)
+    found = _gathered(read, index.items, workers, progress)
+    unclear = _unclear_rows(spec, name, found.long_rows)
+    if unclear:
+        raise DataError(unclear)
+    problems = [*index.problems, *(problem.text for problem in found.problems)]
     _refuse_problems(spec, name, problems, on_bad == "skip", len(found.records))
     depth = _give_one_depth(found, None if quick else visit)
     if place and quick:
         place(found.records.paths, found.records.sizes)
     findings = [
-        *(Finding("files", "warning", f"{name}: {text}") for text in index.warnings),
-        *_repairs(name, found),
+        *(Finding("files", "warning", f"{name}: {text}", split=name) for text in index.warnings),
+        *merged(name, by_kind(index.notes)),
+        *merged(name, found.notes),
+        *(_damaged(name, path, text) for path, text in found.warnings),
         *_of_depth(name, found.depths, depth, bits),
-        *(Finding("left-out", "warning", f"{name}: left out (on_bad=skip): {problem}") for problem in problems),
+        *(_problem(name, "left-out", "warning", problem, "left out (on_bad=skip): ") for problem in problems),
         *findings_of_boxes(name, found.counts),
         *_of_check(name, len(index.items), quick and check == "auto"),
     ]
     return Split(name, found.records, spec.names, spec.category_ids, tuple(findings), depth)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """All of a split that can be read, whatever else is wrong with it.
+
+    images    how many there are
+    records   of the images that can be used, in order, as in `Split`
+    given     of each record, what its label file gives
+    findings  one for each place: what training refuses, and what it repairs or warns of
+    bits      of its 16-bit files, as in `Split`
+    """
+
+    name: str
+    images: int
+    records: Records
+    given: tuple[GivenBoxes, ...]
+    findings: tuple[Finding, ...]
+    bits: int | None = None
+
+
+def read_split(
+    spec: DataSpec,
+    name: str,
+    visit: Visit | None = None,
+    progress: Progress | None = None,
+    bits: int | None = None,
+    workers: int = 0,
+) -> Reading:
+    """A split as `load_split` reads it, but for what stops that: every problem is a finding of severity "error".
+
+    Images whose labels are partly wrong have a record of the rows that can be read.  Arguments as in `load_split`.
+    """
+    try:
+        index = index_split(spec, name)
+    except DataError as error:
+        found = Finding("unreadable-split", "error", f"{name}: {error}", spec.source, split=name)
+        return Reading(name, 0, Records.of([]), (), (found,))
+    read = partial(read_part, visit=visit, bits=bits, quick=False, details=True)
+    part = _gathered(read, index.items, workers or cores(), progress)
+    unclear = _unclear_rows(spec, name, part.long_rows)
+    if unclear is not None:  # then it is not known what any box is
+        found = _problem(name, "unclear-rows", "error", unclear)
+        return Reading(name, 0, Records.of([]), (), (found, *_of_index(name, index)))
+    depth = _give_one_depth(part, visit)
+    findings = [
+        *_of_index(name, index),
+        *(_unreadable(name, problem) for problem in part.problems),
+        *(_damaged(name, path, text) for path, text in part.warnings),
+        *(_repaired(name, repair) for repair in part.repairs),
+        *_of_depth(name, part.depths, depth, bits),
+        *findings_of_boxes(name, part.counts),
+    ]
+    return Reading(name, len(index.items), part.records, tuple(part.given), tuple(findings), depth)
 
 
 def _refuse_problems(spec: DataSpec, name: str, problems: Sequence[str], skip: bool, left: int) -> None:
@@ -105,15 +159,42 @@ def _refuse_problems(spec: DataSpec, name: str, problems: Sequence[str], skip: b
         raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
 
 
+def _of_index(split: str, index: Index) -> list[Finding]:
+    """A finding for each thing that was found before an image was opened."""
+    found = [_problem(split, "unreadable-entry", "error", problem) for problem in index.problems]
+    found += [Finding("files", "warning", f"{split}: {text}", split=split) for text in index.warnings]
+    for kind, place in index.notes:
+        file, _ = location(place)
+        image = file if kind in (NO_LABELS, LISTED_AGAIN) else None
+        told = f"{split}: {place}: {ONE[kind]}"
+        found.append(Finding(CODES[kind], "warning", told, file, split=split, image=image))
+    return found
+
+
+def _unreadable(split: str, problem: Problem) -> Finding:
+    """A finding about what cannot be read of an image."""
+    code = "unreadable-image" if location(problem.text)[0] == problem.path else "unreadable-labels"
+    found = _problem(split, code, "error", problem.text)
+    return replace(found, image=problem.path) if problem.usable else found
+
+
+def _repaired(split: str, repair: Repair) -> Finding:
+    """A finding about one repair, with its box where it has one."""
+    file, line = location(repair.place)
+    told = f"{split}: {repair.place}: {ONE[repair.kind]}"
+    return Finding(CODES[repair.kind], "warning", told, file, line, repair.box, split=split, image=repair.path)
+
+
 def _of_check(split: str, count: int, chosen: bool) -> list[Finding]:
     """What is told of a quick check that nobody asked for."""
     if not chosen:
         return []
     text = (
-        f"{split}: of {count} images only the headers were checked (check=auto decodes up to {FULL_UP_TO} images); one "
-        "that is damaged inside is found when it is first used. check=full decodes all now, check=quick is silent"
+        f"{split}: of {count} images only the headers were checked (check_images=auto decodes up to {FULL_UP_TO} "
+        "images); one that is damaged inside is found when it is first used. check_images=full decodes all now, "
+        "check_images=quick is silent"
     )
-    return [Finding("checked-quick", "notice", text, count=count)]
+    return [Finding("checked-quick", "notice", text, count=count, split=split)]
 
 
 def _headers(items: Sequence[Item], workers: int) -> tuple[list[str], NDArray[np.int32]]:
@@ -149,25 +230,31 @@ def _of_depth(split: str, depths: Mapping[int, Depth], bits: int | None, wanted:
             f"{split}: {above} of {len(found)} 16-bit image(s) hold samples of more than sample_bits={wanted} bits; "
             "the larger ones are white"
         )
-        return [Finding("samples-above-range", "warning", text, count=above)]
+        return [Finding("samples-above-range", "warning", text, count=above, split=split)]
     if bits is None or bits == 16 or wanted:
         return []
     text = (
         f"{split}: {len(found)} 16-bit image(s) use {bits} bits or fewer, and are read by these {bits} bits; if that "
         "is not their range, set sample_bits"
     )
-    return [Finding("samples-scaled", "notice", text, count=len(found))]
+    return [Finding("samples-scaled", "notice", text, count=len(found), split=split)]
 
 
-def _refuse_keypoints(spec: DataSpec, name: str, long_rows: LongRows) -> None:
-    """Raises DataError if rows look like keypoints and the YAML does not say what they are."""
+def _problem(split: str, code: str, severity: Severity, problem: str, lead: str = "") -> Finding:
+    """A finding about the place that the text `problem` names."""
+    file, line = location(problem)
+    return Finding(code, severity, f"{split}: {lead}{problem}", file, line, split=split)
+
+
+def _unclear_rows(spec: DataSpec, name: str, long_rows: LongRows) -> Located | None:
+    """The problem if rows look like keypoints and the YAML does not say what they are."""
     seen = long_rows.keypoints() if spec.long_rows is None else None
     if seen is None:
-        return
+        return None
     place, (points, size) = seen
     values = "x y" if size == 2 else "x y visibility"
-    raise DataError(
-        f"{place}: the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
+    return place.told(
+        f"the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
         f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read "
         "and the keypoints left out. If the rows are polygons, add 'kpt_shape: null'"
     )
@@ -209,15 +296,19 @@ def _held_out(found: Index, spec: DataSpec, val: bool) -> Index:
     items = [item for item, out in zip(found.items, chosen, strict=True) if out == val]
     if spec.format != "coco":
         items = [replace(item, image_id=number) for number, item in enumerate(items)]
-    return Index(items, found.problems, found.warnings)
+    return Index(items, found.problems, found.warnings, found.notes)
 
 
-def open_image(path: str | Path, warn: Warn | None = None, bits: int | None = None) -> NDArray[np.uint8]:
-    """The image of a `Record` from a file or from a built-in set, (H, W, 3) uint8 RGB; see `images.read_image`.
-
-    `bits` is the record's: how many the samples of a 16-bit file use.
-    """
-    return open_with(path, warn, Depth(bits))
+def _gathered(
+    read: Callable[[Sequence[Item]], Part], items: Sequence[Item], workers: int, progress: Progress | None
+) -> Part:
+    """What `read` makes of all items, some at a time."""
+    parts = []
+    for done, part in _in_parts(read, items, workers):
+        parts.append(part)
+        if progress:
+            progress(done, len(items))
+    return joined(parts or [read([])])
 
 
 def _in_parts(work: Callable[[Sequence[T]], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R]]:
@@ -232,12 +323,6 @@ def _in_parts(work: Callable[[Sequence[T]], R], items: Sequence[T], workers: int
         pool.shutdown(wait=True, cancel_futures=True)  # an interrupt does not wait for thousands of images
 
 
-def _repairs(split: str, found: Part) -> list[Finding]:
-    """One finding for each kind of repair, with its count and places, and one for each damaged image."""
-    repairs = [
-        Finding(CODES[kind], "warning", f"{split}: {counted(kind, places)}", count=places.count)
-        for kind, places in found.notes.items()
-    ]
-    return repairs + [
-        Finding("damaged-image", "warning", f"{split}: {text}", Path(path)) for path, text in found.warnings
-    ]
+def _damaged(split: str, path: str, text: str) -> Finding:
+    file = Path(path)
+    return Finding("damaged-image", "warning", f"{split}: {text}", file, split=split, image=file)

@@ -90,6 +90,7 @@ class Card:
     channels     their order in the input
     normalisation   how grey levels x become the input's values, as `Values.of` reads it
     sample_bits  that 16-bit images were trained with: the upper 8 of them are the grey levels; None: there were none
+    tiles        side in px, overlap and `tile_whole` that the model was trained with; None: it was trained without
     licence      of the weights
     """
 
@@ -112,6 +113,7 @@ class Card:
     channels: Literal["RGB", "BGR"] = "RGB"
     normalisation: str = "x / 255"
     sample_bits: int | None = None
+    tiles: tuple[int, float, bool] | None = None
     model: str = ""
     licence: str = WEIGHTS_LICENCE
     gfldet: str = gfldet.__version__
@@ -205,6 +207,13 @@ def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
+def _tiles(value: Any) -> bool:
+    if not isinstance(value, tuple) or len(value) != 3:
+        return value is None
+    side, overlap, whole = value
+    return _whole(1, MAX_SIDE)[0](side) and _share(overlap) and overlap < 1 and type(whole) is bool
+
+
 def _texts(value: Any) -> bool:
     return isinstance(value, tuple) and 0 < len(value) <= MAX_CLASSES and all(isinstance(name, str) for name in value)
 
@@ -230,6 +239,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "pad_colour": _whole(0, 255),
     "channels": _one_of(*CHANNELS),
     "sample_bits": (lambda value: value is None or _whole(8, 16)[0](value), "none, or a whole number from 8 to 16"),
+    "tiles": (_tiles, f"none, or a side of 1 to {MAX_SIDE}, an overlap from 0 to below 1, and true or false"),
     "normalisation": _TEXT,
     "model": _TEXT,
     "licence": _TEXT,

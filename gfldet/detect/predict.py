@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from gfldet.data.sources import Frame
 from gfldet.detect.detector import Detector, Selection
+from gfldet.detect.look import Look
 from gfldet.errors import DataError
-from gfldet.ops import letterbox
 from gfldet.ops.detections import Detections
+from gfldet.ops.tiles import Tiles
 from gfldet.results import Results
 
 
@@ -50,7 +50,7 @@ class Predictor:
     """A detector with the rule that selects its detections.
 
     Frames are fitted to `size` (height, width); with `rect` a frame is padded only to multiples of `detector.multiple`.
-    `classes` (numbers) keeps only these classes.
+    `classes` (numbers) keeps only these classes.  With `tiles`, larger frames are cut into these.
     """
 
     detector: Detector
@@ -58,21 +58,29 @@ class Predictor:
     selection: Selection
     classes: tuple[int, ...] | None = None
     rect: bool = True
+    tiles: Tiles | None = None
 
     def __call__(self, frames: Iterable[Frame], batch: int) -> Iterator[Prediction]:
-        """Predictions in the order of the frames; up to `batch` successive frames of one size form a batch.
+        """Predictions in the order of the frames; up to `batch` successive frames of one size form a batch, and so do
+        up to `batch` tiles of a frame.
 
-        If `frames` raises a DataError, the predictions of the frames before it come first, then the error.
+        If `frames` raises a DataError, the predictions of the frames before it come first, then the error.  A frame is
+        let go of before the next one is asked for: two large pictures would take twice the memory.
         """
         waiting: list[Frame] = []
         failure: DataError | None = None
         try:
             for frame in frames:
-                if waiting and waiting[0].image.shape != frame.image.shape:
+                shape = frame.image.shape
+                cut = self.tiles is not None and self.tiles.cut(*shape[:2])
+                if waiting and (cut or waiting[0].image.shape != shape):
                     yield from self._predict(waiting)
                     waiting = []
                 waiting.append(frame)
-                if len(waiting) == batch:
+                del frame
+                if cut:
+                    yield self._in_tiles(waiting.pop(), batch)
+                elif len(waiting) == batch:
                     yield from self._predict(waiting)
                     waiting = []
         except DataError as error:
@@ -84,23 +92,20 @@ class Predictor:
 
     def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
         """Predict frames of one image size in one batch."""
-        started = time.perf_counter()
-        height, width = frames[0].image.shape[:2]
-        rect = self.rect and self.detector.frame is None
-        shape = letterbox.rectangle(height, width, self.size, self.detector.multiple) if rect else self.size
-        box = letterbox.fit(height, width, shape)
-        images = np.stack([letterbox.apply(f.image, box, self.detector.pad_colour) for f in frames])
-        prepared = time.perf_counter()
-        outputs = self.detector.infer(images)
-        inferred = time.perf_counter()
-        found = self.detector.select(outputs, self.selection, self.classes)
-        done = time.perf_counter()
-        steps = {"preprocess": prepared - started, "inference": inferred - prepared, "postprocess": done - inferred}
-        speed = {step: 1000 * seconds / len(frames) for step, seconds in steps.items()}
+        look = Look(self.detector, self.size, self.selection, self.classes, self.rect)
+        found = look.at([frame.image for frame in frames])
         for frame, one in zip(frames, found, strict=True):
-            yield self._prediction(frame, one.in_image(box), speed)
+            yield self._prediction(frame, one, look.milliseconds(len(frames)))
+
+    def _in_tiles(self, frame: Frame, batch: int) -> Prediction:
+        """Predict a frame that is cut into tiles."""
+        assert self.tiles is not None
+        look = Look(self.detector, self.size, self.selection, self.classes, self.rect)
+        found = look.at_tiles(frame.image, self.tiles, batch)
+        return self._prediction(frame, found, look.milliseconds(1))
 
     def _prediction(self, frame: Frame, found: Detections, speed: dict[str, float]) -> Prediction:
         rows = np.column_stack((found.boxes, found.scores, found.classes))
         bgr = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), np.uint8)
-        return Prediction(frame, Results(bgr, frame.path, self.detector.names, rows, speed, frame.name), found)
+        results = Results(bgr, frame.path, self.detector.names, rows, speed, frame.name)
+        return Prediction(replace(frame, image=bgr[..., ::-1]), results, found)  # one picture in memory, not two

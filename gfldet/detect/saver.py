@@ -1,9 +1,12 @@
-"""Saves predictions to disk: pictures or videos, label files, and predictions.json."""
+"""Saves predictions to disk: pictures or videos, label files, predictions.json, and labels for other programs."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,20 +15,25 @@ import numpy as np
 from gfldet.data.sources import Frame
 from gfldet.detect.predict import Prediction, image_ids
 from gfldet.errors import OutputError
+from gfldet.files import exists
+from gfldet.labels.picture import Picture
+from gfldet.labels.writer import LabelFiles
 from gfldet.machine.memory import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
+from gfldet.viz.pictures import save_picture
+from gfldet.writing import write_whole
 
 VIDEO_FPS = 30.0  # of a written video if the source does not report its own
 
 
 @dataclass(slots=True, eq=False)
 class Saver:
-    """Writes predictions into a run folder as they come: pictures or videos, label files, and predictions.json.
+    """Writes predictions into a run folder as they come; see the top of this file.
 
     `claim` makes the folder, at the first prediction, so a source that cannot be read leaves no folder.  If only every
     `vid_stride`-th frame of a video comes, the frame rate of its copy is divided by `vid_stride`.  `category_ids` are
-    the class ids in the user's files.
+    the class ids in the user's files.  `labels` makes the writer of labels for other programs in the folder.
     """
 
     claim: Callable[[], Path]
@@ -36,8 +44,10 @@ class Saver:
     category_ids: tuple[int, ...]
     line_width: int | None = None
     vid_stride: int = 1
+    labels: Callable[[Path], LabelFiles] | None = None
     folder: Path = Path()  # once it is made
     _images: list[tuple[str, str]] | None = None  # name and file name of each
+    _labels: LabelFiles | None = None
     _tables: list[DetectionTable] = field(default_factory=list)
     _video: cv2.VideoWriter | None = None
     _video_path: Path | None = None
@@ -49,6 +59,7 @@ class Saver:
         if self._images is None:
             self.folder = self.claim()
             self._images = []
+            self._labels = self.labels(self.folder) if self.labels else None
         results.save_dir = str(self.folder)
         if self.pictures and frame.index is None:
             results.save(self.folder / f"{frame.name}.jpg", line_width=self.line_width)
@@ -56,13 +67,17 @@ class Saver:
             self._add_to_video(frame, results.plot(line_width=self.line_width))
         if self.txt:
             results.save_txt(self.folder / "labels" / f"{frame.name}.txt", self.scores_in_txt)
+        if self._labels:
+            self._labels.add(_labelled(prediction))
         if self.coco:
             self._tables.append(table_of(len(self._images), prediction.detections))
             self._images.append((frame.name, frame.file_name))
 
     def close(self) -> None:
-        """Finish the video and write predictions.json, if there were predictions."""
+        """Finish the video and the labels, and write predictions.json, if there were predictions."""
         self._finish_video()
+        if self._labels:
+            self._labels.close()
         if self.coco and self._images is not None:
             ids = image_ids([name for name, _ in self._images])
             images = [(image_id, file_name) for image_id, (_, file_name) in zip(ids, self._images, strict=True)]
@@ -101,3 +116,40 @@ class Saver:
         if there < wanted:
             reason = "no space left on the disk" if disk_is_full(self._video_path.parent) else "its end is missing"
             raise OutputError(f"{self._video_path}: {reason}; free space, or choose another project=")
+
+
+def _labelled(prediction: Prediction) -> Picture:
+    """A prediction as labels, rounded as predictions.json has it."""
+    frame, found = prediction.frame, table_of(0, prediction.detections)
+    height, width = frame.image.shape[:2]
+    return Picture(
+        frame.file_name if frame.on_disk else f"{frame.name}.jpg",
+        Path(frame.path) if frame.on_disk else None,
+        width,
+        height,
+        found.boxes,
+        found.classes,
+        found.scores,
+        partial(_put, frame),
+    )
+
+
+def _put(frame: Frame, path: Path) -> None:
+    """The picture of a frame at `path`: another name of its file, or a copy where the file system has none.
+
+    Not a symbolic link: readers of data sets refuse what leads out of their folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not frame.on_disk:
+        save_picture(path, frame.image)
+        return
+    file = os.path.realpath(frame.path)
+    if os.path.lexists(path):
+        if exists(path) and os.path.samefile(file, path):
+            return
+        path.unlink()
+    try:
+        os.link(file, path)
+    except (OSError, NotImplementedError):
+        with open(file, "rb") as source:
+            write_whole(path, partial(shutil.copyfileobj, source), lasting=False)

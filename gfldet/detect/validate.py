@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from gfldet.data.eval_set import EvalBatch, EvalKey, EvalSet
 from gfldet.data.loader import in_order
 from gfldet.detect.detector import Detector, Selection
+from gfldet.detect.look import Look
 from gfldet.metrics.coco import DetectionMetrics, evaluate
 from gfldet.metrics.table import DetectionTable, joined, table_of
 from gfldet.ranks.value import ONE, Ranks
+
+MOST_CUT = 2  # threads that read images which are cut into tiles: each holds large ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,10 +42,12 @@ def validate(
     however many ranks there are; rank 0 measures.
     """
     keys = ranks.share(data.keys())
+    if data.tiles is not None:
+        workers = min(workers, MOST_CUT)
     batches: Iterator[EvalBatch] = in_order(data.load, keys, workers)
     if progress is not None:
         batches = progress(batches, len(keys))
-    own = ranks.together(lambda: _tables(detector, keys, batches, selection))
+    own = ranks.together(lambda: _tables(Look(detector, data.size, selection, rect=data.rect), data, keys, batches))
     shares = ranks.gathered(own)
     in_turn = [share[n] for n in range(len(shares[0])) for share in shares if n < len(share)]  # rank 0 has the most
     table = joined(in_turn if ranks.leads else [])
@@ -50,13 +55,14 @@ def validate(
     return Validation(metrics, table)
 
 
-def _tables(
-    detector: Detector, keys: Sequence[EvalKey], batches: Iterator[EvalBatch], selection: Selection
-) -> list[DetectionTable]:
+def _tables(look: Look, data: EvalSet, keys: Sequence[EvalKey], batches: Iterator[EvalBatch]) -> list[DetectionTable]:
     """What is found in each batch."""
-    tables = []
+    detector, tables = look.detector, []
     for (_, numbers), batch in zip(keys, batches, strict=True):
-        found = detector.select(detector.infer(batch.images), selection)
-        of_images = zip(numbers, batch.boxes, found, strict=True)
-        tables.append(joined([table_of(number, one.in_image(box)) for number, box, one in of_images]))
+        if batch.to_cut and data.tiles is not None:
+            found = [look.at_tiles(image, data.tiles, data.batch) for image in batch.images]
+        else:
+            seen = detector.select(detector.infer(batch.images), look.selection)
+            found = [one.in_image(box) for box, one in zip(batch.boxes, seen, strict=True)]
+        tables.append(joined([table_of(number, one) for number, one in zip(numbers, found, strict=True)]))
     return tables

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
+from gfldet.data.gather import open_image
 from gfldet.data.spec import DataSpec, load_spec
-from gfldet.data.split import index_split, open_image
+from gfldet.data.split import index_split
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE, Card, Layout
 from gfldet.detect.detector import Selection
@@ -26,6 +27,7 @@ from gfldet.files import exists, is_folder
 from gfldet.messages import Tell, teller, warn
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
+from gfldet.ops.tiles import Tiles
 from gfldet.store.runs import check_writable, written_here
 
 COMPARED_IMAGES = 6
@@ -34,14 +36,15 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "web": "-web"}
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is exported: the model, where it comes from, the ids of its classes in the user's files, its licence, and
-    the data set that it was trained on, if known."""
+    """What is exported: the model, where it comes from, the ids of its classes in the user's files, its licence, the
+    data set that it was trained on, if known, and the tiles of that training, as the card has them."""
 
     model: DetectionModel
     source: str
     category_ids: tuple[int, ...]
     licence: str = WEIGHTS_LICENCE
     data: str | None = None
+    tiles: tuple[int, float, bool] | None = None
 
 
 def export(subject: Subject, settings: ExportSettings) -> Path:
@@ -116,6 +119,7 @@ def make_card(subject: Subject, settings: ExportSettings) -> Card:
         agnostic=selection.agnostic,
         precision="int8" if settings.int8 else "float16" if settings.half else "float32",
         sample_bits=settings.sample_bits,
+        tiles=subject.tiles,
         model=model.description.name,
         licence=subject.licence,
     )
@@ -191,9 +195,10 @@ def build(
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)
-        calibration = quantise.calibration_images(spec, settings.calibration, settings.sample_bits)
+        tiles = None if card.tiles is None else Tiles(*card.tiles)
+        calibration = quantise.calibration_images(spec, settings.calibration, settings.sample_bits, tiles)
         quantise.quantised(float_file, card, predicting_weights(subject.model), calibration, final_file)
-        quantise.check_drop(float_file, final_file, spec, settings)
+        quantise.check_drop(float_file, final_file, spec, settings, tiles)
     if settings.format == "openvino":
         final_file = openvino.convert(final_file, card, folder / "model.xml")
         if not settings.int8:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
+from gfldet.data.gather import open_image
 from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
 from gfldet.data.spec import DataSpec
-from gfldet.data.split import index_split, open_image
+from gfldet.data.split import index_split
 from gfldet.detect import exported
 from gfldet.detect.card import INPUT, Card
 from gfldet.detect.detector import Selection
@@ -31,6 +33,7 @@ from gfldet.machine.memory import memory_budget
 from gfldet.machine.shared import pool
 from gfldet.messages import teller
 from gfldet.ops import letterbox
+from gfldet.ops.tiles import Tiles
 
 if TYPE_CHECKING:
     import onnx
@@ -93,29 +96,42 @@ def float_nodes(graph: onnx.ModelProto, predicting: Sequence[str]) -> list[str]:
     return names
 
 
-def calibration_images(spec: DataSpec, count: int, bits: int | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Up to `count` images spread over the train split, 16-bit files by `bits`; DataError if there are none."""
+def calibration_images(
+    spec: DataSpec, count: int, bits: int | None = None, tiles: Tiles | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Images spread over the train split, or tiles spread over these, 16-bit files by `bits`; DataError if there are
+    none.  There are `count` of them, or fewer where the split has fewer."""
     items = index_split(spec, "train").items
-    step = max(1, len(items) // count)
-    return (open_image(item.path, bits=bits) for item in items[::step][:count])
+    chosen = items[:: max(1, len(items) // count)][:count]
+    each = -(-count // len(chosen))
+    parts = (part for item in chosen for part in _parts(open_image(item.path, bits=bits), tiles, each))
+    return islice(parts, count)
 
 
-def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings) -> None:
+def _parts(image: NDArray[np.uint8], tiles: Tiles | None, most: int) -> list[NDArray[np.uint8]]:
+    """Up to `most` tiles spread over an image, or the image itself where it is not cut."""
+    if tiles is None or not tiles.cut(*image.shape[:2]):
+        return [image]
+    windows = tiles.grid(*image.shape[:2]).windows
+    return [window.of(image) for window in windows[:: max(1, len(windows) // most)][:most]]
+
+
+def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings, tiles: Tiles | None = None) -> None:
     """Measure the AP of both files on the val split and report it; WorkError if the drop is above `max_drop`."""
     tell = teller(settings.verbose)
     loaded = load_images(
         spec,
         "val",
-        settings.height_width,
+        settings.height_width if tiles is None else None,
         pool(memory_budget("auto")),
         settings.on_bad,
         lambda line: None,
         False,
         settings.sample_bits,
-        settings.check,
+        check=settings.check_images,
     )
     tell_findings(loaded.split.findings)
-    ap = [_measured(file, loaded, settings) for file in (before, after)]
+    ap = [_measured(file, loaded, settings, tiles) for file in (before, after)]
     drop = ap[0] - ap[1]
     size = [file.stat().st_size / 1e6 for file in (before, after)]
     measured = f"AP {ap[0]:.4f} in float, {ap[1]:.4f} in int8 (a drop of {drop:.4f}); {size[0]:.1f} -> {size[1]:.1f} MB"
@@ -127,9 +143,10 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
     tell(f"int8: {measured}")
 
 
-def _measured(file: Path, loaded: LoadedSplit, settings: ExportSettings) -> float:
+def _measured(file: Path, loaded: LoadedSplit, settings: ExportSettings, tiles: Tiles | None) -> float:
     """The AP of an exported file on a split."""
     detector = exported.load(file, "cpu", settings.threads)
     rect = detector.frame is None
-    data = eval_set(loaded, settings.height_width, settings.batch, detector.multiple, rect, detector.pad_colour)
+    size, batch = settings.height_width, settings.batch
+    data = eval_set(loaded, size, batch, detector.multiple, rect, detector.pad_colour, tiles)
     return validate(detector, data, Selection(**settings.selection()), workers=0, detailed=False).metrics.map

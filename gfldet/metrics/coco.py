@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 AREAS = ("all", "small", "medium", "large")
 _THEIR_NAMES = ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)")
 MOST_CLASSES_CONFUSED = 2000  # the confusion matrix grows with the square of the classes: 32 MB for so many
+CONF_WITHOUT_BEST = 0.25  # the score threshold where no threshold has a best F1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ class DetectionMetrics:
     score_iou           rank correlation of score with IoU (see `quality`): does a score say how well a box fits?
     score_iou_matched   the same for the detections with an IoU of .5 or more with a truth
     truths, images      counts of the whole split, with images without truths
-    curves, confusion   the curve of each class, and the (C+1, C+1) matrix at `best_conf` (at .25 if that is NaN);
+    curves, confusion   the curve of each class, and the (C+1, C+1) matrix at `working_conf`;
                         empty and None without `detailed`; no matrix of more than MOST_CLASSES_CONFUSED classes
     """
 
@@ -94,6 +95,11 @@ class DetectionMetrics:
     def box(self) -> DetectionMetrics:
         """These metrics, which are of boxes: `metrics.box.map` is `metrics.map`, as other packages write it."""
         return self
+
+    @property
+    def working_conf(self) -> float:
+        """The score threshold that the confusion matrix and pictures go by: `best_conf`, or .25 if that is NaN."""
+        return CONF_WITHOUT_BEST if math.isnan(self.best_conf) else self.best_conf
 
     @property
     def mp(self) -> float:
@@ -222,7 +228,7 @@ def _per_class(
 
 
 def _confusion(truths: SplitTruths, columns: DetectionTable, classes: int, overall: Point) -> Ints:
-    conf = 0.25 if math.isnan(overall.conf) else overall.conf
+    conf = CONF_WITHOUT_BEST if math.isnan(overall.conf) else overall.conf
     return confusion_matrix(truths, columns, classes, conf)
 
 
@@ -282,8 +288,8 @@ def _image_numbers(split: Split) -> Ints:
     return numbers
 
 
-def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
-    """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
+def run_hotcoco(split: Split, detections: DetectionTable) -> Any:
+    """hotcoco's COCOeval of a split with truths: evaluated, not accumulated."""
     import hotcoco
 
     numbers = _image_numbers(split)
@@ -291,6 +297,12 @@ def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     coco = _hotcoco_truths(split, numbers)
     run = hotcoco.COCOeval(coco, coco.load_res(table), "bbox")
     run.evaluate()
+    return run
+
+
+def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
+    """(10, 101, C, 4 areas) precision at 100 detections; -1 where there is no truth."""
+    run = run_hotcoco(split, detections)
     run.accumulate()
     return _precision(run.eval)
 

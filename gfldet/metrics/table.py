@@ -33,19 +33,22 @@ class DetectionTable:
     classes  (N,) position of the class in the names
     boxes    (N, 4) xywh (left, top, width, height), px of the original image
     scores   (N,)
+    tracks   (N,) ids of tracks, -1 for none yet; None where nothing is tracked
     """
 
     image: Ints
     classes: Ints
     boxes: Floats
     scores: Floats
+    tracks: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> DetectionTable:
         """The given rows, in the order of `rows`."""
-        return DetectionTable(self.image[rows], self.classes[rows], self.boxes[rows], self.scores[rows])
+        tracks = None if self.tracks is None else self.tracks[rows]
+        return DetectionTable(self.image[rows], self.classes[rows], self.boxes[rows], self.scores[rows], tracks)
 
     def corners(self) -> Floats:
         """(N, 4) xyxy, px of the original image."""
@@ -61,25 +64,30 @@ def table_of(image: int, detections: Detections) -> DetectionTable:
         detections.classes.astype(np.int64),
         boxes.round(PX_DIGITS),
         detections.scores.astype(np.float64).round(SCORE_DIGITS),
+        detections.tracks,
     )
 
 
 def joined(parts: Sequence[DetectionTable]) -> DetectionTable:
-    """The rows of all parts, in order."""
+    """The rows of all parts, in order; with tracks if all have them."""
+    tracks = [part.tracks for part in parts if part.tracks is not None]
     return DetectionTable(
         np.concatenate([np.zeros(0, np.int64), *(part.image for part in parts)]),
         np.concatenate([np.zeros(0, np.int64), *(part.classes for part in parts)]),
         np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)]),
         np.concatenate([np.zeros(0), *(part.scores for part in parts)]),
+        np.concatenate(tracks) if tracks and len(tracks) == len(parts) else None,
     )
 
 
 def coco_results(
     table: DetectionTable, images: Sequence[tuple[int | str, str]], category_ids: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    """Yields the rows as COCO results; `images` holds (image_id, file_name) by number."""
-    columns = (table.image.tolist(), table.classes.tolist(), table.boxes, table.scores.tolist())
-    for number, c, box, score in zip(*columns, strict=True):
+    """Yields the rows as COCO results; `images` holds (image_id, file_name) by number.  A row that is tracked has a
+    `track_id`."""
+    tracks = [None] * len(table) if table.tracks is None else table.tracks.tolist()
+    columns = (table.image.tolist(), table.classes.tolist(), table.boxes, table.scores.tolist(), tracks)
+    for number, c, box, score, track in zip(*columns, strict=True):
         image_id, file_name = images[number]
         yield {
             "image_id": image_id,
@@ -87,6 +95,7 @@ def coco_results(
             "category_id": category_ids[c],
             "bbox": box.tolist(),
             "score": score,
+            **({} if track is None else {"track_id": track}),
         }
 
 

@@ -24,12 +24,14 @@ class Detections:
     scores   (D,) float32
     classes  (D,) int64, positions in the class names
     points   (D,) int64, the anchor point of each; None where an exported graph does not report it
+    tracks   (D,) int64, the track of each, -1 for none yet; None where nothing is tracked
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     points: NDArray[np.int64] | None = None
+    tracks: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -37,7 +39,8 @@ class Detections:
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Detections:
         """The detections at `rows`, in that order."""
         points = None if self.points is None else self.points[rows]
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], points)
+        tracks = None if self.tracks is None else self.tracks[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], points, tracks)
 
     def in_image(self, box: Letterbox) -> Detections:
         """The same with boxes in px of the image, clipped to it; `box` says where the image lies in the frame."""
@@ -49,10 +52,17 @@ def joined(parts: Sequence[Detections]) -> Detections:
 
     The result has no points, because their numbers hold in one frame only.
     """
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
-    classes = np.concatenate([np.zeros(0, np.int64), *(part.classes for part in parts)])
-    return Detections(boxes, scores, classes).take(np.argsort(-scores, kind="stable"))
+    every = concatenated(parts)
+    return every.take(np.argsort(-every.scores, kind="stable"))
+
+
+def concatenated(parts: Sequence[Detections]) -> Detections:
+    """The detections of several parts of one image, all in the same px, in the given order and without points."""
+    return Detections(
+        np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)]),
+        np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
+        np.concatenate([np.zeros(0, np.int64), *(part.classes for part in parts)]),
+    )
 
 
 def logit_floor(conf: float) -> float:
@@ -94,12 +104,19 @@ _TOGETHER = 64  # candidates that are compared with all later ones at a time
 _MANY = 4000  # candidates of which each class is looked at by itself
 
 
-def survivors(detections: Detections, iou: float, agnostic: bool = False, most: int | None = None) -> NDArray[np.int64]:
+def survivors(
+    detections: Detections,
+    iou: float,
+    agnostic: bool = False,
+    most: int | None = None,
+    tiles: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
     """Rows of the detections (best score first) that greedy non-maximum suppression keeps, best first.
 
     A kept detection suppresses the later ones of its class (of any class if `agnostic`) that it overlaps by more than
     `iou`.  Boxes of different classes never meet, wherever they lie.  The overlaps are computed in float32, as
-    torchvision's `nms` does, so that both keep the same.  With `most`, only the first so many rows are wanted.
+    torchvision's `nms` does, so that both keep the same.  With `most`, only the first so many rows are wanted.  With
+    `tiles` (D,), detections of one tile do not suppress each other, as they were told apart there.
     """
     boxes = detections.boxes.astype(np.float32, copy=False)
     classes = np.zeros(len(boxes), np.int64) if agnostic else detections.classes
@@ -107,9 +124,9 @@ def survivors(detections: Detections, iou: float, agnostic: bool = False, most: 
     if float(limit) > iou:
         limit = np.nextafter(limit, np.float32(-np.inf))  # the float32 that tells the same overlaps apart as `iou` does
     if len(boxes) <= _MANY:
-        return _greedy(boxes, classes, limit, np.arange(len(boxes)), most)
+        return _greedy(boxes, classes, limit, np.arange(len(boxes)), most, tiles)
     of_class = [(classes == c).nonzero()[0] for c in np.unique(classes)]
-    return np.sort(np.concatenate([_greedy(boxes, classes, limit, rows, most) for rows in of_class]))[:most]
+    return np.sort(np.concatenate([_greedy(boxes, classes, limit, rows, most, tiles) for rows in of_class]))[:most]
 
 
 def _greedy(
@@ -118,6 +135,7 @@ def _greedy(
     limit: np.float32,
     left: NDArray[np.int64],
     most: int | None,
+    tiles: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The rows of `left` (P,), best first, that survive; see `survivors`."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -126,6 +144,8 @@ def _greedy(
         some = left[:_TOGETHER]
         meets = _iou(boxes[some], areas[some], boxes[left], areas[left]) > limit
         meets &= classes[some][:, None] == classes[left]
+        if tiles is not None:
+            meets &= tiles[some][:, None] != tiles[left]
         gone = np.zeros(len(left), np.bool_)
         for row in range(len(some)):
             if not gone[row]:
@@ -134,6 +154,12 @@ def _greedy(
         found += len(kept[-1])
         left = left[len(some) :][~gone[len(some) :]]
     return np.concatenate(kept)[:most]
+
+
+def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """IoU (P, D) of boxes a (P, 4) with boxes b (D, 4), both xyxy; NaN for two empty boxes."""
+    a_areas, b_areas = ((one[:, 2] - one[:, 0]) * (one[:, 3] - one[:, 1]) for one in (a, b))
+    return _iou(a, a_areas, b, b_areas)
 
 
 def _iou(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -127,7 +128,8 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # those of torch.distributed are of this kind
-        reason = str(error).strip().split("\n")[0][:200]
+        first = re.sub(r"^\[[^]]*\] ", "", str(error).strip().split("\n")[0])  # gloo begins with a line of its source
+        reason = first.split(". ")[0][:200]
         raise LostError(f"another process of the run has ended, or cannot be reached ({reason})") from error
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from gfldet.errors import ConfigError
 from gfldet.ranks.place import device_at, place_of
 from gfldet.ranks.value import Ranks
+from gfldet.ranks.watch import bound_to_launcher
 
 
 @contextmanager
@@ -29,5 +30,5 @@ def joined(device: str) -> Iterator[Ranks]:
     except ConfigError as error:
         error.told = place.local_rank > 0  # its neighbours say the same
         raise
-    with group_of(place, own) as group:
+    with bound_to_launcher(place.rank, tells=place.local_rank == 0), group_of(place, own) as group:
         yield group

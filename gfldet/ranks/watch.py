@@ -1,4 +1,5 @@
-"""Processes that are gone are noticed, however they ended: each gives signs of life in the store that all share."""
+"""Processes that are gone are noticed, however they ended: each gives signs of life in the store that all share, and
+looks whether the launcher that started it is still there."""
 
 from __future__ import annotations
 
@@ -12,6 +13,10 @@ from typing import Protocol
 
 BEAT = 5.0  # s from one sign of life to the next
 SILENCE = 40.0  # s without one after which a process counts as gone
+LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torch's launcher started
+BEGAN = os.getpid(), os.getppid()  # when this program read this
+HOW_TO_GO_ON = "a training goes on from its last whole epoch with gfldet train resume=RUN"
+LOOK = 1.0  # s from one look at the launcher to the next
 
 
 class Store(Protocol):
@@ -56,15 +61,42 @@ class Watch:
 
     def end(self, silent: list[int]) -> None:
         """Tell which ranks are silent, and end the process."""
+        ranks = ", ".join(map(str, silent))
+        end_at_once(f"rank {self._rank}: no sign of life of rank {ranks} for {self._silence:.0f} s")
+
+
+def end_at_once(why: str) -> None:
+    """End the process without its main thread, which may wait for ever; tell why, unless that is empty."""
+    if why:
         with suppress(OSError):
             print(
-                f"gfldet: the work failed: rank {self._rank}: no sign of life of rank {', '.join(map(str, silent))} "
-                f"for {self._silence:.0f} s, so this process ends too. A training goes on from its last whole epoch "
-                "with gfldet train resume=RUN",
+                f"gfldet: the work failed: {why}, so this process ends too; {HOW_TO_GO_ON}",
                 file=sys.__stderr__,
                 flush=True,
             )
-        os._exit(1)
+    os._exit(1)
+
+
+@contextmanager
+def bound_to_launcher(rank: int, tells: bool) -> Iterator[None]:
+    """End this process soon after the launcher that started it, if one did, while this lasts.
+
+    Else it would train on where nobody sees it, and keep its run from being resumed.  `tells`: whether it says why.
+    """
+    over = threading.Event()
+    launcher = BEGAN[1] if BEGAN[0] == os.getpid() else os.getppid()  # a copy of a process has another parent
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            if os.getppid() != launcher:
+                end_at_once(f"rank {rank}: the launcher that started it is gone" if tells else "")
+
+    if LAUNCHED in os.environ:
+        threading.Thread(target=look, name="gfldet-launcher", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @contextmanager

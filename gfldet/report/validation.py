@@ -10,8 +10,9 @@ import numpy as np
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
+from gfldet.errors import DataError
 from gfldet.messages import warn
-from gfldet.metrics.coco import DetectionMetrics
+from gfldet.metrics.coco import CONF_WITHOUT_BEST, DetectionMetrics
 from gfldet.metrics.table import DetectionTable, split_results
 from gfldet.store.runs import write_json, write_rows
 from gfldet.viz.fonts import fonts_for
@@ -19,7 +20,6 @@ from gfldet.viz.pictures import Tile, save_picture, truth_and_detections
 from gfldet.viz.plots import plot_confidence, plot_confusion, plot_precision_recall
 
 SHOWN_IMAGES = 8
-SHOWN_SCORE = 0.25  # score threshold of the drawn detections if no threshold has a best F1
 
 
 def write_validation(folder: Path, found: Validation, split: Split) -> None:
@@ -31,7 +31,11 @@ def write_validation(folder: Path, found: Validation, split: Split) -> None:
 def draw_validation(folder: Path, found: Validation, split: Split, store: ImageStore) -> None:
     """Draws its curves, and truths beside detections on a few of its images."""
     plot_metrics(folder, found.metrics, split.names)
-    picture = truths_beside_detections(split, store, found.detections, found.metrics.best_conf)
+    try:
+        picture = truths_beside_detections(split, store, found.detections, found.metrics.best_conf)
+    except DataError as error:  # an image is gone by now; the numbers are written
+        warn(f"val_truth_and_detections.jpg is not drawn: {error}")
+        return
     save_picture(folder / "val_truth_and_detections.jpg", picture)
 
 
@@ -64,11 +68,11 @@ def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) 
 def truths_beside_detections(split: Split, store: ImageStore, detections: DetectionTable, conf: float) -> np.ndarray:
     """A picture of a few images spread over the split: truths on the left, detections on the right.
 
-    Only detections with score >= `conf` are shown; SHOWN_SCORE replaces a `conf` that is NaN.
+    Only detections with score >= `conf` are shown; CONF_WITHOUT_BEST replaces a `conf` that is NaN.
     """
     step = max(1, len(split.records) // SHOWN_IMAGES)
     numbers = range(len(split.records))[::step][:SHOWN_IMAGES]
-    threshold = SHOWN_SCORE if np.isnan(conf) else conf
+    threshold = CONF_WITHOUT_BEST if np.isnan(conf) else conf
     sure = detections.take(detections.scores >= threshold)
     truths, found = [], []
     for number in numbers:

@@ -144,6 +144,17 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def settings_in(path: Path) -> Mapping[str, Any]:
+    """The settings of the run that wrote a checkpoint, whose tensors are not read; none of a file that is no checkpoint
+    (`load` tells why)."""
+    try:
+        with unpickle.opened(path, NOTHING) as file:
+            settings = file.tree["settings"]
+    except Exception:  # bytes of any kind may be in there
+        return {}
+    return settings if PARTS["settings"].fits(settings) else {}
+
+
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours; tensors are put on the CPU.
 

@@ -163,18 +163,21 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def check_writable(folder: Path) -> None:
-    """Raise OutputError if the folder could not be written to; the folder need not exist yet."""
+def check_writable(folder: Path, instead: str = "project= or name=") -> None:
+    """Raise OutputError if the folder could not be written to; the folder need not exist yet.
+
+    `instead` are the settings by which another folder is chosen.
+    """
     problem = name_problem(folder)
     if problem:
-        raise OutputError(f"{shown(str(folder), 300, quoted=False)}: {problem}; choose another project= or name=")
+        raise OutputError(f"{shown(str(folder), 300, quoted=False)}: {problem}; choose another {instead}")
     above = folder
     while not exists(above) and above != above.parent:
         above = above.parent
     if not is_folder(above):
-        raise OutputError(f"{folder}: {above} is a file, not a folder; choose another project= or name=")
+        raise OutputError(f"{folder}: {above} is a file, not a folder; choose another {instead}")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder}: no permission to write in {above}; choose another project=")
+        raise OutputError(f"{folder}: no permission to write in {above}; choose another {instead}")
 
 
 def make(folder: Path) -> None:

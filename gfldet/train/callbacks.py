@@ -13,7 +13,7 @@ from typing import Any
 
 from gfldet.errors import ConfigError, nearest, no_attribute
 from gfldet.metrics.coco import DetectionMetrics
-from gfldet.train.events import EndReport, EpochReport, Observer, RunFacts, StepReport
+from gfldet.train.events import EndReport, EpochReport, Observer, PlanReport, RunFacts, StepReport
 
 EVENTS = {
     "on_pretrain_routine_end": "begin",
@@ -103,6 +103,9 @@ class Callback(Observer):
     def epoch(self, report: EpochReport) -> None:
         metrics = _by_name(report.metrics)
         self._tell("epoch", epoch=report.epoch, losses=report.losses, metrics=metrics, report=report)
+
+    def planned(self, report: PlanReport) -> None:
+        self._tell("planned", epochs=report.plan.epochs)
 
     def end(self, report: EndReport) -> None:
         self._tell("end", metrics=_by_name(report.metrics), report=report)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from gfldet.config.schema import TrainSettings
-from gfldet.data.records import Split
+from gfldet.data.findings import Reach
 from gfldet.errors import ConfigError, listed
 from gfldet.losses.detection import CLASS_LOSSES, reach_of
-from gfldet.messages import warn
 from gfldet.metrics.coco import check_evaluator
 from gfldet.nn.build import Description
 from gfldet.nn.heads import DGQP_TOP
@@ -60,19 +57,6 @@ def check_against_classes(settings: TrainSettings, names: Sequence[str]) -> None
         check_evaluator(settings.evaluator)
 
 
-def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:
-    """Tell so when boxes are larger than the bins can express: such boxes come out too small, whatever the training."""
-    coarsest = max(model.strides)
-    # From the point nearest to a truth's centre, half a stride away at worst, the farther side has to be in reach.
-    reach = (2 * reach_of(model.reg_max) - 1) * coarsest
-    records = split.records
-    scales = records.scales(frame).astype(np.float32)[records.images]
-    sides = scales * (records.boxes[:, 2:] - records.boxes[:, :2]).max(1, initial=0)
-    total, beyond, largest = len(sides), int((sides > reach).sum()), float(sides.max(initial=0))
-    if beyond:
-        bins = int(np.ceil((largest / coarsest + 1) / 2)) + 1
-        warn(
-            f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach:.0f} px that reg_max="
-            f"{model.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
-            "smaller imgsz"
-        )
+def reach_of_model(model: DetectionModel) -> Reach:
+    """How large a box the bins of a model can express."""
+    return Reach(reach_of(model.reg_max), max(model.strides), model.reg_max)

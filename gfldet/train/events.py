@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ class StepReport:
 class EpochReport:
     """What an epoch (from 0) gave: mean losses by name, the rate of its last step, metrics if it was validated.
 
-    `seconds` are those of the run so far.
+    `seconds` are those of the run so far, from the reading of its images on, and `left` those until its end, as its
+    epochs so far tell (NaN if nothing does).
     """
 
     epoch: int
@@ -63,6 +65,18 @@ class EpochReport:
     rate: float
     metrics: DetectionMetrics | None
     best: bool
+    left: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """The number of epochs is another one from now on, since `time` decides it: the plan, the hours of the whole run,
+    the seconds that an epoch takes, as far as was measured, and whether this is longer than the run may take."""
+
+    plan: Plan
+    hours: float
+    epoch_seconds: float
+    too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,9 @@ class Observer:
     def epoch(self, report: EpochReport) -> None:
         """An epoch was trained and validated; its checkpoints are written after this."""
 
+    def planned(self, report: PlanReport) -> None:
+        """The number of epochs was estimated, or estimated anew, in a run whose `time` decides it."""
+
     def end(self, report: EndReport) -> None:
         """The run is over, whichever way; told of every run that began."""
 
@@ -119,6 +136,9 @@ class Observers:
 
     def epoch(self, report: EpochReport) -> None:
         self._each(lambda observer: observer.epoch(report))
+
+    def planned(self, report: PlanReport) -> None:
+        self._each(lambda observer: observer.planned(report))
 
     def end(self, report: EndReport) -> None:
         """Tell everybody, whoever fails: there is nothing left to stop, and an error of the run is not to be hidden."""

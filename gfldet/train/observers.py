@@ -7,6 +7,7 @@ import io
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +16,8 @@ from tqdm import tqdm
 from gfldet.data.train_set import TrainBatch
 from gfldet.files import MAX_TEXT, Unreadable, contents
 from gfldet.messages import warn
-from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, RunFacts, StepReport
+from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, PlanReport, RunFacts, StepReport
+from gfldet.train.timing import in_words
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
 from gfldet.writing import write_aside
 
@@ -42,8 +44,8 @@ class Terminal(Observer):
         self._epochs = self._steps = 0
         self._stream = stream or sys.stderr
         self._bar: tqdm[Any] | None = None
-        self._head: str | None = "{:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}".format(
-            "epoch", *ITEMS, "AP50-95", "AP50", "AP75", "lr", "time"
+        self._head: str | None = "{:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8}".format(
+            "epoch", *ITEMS, "AP50-95", "AP50", "AP75", "lr", "time", "left"
         )
 
     def begin(self, facts: RunFacts) -> None:
@@ -54,8 +56,8 @@ class Terminal(Observer):
             interactive = self._stream.isatty()
             self._bar = tqdm(total=self._steps, leave=False, disable=not interactive, file=self._stream, unit="step")
             self._bar.set_description(f"epoch {report.epoch + 1}/{self._epochs}")
-        self._bar.update(report.number + 1 - self._bar.n)
-        if not self._bar.disable:
+        drawn = self._bar.update(report.number + 1 - self._bar.n)
+        if not self._bar.disable and (drawn or report.number == 0):  # to read the losses makes a GPU wait
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in zip(ITEMS, report.losses.tolist(), strict=True)})
 
     def epoch(self, report: EpochReport) -> None:
@@ -68,9 +70,19 @@ class Terminal(Observer):
         values = (m.map, m.map50, m.map75) if m else (math.nan,) * 3
         metrics = " ".join(f"{'-':>8}" if math.isnan(value) else f"{value:8.4f}" for value in values)
         star = " *" if report.best and m else ""
-        minutes, seconds = divmod(int(report.seconds), 60)
-        time = f"{minutes:5d}:{seconds:02d}"
-        print(f"{report.epoch + 1:>4}/{self._epochs:<4} {losses} {metrics} {report.rate:9.6f} {time}{star}", flush=True)
+        times = f"{in_words(report.seconds):>8} {in_words(report.left):>8}"
+        print(
+            f"{report.epoch + 1:>4}/{self._epochs:<4} {losses} {metrics} {report.rate:9.6f} {times}{star}", flush=True
+        )
+
+    def planned(self, report: PlanReport) -> None:
+        plan, self._epochs = report.plan, report.plan.epochs
+        if report.too_long:
+            self.warn(told_of_length(report))
+        else:
+            tqdm.write(told_of_length(report), file=sys.stdout)
+        if self._bar is not None:
+            self._bar.set_description(self._bar.desc.partition("/")[0] + f"/{plan.epochs}")
 
     def end(self, report: EndReport) -> None:
         self._close_bar()
@@ -82,6 +94,20 @@ class Terminal(Observer):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def told_of_length(report: PlanReport) -> str:
+    """How many epochs a run with `time` has, in words."""
+    plan, each = report.plan, in_words(report.epoch_seconds)
+    if report.too_long:
+        return (
+            f"time={report.hours:g}: an epoch takes {each} and does not fit into that, with what comes before and "
+            "after it; the run ends after one epoch"
+        )
+    return (
+        f"time={report.hours:g}: {plan.epochs} epoch{'s' * (plan.epochs != 1)} in all, at {each} each; weight decay "
+        f"{plan.weight_decay:.2g}, warm-up {plan.warmup_steps} steps; no mosaic from epoch {plan.close_epoch + 1}"
+    )
 
 
 class ResultsCsv(Observer):
@@ -133,6 +159,10 @@ class BatchPictures(Observer):
     def begin(self, facts: RunFacts) -> None:
         self._facts = facts
 
+    def planned(self, report: PlanReport) -> None:
+        if self._facts:
+            self._facts = replace(self._facts, plan=report.plan)
+
     def step(self, report: StepReport) -> None:
         facts = self._facts
         if facts and report.epoch in (0, facts.plan.close_epoch) and report.number < PICTURES:
@@ -151,6 +181,10 @@ def _tiles(batch: TrainBatch) -> list[Tile]:
 
 class Quiet(Observer):
     """Prints nothing but warnings."""
+
+    def planned(self, report: PlanReport) -> None:
+        if report.too_long:
+            self.warn(told_of_length(report))
 
     def warn(self, message: str) -> None:
         warn(message)

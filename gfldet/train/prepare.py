@@ -13,10 +13,11 @@ import torch
 from gfldet.config import load as config
 from gfldet.config.schema import TrainSettings
 from gfldet.data.draw import NO_AUGMENTATION, Augmentation
-from gfldet.data.findings import findings_of_training
+from gfldet.data.findings import findings_of_reach, findings_of_training
 from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
 from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec
+from gfldet.data.tiles import Cut
 from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError
 from gfldet.imports.start import Start, read_start
@@ -28,18 +29,21 @@ from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.letterbox import check_frame
+from gfldet.ops.tiles import Tiles, tiles_of
 from gfldet.ranks.value import ONE, Ranks
 from gfldet.store import runs, transfer
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.store.transfer import Extent
-from gfldet.train.checks import check_against_classes, described_head, warn_of_reach
+from gfldet.train.checks import check_against_classes, described_head, reach_of_model
 from gfldet.train.events import Observer, Observers
 from gfldet.train.fine_tune import fine_tuning
+from gfldet.train.memory import with_batch
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
 from gfldet.train.parts import freeze
-from gfldet.train.resume import keep_warmup
+from gfldet.train.resume import in_its_time, keep_warmup
 from gfldet.train.schedule import Plan, median_half_side, plan
 from gfldet.train.several import check_share, run_to_share, settings_to_share, told_of_ranks
+from gfldet.train.timing import DRAWING, Pace, in_words
 from gfldet.train.trainer import Trainer
 from gfldet.writing import write_aside
 
@@ -89,15 +93,19 @@ def prepare_training(
     come to the same.
     """
     tell = teller(settings.verbose)
+    pace = Pace(DRAWING if settings.plots else 0.0)
     ranks.check_same("settings", lambda: settings_to_share(settings))
     watching = Observers((*own_observers(settings), *observers) if ranks.leads else ())
     last = source.checkpoint if resume and source else None
     memory = pool(memory_budget(settings.cache), ranks.local_size, ranks.gathered)
-    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks, memory))
+    trainer = ranks.together(
+        lambda: _trainer(settings, description, source, last, folder, watching, ranks, pace, memory)
+    )
     ranks.check_same("what they train on", lambda: run_to_share(trainer))
     if last:
-        done = trainer.progress.epoch
-        tell(f"training continues from {resume}: {done} of {trainer.plan.epochs} epochs are done")
+        done, hours = trainer.progress.epoch, trainer.settings.time
+        used = "" if hours is None else f", {in_words(trainer.progress.seconds)} of {hours:g} h are used"
+        tell(f"training continues from {resume}: {done} of {trainer.plan.epochs} epochs are done{used}")
         trainer.keep_best()
     ranks.together(lambda: _begin_folder(trainer) if ranks.leads else None)
     tell_plan(trainer, tell)
@@ -112,6 +120,7 @@ def _trainer(
     folder: Path,
     watching: Observers,
     ranks: Ranks,
+    pace: Pace,
     memory: Pool,
 ) -> Trainer:
     """See `prepare_training`; `last` is the checkpoint that the run continues from, `memory` is for the images."""
@@ -130,20 +139,24 @@ def _trainer(
     start = None if last else chosen_weights(model, settings, source)
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
-    train, val = load_training_images(settings, spec, tell, memory)
+    tiles = tiles_of(**settings.tiles(), multiple=model.multiple)
+    train, val = load_training_images(settings, spec, tell, memory, tiles)
     if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
         settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
     model.head.init_biases(settings.prior, half_side)
     taken = take_weights(model, start, tell)
     settings = fine_tuning(settings, taken.extent, len(train.split.records), half_side, tell)
+    settings = with_batch(settings, model, len(train.split.records), device, tell)
     train_set = make_train_set(settings, train)
     if last:
         settings = keep_warmup(settings, last, len(train_set))
     numbers = plan(settings, train.split, len(train_set), half_side)
-    warn_of_reach(model, train.split, settings.height_width)
+    if last:
+        numbers = in_its_time(numbers, settings, last)
+    tell_findings(findings_of_reach(train.split, settings.height_width, reach_of_model(model)))
     size, batch, licence = settings.height_width, settings.batch, last.licence if last else taken.licence
-    val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect)
+    val_batches = None if val is None else eval_set(val, size, batch, model.multiple, settings.rect, tiles=tiles)
     trainer = Trainer(
         settings,
         numbers,
@@ -155,6 +168,7 @@ def _trainer(
         watching,
         licence=licence,
         ranks=ranks,
+        pace=pace,
     )
     if last:
         trainer.restore(last)
@@ -179,15 +193,20 @@ def fresh_model(settings: TrainSettings, description: Description, names: tuple[
 
 
 def load_training_images(
-    settings: TrainSettings, spec: DataSpec, tell: Tell, memory: Pool
+    settings: TrainSettings, spec: DataSpec, tell: Tell, memory: Pool, tiles: Tiles | None = None
 ) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told."""
+    """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told.
+
+    With `tiles`, the training images are cut into these; those of val stay as they are, since they are cut when they
+    are looked at.
+    """
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
     size, arguments = settings.height_width, (memory, settings.on_bad, tell, settings.verbose)
-    train = load_images(spec, "train", size, *arguments, settings.sample_bits, settings.check)
-    bits = train.split.bits or settings.sample_bits
-    val = load_images(spec, "val", size, *arguments, bits, settings.check) if settings.val else None
+    check, cut = settings.check_images, None if tiles is None else Cut(tiles, size)
+    train = load_images(spec, "train", size, *arguments, settings.sample_bits, cut, check)
+    bits, val_size = train.split.bits or settings.sample_bits, size if tiles is None else None
+    val = load_images(spec, "val", val_size, *arguments, bits, check=check) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val
@@ -273,11 +292,17 @@ def tell_plan(trainer: Trainer, tell: Tell) -> None:
     if trainer.ranks.size > 1:
         tell(told_of_ranks(settings.batch, trainer.ranks))
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
-    tell(
-        f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 {numbers.lr0:g}, "
-        f"weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no mosaic from epoch "
-        f"{numbers.close_epoch + 1}; median half side of the boxes {half}"
-    )
+    if settings.time is not None and not trainer.progress.planned:
+        tell(
+            f"plan: as many epochs x {numbers.steps_per_epoch} steps as fit into {settings.time:g} h, to be told in "
+            f"the first; {settings.optimizer} lr0 {numbers.lr0:g}; median half side of the boxes {half}"
+        )
+    else:
+        tell(
+            f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 "
+            f"{numbers.lr0:g}, weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no "
+            f"mosaic from epoch {numbers.close_epoch + 1}; median half side of the boxes {half}"
+        )
     if numbers.class_weights is not None:
         weights = zip(model.names.values(), numbers.class_weights, strict=True)
         tell(f"class weights: {', '.join(f'{name} {weight:g}' for name, weight in weights)}")

@@ -18,9 +18,11 @@ from gfldet.files import is_file, is_folder
 from gfldet.imports.start import Start, read_start
 from gfldet.nn.build import Description
 from gfldet.ranks.place import Place, devices_of
-from gfldet.store.checkpoint import Checkpoint, load
-from gfldet.train.schedule import warmup_steps
-from gfldet.train.trainer import Progress, damaged, out_of_patience
+from gfldet.store.checkpoint import Checkpoint, settings_in
+from gfldet.train.progress import Progress, out_of_patience
+from gfldet.train.schedule import Joint, Plan, warmup_steps, with_epochs
+from gfldet.train.timing import HOUR, in_words
+from gfldet.train.trainer import damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     larger `epochs` a finished run is extended, by this rule: learning rate and close of mosaic are those of a run of
     the new length from the step on that was reached; weights, averages, optimiser, best AP and patience go on.  With
     another `batch` or `data` the rate continues at the same share of the run (see `Trainer.restore` and `keep_warmup`).
+    Of `time` and `epochs` that one decides which is given now; the time that the run has used counts.
+    A run that ended after its last epoch, before its best weights were measured, is resumed for that.
 
     Raises CheckpointError or ConfigError for a run that cannot go on, or not with these settings.
     """
@@ -103,7 +107,10 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     )
     if str(saved.get("augment", "")).startswith("<") and "augment" not in explicit:
         raise ConfigError(f"resume: the run had an augmentation of its own, {saved['augment']}; give augment= again")
-    settings = config.resolve("train", explicit, restored={**saved, **from_file, "resume": False}, file=str(path))
+    restored = {**saved, **from_file, "resume": False}
+    if "epochs" in explicit:
+        restored["time"] = None
+    settings = config.resolve("train", explicit, restored=restored, file=str(path))
     settings = replace(settings, notices=tuple(dict.fromkeys((*given.notices, *settings.notices))))
     for name in ("optimizer", "freeze", "reg_max", "dgqp", "end2end"):
         was, now = saved.get(name), config.dump(settings)[name]
@@ -113,14 +120,49 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
         progress = Progress(**checkpoint.training["progress"])
     except TypeError as error:
         raise damaged(path, error) from error
-    if progress.epoch >= settings.epochs:
+    if settings.time is not None:
+        _check_time(settings.time, progress, saved.get("time"), path)
+    elif progress.epoch > settings.epochs or (progress.epoch == settings.epochs and not progress.running):
         raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
-    if out_of_patience(progress, settings.patience):
+    if out_of_patience(progress, settings.patience) and not progress.running:
         raise ConfigError(
             f"resume: {path} stopped at epoch {progress.epoch}, {settings.patience} after its best; give a larger "
             "patience= (or 0) to go on"
         )
     return settings
+
+
+def _check_time(hours: float, progress: Progress, before: object, path: Path) -> None:
+    """ConfigError for a run whose time is over; `before` is the time that it had."""
+    all_epochs = before == hours and progress.epoch == progress.planned
+    if progress.running if all_epochs else progress.seconds < HOUR * hours:
+        return
+    raise ConfigError(
+        f"resume: {path} has used {in_words(progress.seconds)} for {progress.epoch} epochs, and time={hours:g} (hours "
+        "of the whole run) leaves none for another; give a larger time= to extend it"
+    )
+
+
+def in_its_time(numbers: Plan, settings: TrainSettings, checkpoint: Checkpoint) -> Plan:
+    """The plan of a run that goes on from `checkpoint`, where `time` decides its length; any other stays as it is.
+
+    With the time that it had its schedule goes on where it was.  With another one it is that of a run of this time, of
+    which the time that was used is done.
+    """
+    progress = Progress(**checkpoint.training["progress"]) if checkpoint.training else Progress()
+    if settings.time is None or not progress.epoch:
+        return numbers
+    epochs, share = progress.planned, progress.share
+    if checkpoint.settings.get("time") != settings.time:
+        share = min(1.0, progress.seconds / (HOUR * settings.time))
+        epochs = max(progress.epoch + 1, int(progress.epoch / max(share, 1e-9)))
+    elif progress.running:  # also where only the best weights are still to be measured
+        epochs = max(epochs, progress.epoch)
+    else:
+        epochs = max(epochs, progress.epoch + 1)
+    step = progress.epoch * numbers.steps_per_epoch
+    whole = with_epochs(numbers, settings, epochs, progress.epoch, Joint())
+    return replace(whole, joint=Joint(step, share, whole.warm(step - 1)))
 
 
 def device_of_run(settings: TrainSettings, place: Place) -> str:
@@ -132,7 +174,7 @@ def device_of_run(settings: TrainSettings, place: Place) -> str:
         return settings.device
     try:
         path = find_resume(settings)
-        device = Device().read(load(path).settings.get("device", "auto")) if path else "auto"
+        device = Device().read(settings_in(path).get("device", "auto")) if path else "auto"
     except (GfldetError, ValueError):
         return settings.device
     named = devices_of(device)
@@ -151,6 +193,7 @@ def keep_warmup(settings: TrainSettings, checkpoint: Checkpoint, steps_per_epoch
     before = progress.step // max(progress.epoch, 1)
     if before in (0, steps_per_epoch) or "warmup_steps" in settings.explicit:
         return settings
+    epochs = progress.planned if settings.time is not None and progress.planned else settings.epochs
     # Rounded up, the next rate is at most one step of the new warm-up above the last one, and never below it.
-    steps = -(-warmup_steps(settings, settings.epochs * before) * steps_per_epoch // before)
+    steps = -(-warmup_steps(settings, epochs * before) * steps_per_epoch // before)
     return replace(settings, warmup_steps=steps, origins={**settings.origins, "warmup_steps": "restored"})

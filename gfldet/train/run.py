@@ -6,16 +6,21 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
 from gfldet.errors import LostError
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
+from gfldet.report.run_page import REPORT, write_run_page
 from gfldet.report.validation import draw_validation, write_validation
 from gfldet.train.events import EndReport, Reason
+from gfldet.train.memory import train_in_memory
 from gfldet.train.observers import RESULTS
-from gfldet.train.trainer import Trainer, out_of_patience
+from gfldet.train.progress import out_of_patience
+from gfldet.train.trainer import Trainer
 from gfldet.viz.plots import plot_results
 
 
@@ -38,8 +43,10 @@ def run_training(trainer: Trainer) -> RunResult:
     end = EndReport("failed")
     try:
         trainer.observers.begin(trainer.facts())
-        progress = trainer.run()
-        result = _finish(trainer)
+        progress = train_in_memory(trainer)
+        with torch.random.fork_rng(devices=()):  # last.pt is written once more, and is to tell what it told
+            result = _finish(trainer)
+        trainer.end()
         reason: Reason = "finished" if progress.epoch >= trainer.plan.epochs else "patience"
         end = EndReport(reason, metrics=result.metrics)
         return result
@@ -60,10 +67,9 @@ def how_to_go_on(trainer: Trainer) -> str:
     done, epochs = trainer.saved, trainer.plan.epochs
     if not done:
         return "no epoch was done yet, so nothing is kept"
-    if done >= epochs or out_of_patience(trainer.progress, trainer.settings.patience):
-        best = shlex.quote(f"model={trainer.weights / 'best.pt'}")
-        return f"the training was done; gfldet val {best} measures its best weights"
     resume = shlex.quote(f"resume={trainer.folder}")
+    if done >= epochs or out_of_patience(trainer.progress, trainer.settings.patience):
+        return f"the training was done; gfldet train {resume} measures its best weights"
     return f"{done} of {epochs} epochs are kept; gfldet train {resume} goes on from there"
 
 
@@ -84,4 +90,6 @@ def _finish(trainer: Trainer) -> RunResult:
     teller(settings.verbose)(f"best weights, of epoch {best_epoch + 1}:\n{format_table(found.metrics)}")
     if settings.plots and ranks.leads:
         draw_validation(folder, found, trainer.val.split, trainer.val.store)
+        subject = f"{best}, of epoch {best_epoch + 1}, on {settings.data}"
+        write_run_page(folder / REPORT, found, trainer.val.split, trainer.val.store, subject, folder / RESULTS)
     return RunResult(folder, best, best_epoch, found.metrics)

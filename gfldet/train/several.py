@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 import gfldet
+from gfldet.config.kinds import AUTO_BATCH
 from gfldet.config.load import dump
 from gfldet.config.schema import TrainSettings
 from gfldet.data.likeness import hashed, likeness
@@ -34,8 +35,10 @@ def run_to_share(trainer: Trainer) -> dict[str, object]:
 
 
 def check_share(settings: TrainSettings, ranks: Ranks) -> None:
-    """ConfigError where a batch has fewer images than there are processes."""
-    if settings.batch < ranks.size:
+    """ConfigError where a batch has fewer images than there are processes, or is to be chosen for several."""
+    if settings.batch == AUTO_BATCH and ranks.size > 1:
+        raise ConfigError(f"batch=auto: for one process; give a number for {ranks.size} of them, as in batch=64")
+    if AUTO_BATCH != settings.batch < ranks.size:
         raise ConfigError(
             f"batch={settings.batch}: it is the whole batch, of which each of {ranks.size} processes takes its share; "
             f"set batch to {ranks.size} or more, or start fewer processes"

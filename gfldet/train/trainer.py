@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +34,15 @@ from gfldet.ranks.value import ONE, Ranks
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint, first_line
 from gfldet.train.ema import WeightAverage
-from gfldet.train.events import ITEMS, EpochReport, Observers, RunFacts, StepReport
+from gfldet.train.events import ITEMS, EpochReport, Observers, PlanReport, RunFacts, StepReport
 from gfldet.train.guard import StepGuard
 from gfldet.train.joint import add_up
 from gfldet.train.parts import keep_frozen_statistics, make_assigner, make_optimizer
-from gfldet.train.schedule import Plan
+from gfldet.train.progress import Progress, out_of_patience
+from gfldet.train.schedule import Plan, with_epochs
+from gfldet.train.timing import HOUR, Pace, length_in_time
 
 MAX_BAD_STEPS = 5  # non-finite steps in a row before a run stops
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands: finished epochs, optimiser steps taken, the best epoch (by AP50-95) so far.
-
-    Of epochs with one and the same AP the last is the best, but `improved` is the first of them: patience counts the
-    epochs since the AP rose.
-    `share` is the part of the planned epochs that is done.  It is what outlives another batch size or data set, with
-    which an epoch has other steps: the steps taken then count anew, as those of the same share (see `restore`).
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best: float = -1.0
-    best_epoch: int = -1
-    seconds: float = 0.0
-    bad_steps: int = 0
-    share: float = 0.0
-    improved: int = -1
-
-    def __post_init__(self) -> None:
-        if self.improved < 0:  # older checkpoints do not tell; with them the first of equal epochs was the best
-            self.improved = self.best_epoch
 
 
 @dataclass(eq=False)
@@ -90,6 +67,7 @@ class Trainer:
     saved: int = 0  # epochs that last.pt has
     ranks: Ranks = ONE
     free_cores: FreeCores = field(default_factory=FreeCores)
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -106,7 +84,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.guard = StepGuard(self.model, self.optimizer)
         self.workers = loader_threads(s.workers, self.device.type == "cpu", self.ranks.local_size)
-        self.by_processes = self.device.type == "cuda" and can_fork()
+        self.pins = self.device.type == "cuda"  # batches in memory that a GPU copies from by itself
+        self.by_processes = self.pins and can_fork()
 
     @property
     def folder(self) -> Path:
@@ -123,29 +102,56 @@ class Trainer:
 
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
+        self.progress.running = 1
         with closing(self._batches(self.progress.epoch)) as batches:
             return self._run(batches)
 
     def _run(self, batches: Iterator[TrainBatch]) -> Progress:
         """See `run`."""
-        for epoch in range(self.progress.epoch, self.plan.epochs):
-            began = time.perf_counter()
+        self.progress.seconds += self.pace.begin_epochs()
+        while self.progress.epoch < self.plan.epochs:
+            if out_of_patience(self.progress, self.settings.patience):  # also of a run that was killed after this
+                break
+            epoch = self.progress.epoch
             losses = self._train_epoch(epoch, batches)
+            trained = self.pace.running
             metrics = self._validate() if self.val is not None and self.settings.val else None
             self.metrics = {n: getattr(metrics, n) for n in ("map", "map50", "map75")} if metrics else {}
             self.progress.epoch = epoch + 1
-            self.progress.share = self.progress.epoch / self.plan.epochs
-            self.progress.seconds += time.perf_counter() - began
+            self.progress.seconds += self.pace.end_epoch(self.pace.running - trained if metrics else 0.0)
             best = self._is_best(epoch, metrics)
             rate = self.plan.learning_rate(self.progress.step - 1)
-            report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best)
+            self._keep_to_time()
+            self.progress.share = self.plan.share(self.progress.epoch * self.plan.steps_per_epoch)
+            left = self.pace.left(self.plan.epochs - self.progress.epoch)
+            report = EpochReport(epoch, self.progress.seconds, losses, rate, metrics, best, left)
             self.ranks.together(partial(self._tell_and_save, report))
             self.saved = epoch + 1
-            if out_of_patience(self.progress, self.settings.patience):
-                break
             if self.settings.threads == 0 and self.ranks.size == 1:  # several would take each other for other work
                 torch.set_num_threads(self.free_cores())
         return self.progress
+
+    def _keep_to_time(self) -> None:
+        """Let a run with `time` have as many epochs as fit into it, as far as is known now; the same in all ranks.
+
+        After an epoch, or within the first one of this process, which is then done in any case.
+        """
+        hours, progress, step = self.settings.time, self.progress, self.progress.step
+        if hours is None or (progress.planned and progress.epoch == progress.planned):
+            return
+        seconds, begun = HOUR * hours - progress.seconds, step > progress.epoch * self.plan.steps_per_epoch
+        length = self.ranks.of_first(
+            lambda: length_in_time(self.pace, seconds, progress.epoch, progress.planned, begun)
+        )
+        if length.epochs == progress.planned:
+            return
+        before, progress.planned = self.plan, length.epochs
+        self.plan = with_epochs(before, self.settings, length.epochs, progress.epoch, before.joint_at(step))
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.plan.weight_decay if group["weight_decay"] else 0.0
+        if (progress.epoch < before.tal_epoch) != (progress.epoch < self.plan.tal_epoch):
+            self._make_criterion(progress.epoch)
+        self.observers.planned(PlanReport(self.plan, hours, self.pace.epoch, length.too_long))
 
     def _tell_and_save(self, report: EpochReport) -> None:
         """What an epoch gave, for the observers and as files; by the one process that does so."""
@@ -160,15 +166,23 @@ class Trainer:
         self.model.train()
         keep_frozen_statistics(self.model)
         total, counted = torch.zeros(3, device=self.device), 0
-        for number, batch in enumerate(islice(batches, len(self.train))):
+        steps = len(self.train)
+        for number, batch in enumerate(islice(batches, steps)):
             items = self._step(batch)
             if items is not None:
                 total, counted = total + items, counted + 1
                 step = self.progress.step - 1
                 rate = self.plan.learning_rate(step)
                 self.observers.step(StepReport(epoch, number, step, total / counted, batch, rate))
+            if self.pace.end_step(number + 1, steps, self._validated_share()):
+                self._keep_to_time()
         means = (total / counted).tolist() if counted else [math.nan] * len(ITEMS)
         return dict(zip(ITEMS, means, strict=True))
+
+    def _validated_share(self) -> float:
+        """Images of a validation for each of the training."""
+        validated = len(self.val.split.records) if self.val is not None and self.settings.val else 0
+        return validated / len(self.train.split.records)
 
     def _make_criterion(self, epoch: int) -> None:
         """The criterion of an epoch, which differs from that before it where a run has two assigners."""
@@ -186,18 +200,22 @@ class Trainer:
     def _batches(self, first: int) -> Generator[TrainBatch, None, None]:
         """The batches of all epochs from `first` on, so that the next epoch's are made while this one is validated."""
 
-        def load(key: BatchKey) -> TrainBatch:
+        def load(key: tuple[BatchKey, bool]) -> TrainBatch:
             augmentation = self.train.augmentation
-            return self.train.load(key, augmentation.without_mosaic() if key[0] >= close else augmentation)
+            return self.train.load(key[0], augmentation.without_mosaic() if key[1] else augmentation)
 
-        close = self.plan.close_epoch
-        epochs = range(first, self.plan.epochs)
-        keys = ((epoch, self.ranks.share(numbers)) for epoch in epochs for _, numbers in self.train.keys(epoch))
+        # The plan of a run with `time` changes, so its epochs are counted, and mosaic is closed, as the keys are made.
+        epochs = range(first, self.plan.epochs) if self.settings.time is None else count(first)
+        keys = (
+            ((epoch, self.ranks.share(numbers)), epoch >= self.plan.close_epoch)
+            for epoch in epochs
+            for _, numbers in self.train.keys(epoch)
+        )
         height, width = self.train.frame
         processes = fitting(self.workers, 3 * height * width * self.train.batch) if self.by_processes else 0
         if processes:
-            return in_order_by_processes(load, keys, processes, pin=self.device.type == "cuda")
-        return in_order(load, keys, self.workers)
+            return in_order_by_processes(load, keys, processes, pin=self.pins)
+        return in_order((lambda key: load(key).pin_memory()) if self.pins else load, keys, self.workers)
 
     def _step(self, batch: TrainBatch) -> Tensor | None:
         """One optimiser step; the detached losses (3,), or None for a step left out because it was not finite."""
@@ -284,6 +302,12 @@ class Trainer:
             checkpoints.save(self.weights / f"epoch{done}.pt", plain)
         checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
 
+    def end(self) -> None:
+        """Note in last.pt that nothing of the run is left to do."""
+        self.progress.running = 0
+        whole = replace(self._plain(), training=self._state())
+        self.ranks.together(lambda: checkpoints.save(self.weights / "last.pt", whole) if self.ranks.leads else None)
+
     def _plain(self) -> Checkpoint:
         """The averaged weights of the last whole epoch."""
         return Checkpoint(
@@ -347,8 +371,9 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         self.average.model.load_state_dict(dict(checkpoint.weights))
         self.average.updates = state["updates"]
-        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.
-        told = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        # Moments come from the checkpoint, but what the settings tell of decay and momentum now is what counts.  The
+        # rate is set at each step; a run that takes none keeps that of its last one.
+        told = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, told, strict=True):
             group.update(values)
@@ -356,7 +381,8 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         self.progress.step = self.progress.epoch * self.plan.steps_per_epoch
-        self.progress.share = self.progress.epoch / self.plan.epochs
+        self.progress.share = self.plan.share(self.progress.step)
+        self.progress.planned = 0 if self.settings.time is None else self.plan.epochs
         self.metrics, self.saved = checkpoint.metrics, self.progress.epoch
         self._make_criterion(self.progress.epoch)
         torch.set_rng_state(state["random"])
@@ -376,8 +402,3 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
         f"resume: the state of training in {path} is damaged ({first_line(error)}); start another run from its weights "
         f"with model={path}"
     )
-
-
-def out_of_patience(progress: Progress, patience: int) -> bool:
-    """Whether `patience` epochs (0: any number) have gone by without a better AP."""
-    return patience > 0 and progress.epoch - 1 - progress.improved >= patience

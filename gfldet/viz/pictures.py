@@ -62,9 +62,14 @@ def save_picture(path: str | Path, image: Image) -> Path:
 
     Raises OutputError if the suffix is not a picture format or if the file cannot be written.
     """
+    return save_bgr(path, np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8))
+
+
+def save_bgr(path: str | Path, image: Image) -> Path:
+    """`save_picture` for an image in BGR, as OpenCV encodes it, without a copy."""
     path = Path(path)
     try:
-        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        done, data = cv2.imencode(path.suffix, image)
     except cv2.error:
         done = False
     if not done:
@@ -72,7 +77,7 @@ def save_picture(path: str | Path, image: Image) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not by cv2.imwrite: it gives no error, and fails for some letters in paths.
-        write_whole(path, lambda file: file.write(data.tobytes()), lasting=False)
+        write_whole(path, lambda file: file.write(data.data), lasting=False)
     except OSError as error:
         raise OutputError(f"{path}: the picture cannot be written: {error.strerror or error}.") from error
     return path

@@ -45,7 +45,7 @@ def plot_results(csv_path: str | Path, path: str | Path) -> None:
     Columns are found by name: `train/...` losses, `metrics/...`, `lr`, and `epoch`.  Missing columns, and cells
     without a number, are left out.  Raises DataError if the file cannot be read.
     """
-    columns = _read_columns(Path(csv_path))
+    columns = read_columns(Path(csv_path))
     rows = len(next(iter(columns.values()), ()))
     epochs = columns.get("epoch", np.arange(1.0, rows + 1))
     panels = {
@@ -80,7 +80,7 @@ def plot_precision_recall(
     figure, (ax,) = _figure(7.0, 5.5, 1)
     grid = np.linspace(0, 1, 101)
     points = enumerate(zip(recall, precision, strict=True))
-    lines = {c: _envelope(r, p, grid) for c, (r, p) in points if r is not None and p is not None}
+    lines = {c: envelope(r, p, grid) for c, (r, p) in points if r is not None and p is not None}
     for c, line in lines.items():
         _class_line(ax, grid, line, f"{_text(names[c])} {ap50[c]:.3f}", c, len(lines))
     _mean_line(ax, grid, lines, f"all {np.mean([ap50[c] for c in lines] or [0.0]):.3f}")
@@ -107,7 +107,7 @@ def plot_confidence(
     grid = np.linspace(0, 1, 1001)
     for ax, (title, values) in zip(axes, curves.items(), strict=True):
         points = enumerate(zip(scores, values, strict=True))
-        lines = {c: _at_thresholds(s, v, grid) for c, (s, v) in points if s is not None and v is not None}
+        lines = {c: at_thresholds(s, v, grid) for c, (s, v) in points if s is not None and v is not None}
         for c, line in lines.items():
             _class_line(ax, grid, line, _text(names[c]), c, len(lines))
         _mean_line(ax, grid, lines, "all")
@@ -151,7 +151,7 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
 # ----------------------------------------------------------------------------------------------------- the details
 
 
-def _read_columns(path: Path) -> dict[str, Floats]:
+def read_columns(path: Path) -> dict[str, Floats]:
     """Every column of a CSV file with at least one number; cells without a number become NaN."""
     try:
         text = read_text(path, DataError)
@@ -171,14 +171,14 @@ def _number(cell: Any) -> float:
     return value if np.isfinite(value) else float("nan")
 
 
-def _envelope(recall: ArrayLike, precision: ArrayLike, grid: Floats) -> Floats:
+def envelope(recall: ArrayLike, precision: ArrayLike, grid: Floats) -> Floats:
     """For each recall of the grid, the best precision at this recall or a higher one; 0 above the highest recall."""
     reached, values = np.asarray(recall, np.float64), np.asarray(precision, np.float64)
     best = np.maximum.accumulate(values[::-1])[::-1]
     return np.append(best, 0.0)[np.searchsorted(reached, grid)]
 
 
-def _at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats:
+def at_thresholds(scores: ArrayLike, values: ArrayLike, grid: Floats) -> Floats:
     """For each threshold of the grid, the value at the lowest score >= the threshold; 0 if there is no such score."""
     falling = np.asarray(scores, np.float64)
     kept = np.searchsorted(-falling, -grid, side="right")

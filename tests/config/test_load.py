@@ -51,7 +51,7 @@ def test_every_mistake_at_once_each_with_what_is_right() -> None:
     assert str(caught.value).splitlines() == [
         "These settings of train cannot be used:",
         "  epoch: no such setting; did you mean epochs?",
-        "  batch=0: expected a whole number from 1 up",
+        "  batch=0: expected a whole number from 1 up, or auto",
         "  lr0=fast: expected a number above 0, up to 1, or none",
         "  optimizer=adam: expected muon, adamw or sgd; did you mean adamw?",
         "  val=Flase: expected true or false",
@@ -81,7 +81,7 @@ def test_a_setting_of_another_command_is_named_as_such() -> None:
         "save_txt: a setting of predict, not of val",
     ]
     assert problems_of("predict", {"source": "x", "data": "y"}) == [
-        "data: a setting of train, val and export, not of predict"
+        "data: a setting of check, train, val and export, not of predict"
     ]
 
 
@@ -283,7 +283,7 @@ def test_mistakes_in_a_file_have_their_line(tmp_path: Path) -> None:
     file.write_text("epochs: 3\nepoch: 3\nbatch: none\nepochs: 4\ncfg: other.yaml\n")
     assert problems_of("train", {"cfg": file, "lr0": 2}) == [
         f"{file}:2: epoch: no such setting; did you mean epochs?",
-        f"{file}:3: batch=none: expected a whole number from 1 up",
+        f"{file}:3: batch=none: expected a whole number from 1 up, or auto",
         f"{file}:4: epochs: given twice in this file",
         f"{file}:5: cfg: a file of settings cannot name another one",
         "lr0=2: expected a number above 0, up to 1, or none",
@@ -366,3 +366,33 @@ def test_nested_values_from_python_are_told_with_a_bound() -> None:
         (problem,) = problems_of("train", {name: value})
         assert problem.startswith(f"{name}=[[[[...]")
         assert len(problem) < 300
+
+
+# ------------------------------------------------------------------------------------------------ tiles
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+def test_images_have_the_size_of_tiles_unless_one_is_given(command: str) -> None:
+    source = {"source": "a.jpg"} if command == "predict" else {}
+    assert resolve(command, {**source, "tile": "512"}).imgsz == 512
+    assert resolve(command, {**source, "tile": 512, "imgsz": 320}).imgsz == 320
+    assert resolve(command, {**source, "tile": None}).imgsz == 640
+    rounded = resolve(command, {**source, "tile": 500})
+    assert (rounded.tile, rounded.imgsz) == (512, 512)
+    assert rounded.notices == ("tile=500 is not a multiple of 32: 512 is used",)
+
+
+def test_the_size_of_a_run_on_tiles_is_restored_with_them() -> None:
+    trained = {"tile": 512, "imgsz": 1024}
+    assert resolve("val", {}, restored=trained).imgsz == 1024
+    assert resolve("val", {"tile": 256}, restored=trained).imgsz == 256
+    assert resolve("val", {"tile": 256}, restored={"imgsz": 1024}).imgsz == 256
+    assert resolve("val", {"tile": "none"}, restored=trained).imgsz == 1024
+    assert resolve("val", {"tile": "none"}, restored=trained).tile is None
+    assert resolve("val", {"tile": 256, "imgsz": 320}, restored=trained).imgsz == 320
+
+
+def test_what_is_idle_without_tiles() -> None:
+    told = resolve("val", {"overlap": 0.3, "tile_whole": False}).notices
+    assert told == ("overlap, tile_whole: without effect unless tile is set",)
+    assert resolve("val", {"overlap": 0.3, "tile": 640}).notices == ()

@@ -23,6 +23,7 @@ OWN = {
     "train.trainer": "checkpoints that the run itself wrote",
     "export.job": "files that it made itself, beside the target",
     "export.web": "the page in the package",
+    "report.document": "the style and the script in the package",
     "export.quantise": "files that it made itself",
     "experiments": "results that it wrote itself",
     "config.assets": "the folder cfg",

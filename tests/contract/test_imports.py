@@ -32,20 +32,23 @@ BELOW: dict[str, set[str]] = {
     "config": set(),
     "ops": set(),
     "ranks": set(),
-    "launch": {"signals"},
+    "launch": {"signals", "ranks.watch"},
     "assigners": {"ops"},
     "losses": {"ops", "assigners", "ranks.value"},
     "nn": {"ops", "losses", "ranks.value"},
     "data": {"ops", "machine", "messages"},
     "weights": {"messages", "writing"},
+    "labels": {"writing"},
     "viz": {"ops", "data.records", "writing"},
     "boxes": set(),
-    "results": {"ops", "viz", "boxes", "writing"},
+    "results": {"ops", "viz", "boxes", "labels", "writing"},
     "metrics": {"ops", "data.records"},
     "store": {"nn", "writing"},
 }
-BELOW["detect"] = {"ops", "nn", "data", "metrics", "results", "store.runs", "machine", "ranks.value"}
-BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "store.runs", "messages"}
+BELOW["detect"] = {"ops", "nn", "data", "labels", "metrics", "results", "store.runs", "viz", "machine", "writing"}
+BELOW["detect"] |= {"boxes", "ranks.value"}
+BELOW["health"] = {"data", "metrics.matching"}
+BELOW["report"] = {"ops", "data", "viz", "metrics", "detect", "health", "store.runs", "messages", "writing"}
 BELOW["imports"] = {"config.assets", "ops", "nn", "store", "messages", "weights"}
 BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
@@ -53,9 +56,11 @@ BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
-BELOW["cli"] = {"config", "launch", "model", "ranks.place", "signals", "train.resume", "weights", "imports.fetch"}
+BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
+BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume"}
+BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
 BELOW["__main__"] = {"cli"}
-BELOW["__init__"] = {"machine.cores", "model", "results", "train.events"}
+BELOW["__init__"] = {"checking", "machine.cores", "model", "results", "train.events"}
 
 # The only part of nn that may know losses: it makes the criterion.
 ONLY = {("nn", "losses"): {"nn.tasks"}}
@@ -73,7 +78,9 @@ TORCH_FREE = {
     "viz",
     "boxes",
     "results",
+    "labels",
     "report",
+    "health",
     "weights",
 }
 
@@ -165,7 +172,7 @@ def test_the_rule_itself_refuses(module: str, target: str) -> None:
 
 def test_settings_stop_where_runs_are_prepared() -> None:
     users = {module_of(file).split(".")[0] for file in FILES if any(n.startswith("config") for n in own_imports(file))}
-    assert users <= {"config", "train", "imports", "export", "opening", "familiar", "model", "cli"}
+    assert users <= {"config", "train", "imports", "export", "opening", "familiar", "model", "checking", "cli"}
 
 
 def test_rooms_without_torch() -> None:

@@ -37,7 +37,7 @@ def damage(data: Path) -> Path:
 
 
 def loaded(data: Path, memory: Pool, on_bad: str = "error", check: str = "quick", size: int = 32):
-    return load_images(load_spec(data), "train", (size, size), memory, on_bad, lambda line: None, False, None, check)
+    return load_images(load_spec(data), "train", (size, size), memory, on_bad, lambda line: None, False, check=check)
 
 
 def test_an_image_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_one_that_cannot_be_decoded_ends_the_run(data: Path) -> None:
         with pytest.raises(ImageError) as caught:
             ask(one.split.records[3])
         assert str(caught.value).startswith(f"{file}: ")
-        assert "check=full decodes every image there" in str(caught.value)
+        assert "check_images=full decodes every image there" in str(caught.value)
         assert "on_bad=skip" in str(caught.value)
 
 

@@ -151,7 +151,7 @@ def test_nothing_left_is_an_error_even_when_skipping(text, tmp_path: Path) -> No
     [
         ("nowhere/a.jpg", "no such file or folder"),
         ("nowhere/*.jpg", "matches no image or video"),
-        ("rtsp://camera/1", "URLs are not supported"),
+        ("ftp://camera/1", "ftp:// is not read; a stream begins with rtsp"),
         ([], "the list is empty"),
         (None, "got NoneType"),
         (True, "got bool"),

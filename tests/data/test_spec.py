@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,14 @@ def test_names_that_no_folder_can_have(text, tmp_path: Path, folder: str, key: s
     source = text("d.yaml", "\n".join(f"{name}: {value}" for name, value in lines.items()))
     with pytest.raises(DataError, match=str(tmp_path)):
         load_split(load_spec(source), "train")
+
+
+def test_of_many_classes_the_first_that_differs_is_told() -> None:
+    spec = replace(load_spec("shapes"), names=tuple(f"class {number}" for number in range(80)))
+    spec.check_classes(spec.names, "x.pt")
+    swapped = (*spec.names[:7], spec.names[8], spec.names[7], *spec.names[9:])
+    told = "the 80 of x.pt: the first that differs is number 7, 'class 7' in the data and 'class 8' in the model"
+    with pytest.raises(DataError, match=told):
+        spec.check_classes(swapped, "x.pt")
+    with pytest.raises(DataError, match=r"the 79 of x.pt: .* number 79, 'class 79' in the data and none in the model"):
+        spec.check_classes(spec.names[:-1], "x.pt")

@@ -13,9 +13,10 @@ from PIL import Image
 
 from gfldet.data import gather
 from gfldet.data import split as split_room
+from gfldet.data.gather import open_image
 from gfldet.data.likeness import likeness
 from gfldet.data.spec import load_spec
-from gfldet.data.split import load_split, open_image
+from gfldet.data.split import load_split
 from gfldet.errors import DataError
 
 YOLO = "format: yolo\ntrain: images\nnames: [cat, dog]\n"

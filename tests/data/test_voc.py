@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from gfldet.data.finder import Finder
-from gfldet.data.formats import EMPTY, SWAPPED
+from gfldet.data.formats import EMPTY, SWAPPED, Index, by_kind, counted
 from gfldet.data.formats.voc import index, read_labels
 from gfldet.errors import DataError
 
 NAMES = ("RBC", "WBC", "Platelets")
+
+
+def texts(found: Index) -> list[str]:
+    """What is told of an index."""
+    return [*found.warnings, *(counted(kind, places) for kind, places in by_kind(found.notes).items())]
 
 
 def thing(name: str, *corners: object, more: str = "") -> str:
@@ -164,7 +169,7 @@ def test_a_folder_with_images_and_xml_together(image, text, tmp_path: Path) -> N
     found = index([tmp_path / "train"], Finder(tmp_path), NAMES)
     assert [item.file_name for item in found.items] == ["b.png", "sub/a.JPG"]
     assert [item.labels().classes for item in found.items] == [[], [2]]
-    assert found.warnings == [
+    assert texts(found) == [
         f"1 image(s) have no label file and count as background: {tmp_path / 'train' / 'b.png'}",
         f"1 XML file(s) have no image and were skipped: {lost}",
     ]

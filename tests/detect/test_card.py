@@ -33,6 +33,7 @@ CARD = Card(
         {"layout": "detections", "conf": 0.001, "iou": 0.7, "max_det": 300, "agnostic": True},
         {"dynamic": "all", "end2end": True, "precision": "int8", "licence": "123"},
         {"batch": 8, "model": "gfldet-n", "sample_bits": 12},
+        {"tiles": (640, 0.2, True)},
     ],
 )
 def test_text_and_back(changes: dict[str, Any]) -> None:
@@ -84,6 +85,12 @@ def test_a_later_file_may_know_more() -> None:
         ({"names": "a, b"}, "Expecting value"),
         ({"sample_bits": "17"}, "sample_bits 17, expected none, or a whole number from 8 to 16"),
         ({"sample_bits": "12.5"}, "sample_bits 12.5"),
+        (
+            {"tiles": "640"},
+            "tiles 640, expected none, or a side of 1 to 16384, an overlap from 0 to below 1, and true or",
+        ),
+        ({"tiles": "[640, 1, true]"}, "tiles (640, 1, True)"),
+        ({"tiles": "[640, 0.2]"}, "tiles (640, 0.2)"),
         ({"layout": "other"}, "layout 'other'"),
         ({"reg_max": None}, "reg_max"),
     ],

@@ -228,9 +228,38 @@ def test_folders_that_cannot_be_written(
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "mine" and access(path, mode))
     told = refused(command, **what, project="mine")
-    assert told == f"gfldet: mine/{command}: no permission to write in mine; choose another project=\n"
+    assert told == f"gfldet: mine/{command}: no permission to write in mine; choose another project= or name=\n"
 
 
 def test_devices_that_are_not_there(refused: Gfldet, dataset: Callable[..., Any]) -> None:
     told = refused("train", data=dataset().yaml, device="cuda:63")
     assert "device=cuda:63: torch sees" in told
+
+
+# ------------------------------------------------------------------------------------------------------ tiles
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict"])
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("tile", "31", "a whole number from 32 to 16384, or none"),
+        ("tile", "0", "a whole number from 32 to 16384, or none"),
+        ("tile", "-640", "a whole number from 32 to 16384, or none"),
+        ("tile", "640.5", "a whole number from 32 to 16384, or none"),
+        ("tile", "nan", "a whole number from 32 to 16384, or none"),
+        ("tile", "640,480", "a whole number from 32 to 16384, or none"),
+        ("overlap", "1", "a number from 0 to 0.9"),
+        ("overlap", "-0.1", "a number from 0 to 0.9"),
+        ("overlap", "nan", "a number from 0 to 0.9"),
+        ("overlap", "20%", "a number from 0 to 0.9"),
+        ("tile_whole", "maybe", "true or false"),
+    ],
+)
+def test_tiles_that_are_none(
+    refused: Gfldet, dataset: Callable[..., Any], command: str, setting: str, value: str, expected: str
+) -> None:
+    data = dataset(train=1, val=1)
+    given = {"source": data.images / "val"} if command == "predict" else {"data": data.yaml}
+    told = refused(command, **given, **{"tile": 64, setting: value})
+    assert f"{setting}={value}: expected {expected}" in told

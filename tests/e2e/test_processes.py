@@ -20,10 +20,12 @@ from gfldet.store import checkpoint as checkpoints
 
 pytestmark = pytest.mark.long
 
-# What a shell starts in the background ignores Ctrl-C, and Python then leaves it so; a user's terminal does not.
+# What a shell starts in the background ignores Ctrl-C, what `nohup` starts ignores the hang-up; Python leaves both so.
+# What a user starts in a terminal ignores neither.
 START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from gfldet.cli import main
 sys.exit(main())
 """

@@ -3,6 +3,7 @@ seconds, as each process imports torch."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -111,6 +112,52 @@ def test_a_rank_that_is_killed_ends_the_run_which_then_goes_on(
     code, out, told = ended(start(*GFLDET, "train", "resume=runs/train", f"epochs={done + 1}", "device=cpu"))
     assert (code, told) == (0, "")
     assert f"{done} of {done + 1} epochs are done" in out
+
+
+def test_ranks_end_with_their_launcher(start: Start, words: list[str], tmp_path: Path) -> None:
+    """A launcher that is killed tells them nothing; the run can be resumed at once."""
+    process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
+    wait_for(process, r"^ +1/9000")
+    ranks = workers_of(process)
+    process.kill()
+    code, _, told = ended(process)  # the ranks hold its streams open
+    assert code == -signal.SIGKILL
+    assert told.count("rank 0: the launcher that started it is gone, so this process ends too") == 1
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    done = checkpoints.load(tmp_path / "runs/train/weights/last.pt").epoch + 1
+    code, _, told = ended(start(*GFLDET, "train", "resume=runs/train", f"epochs={done}", "device=cpu"))
+    assert (code, told) == (0, "")
+
+
+STOPS = """
+import sys
+from gfldet.cli import main
+from gfldet.train.observers import ResultsCsv
+epoch, end = ResultsCsv.epoch, int(sys.argv[1])
+ResultsCsv.epoch = lambda self, report: epoch(self, report) if report.epoch < end else sys.exit(7)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_another_number_of_processes_keeps_the_schedule(start: Start, words: list[str], tmp_path: Path) -> None:
+    """One process, then two, then one: the rates of one process to the bit, the weights but for rounding."""
+    script = tmp_path / "stops.py"  # a training that ends when it has done so many epochs
+    script.write_text(STOPS, encoding="utf-8")
+    settings = (*words, "device=cpu", "sync_bn=true", "close_mosaic=2", "epochs=5")
+    assert ended(start(*GFLDET, *settings, "name=one"))[0] == 0
+    assert ended(start(sys.executable, str(script), "2", *settings, "name=mixed"))[0] == 7
+    assert ended(start(*TORCHRUN, str(script), "4", "train", "resume=runs/mixed"))[0] == 1
+    code, out, told = ended(start(*GFLDET, "train", "resume=runs/mixed", "device=cpu"))
+    assert (code, told) == (0, "")
+    assert "4 of 5 epochs are done" in out
+    rows = [
+        [(row["epoch"], row["lr"]) for row in csv.DictReader(text.splitlines())]
+        for text in ((tmp_path / "runs" / name / "results.csv").read_text("utf-8") for name in ("one", "mixed"))
+    ]
+    assert rows[0] == rows[1]
+    one, mixed = (checkpoints.load(tmp_path / "runs" / name / "weights" / "last.pt") for name in ("one", "mixed"))
+    for name, value in one.weights.items():
+        torch.testing.assert_close(mixed.weights[name], value, rtol=2e-3, atol=2e-4)
 
 
 def test_a_signal_ends_all_and_is_told_once(start: Start, words: list[str]) -> None:

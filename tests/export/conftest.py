@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -127,24 +126,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
-def _needed(there: object, what: str) -> None:
-    """Skip, or fail where a browser is required, for what is not there."""
-    if not there:
-        (pytest.fail if os.environ.get("GFLDET_BROWSER") == "required" else pytest.skip)(f"{what}; see tools/browser")
-
-
 @pytest.fixture(scope="session")
-def tools() -> tuple[str, str, Path]:
-    """Chromium, chromedriver, and the folder of onnxruntime-web."""
-    _needed(find_spec("selenium"), "no package selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    modules = Path(os.environ.get("GFLDET_NODE_MODULES", ""))
-    _needed(chromium, "no chromium")
-    _needed(driver, "no chromedriver")
-    _needed((modules / "onnxruntime-web").is_dir(), "GFLDET_NODE_MODULES names no folder with onnxruntime-web")
-    assert chromium
-    assert driver
-    return chromium, driver, modules.absolute()
+def modules(browser_needs: Callable[[object, str], None]) -> Path:
+    """The folder of onnxruntime-web."""
+    folder = Path(os.environ.get("GFLDET_NODE_MODULES", ""))
+    browser_needs((folder / "onnxruntime-web").is_dir(), "GFLDET_NODE_MODULES names no folder with onnxruntime-web")
+    return folder.absolute()
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -187,35 +174,18 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser(tools: tuple[str, str, Path], video: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless Chromium that knows no host but localhost."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver, _ = tools
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for switch in (
-        *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-dev-shm-usage"),
-        *("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1000,800"),
-        *("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"),
-        f"use-file-for-fake-video-capture={video}",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-    ):
-        options.add_argument(f"--{switch}")
-    started = webdriver.Chrome(options=options, service=Service(driver))
-    started.set_script_timeout(30)
-    yield started
-    started.quit()
+def browser(modules: Path, chromium: Callable[..., Any], video: Path) -> Any:
+    """Headless Chromium that knows no host but localhost, with a camera."""
+    camera = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")
+    return chromium(*camera, f"use-file-for-fake-video-capture={video}")
 
 
 @pytest.fixture(scope="session")
-def address(page: Path, tools: tuple[str, str, Path], serve: Callable[[Path], str]) -> str:
+def address(page: Path, modules: Path, serve: Callable[[Path], str]) -> str:
     """Where the page is served, complete."""
     site = page.with_name("site")
     shutil.copytree(page, site)
-    (site / "node_modules").symlink_to(tools[2])
+    (site / "node_modules").symlink_to(modules)
     return serve(site)
 
 

@@ -191,14 +191,14 @@ def test_without_onnxruntime_web_the_page_says_what_to_type(
 @local
 def test_a_model_of_one_frame_and_a_fixed_batch(
     shown: Any,
-    tools: tuple[str, str, Path],
+    modules: Path,
     images: dict[str, Path],
     tmp_path: Path,
     serve: Callable[[Path], str],
     export_finder: Callable[..., Path],
 ) -> None:
     folder = export_finder(tmp_path / "fixed", dynamic="none", batch=2, imgsz=[96, 160], conf=0.3)
-    (folder / "node_modules").symlink_to(tools[2])
+    (folder / "node_modules").symlink_to(modules)
     shown.open(serve(folder))
     assert shown.one("#threshold").get_attribute("value") == "0.3"
     record = shown.look_at(images["tall.png"])["tall.png"]
@@ -209,14 +209,14 @@ def test_a_model_of_one_frame_and_a_fixed_batch(
 def test_the_page_obeys_its_card(
     shown: Any,
     page: Path,
-    tools: tuple[str, str, Path],
+    modules: Path,
     images: dict[str, Path],
     tmp_path: Path,
     serve: Callable[[Path], str],
 ) -> None:
     """In BGR with the grey levels halved, a red picture is a dim blue one to the model, on another grey."""
     halved = "(x - [0, 10, 0]) / [510, 300.5, 255]"
-    site = site_of(page, tools[2], tmp_path / "bgr", channels="BGR", normalisation=halved, pad_colour=20)
+    site = site_of(page, modules, tmp_path / "bgr", channels="BGR", normalisation=halved, pad_colour=20)
     shown.open(serve(site))
     shown.set_threshold(0.01)
     names = ("large.png", "tall.png")
@@ -241,13 +241,13 @@ def test_the_page_obeys_its_card(
 def test_the_page_refuses_by_name_what_it_cannot_obey(
     shown: Any,
     page: Path,
-    tools: tuple[str, str, Path],
+    modules: Path,
     tmp_path: Path,
     serve: Callable[[Path], str],
     changes: dict[str, Any],
     told: str,
 ) -> None:
-    shown.open(serve(site_of(page, tools[2], tmp_path / "odd", **changes)))
+    shown.open(serve(site_of(page, modules, tmp_path / "odd", **changes)))
     (problem,) = shown.problems()
     assert told in problem
     assert "Export the page again" in problem

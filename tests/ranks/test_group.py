@@ -25,10 +25,11 @@ from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, GfldetError, LostError, WorkError
 from gfldet.machine.shared import Pool
 from gfldet.nn.tasks import DetectionModel
+from gfldet.ranks import watch as watching
 from gfldet.ranks.group import Group
 from gfldet.ranks.value import ONE, Ranks
 from gfldet.ranks.voice import Voice, speaking
-from gfldet.ranks.watch import Watch
+from gfldet.ranks.watch import Watch, bound_to_launcher
 
 InRanks = Callable[..., list[Any]]
 
@@ -226,3 +227,23 @@ def test_a_shared_validation_is_that_of_one(in_ranks: InRanks, spread_model: Det
         first, *others = in_ranks(work, size)
         assert repr(first) == repr(alone)
         assert all(repr(metrics) == repr(alone[0]) and not any(columns) for metrics, columns in others)
+
+
+@pytest.mark.parametrize(("tells", "told"), [(True, "rank 3: the launcher that started it is gone"), (False, "")])
+def test_a_launcher_that_is_gone_is_noticed(tells: bool, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(watching, "LOOK", 0.005)
+    monkeypatch.setattr(watching, "end_at_once", ends.append)
+    with bound_to_launcher(3, tells):  # nobody's process
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+        time.sleep(0.03)
+    assert ends == []
+    monkeypatch.setenv(watching.LAUNCHED, "none")
+    monkeypatch.setattr(watching, "BEGAN", (os.getpid(), 1))
+    with bound_to_launcher(3, tells):
+        time.sleep(0.03)
+        assert ends == []
+        monkeypatch.setattr(os, "getppid", lambda: 77)
+        time.sleep(0.1)
+    assert ends
+    assert set(ends) == {told}

@@ -72,7 +72,7 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
-    with pytest.raises(OutputError, match=r"no permission to write in .*; choose another project="):
+    with pytest.raises(OutputError, match=r"no permission to write in .*; choose another project= or name="):
         runs.free_folder(str(tmp_path / "new" / "runs"), "", "train", False)
     assert asked == [tmp_path]  # the folder that is there, of those above
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import gfldet
+from gfldet.data.gather import open_image
 from gfldet.data.spec import load_spec
-from gfldet.data.split import load_split, open_image
+from gfldet.data.split import load_split
 from gfldet.ops.points import anchor_points, grids
 
 TOOLS = Path(gfldet.__file__).parents[1] / "tools"

@@ -15,7 +15,7 @@ import gfldet
 ROOT = Path(gfldet.__file__).parents[1]
 PYTHON_SCRIPTS = [
     *("tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce", "tools/fuzz"),
-    "tools/small",
+    *("tools/flat", "tools/kills", "tools/small"),
 ]
 SCRIPTS = [*PYTHON_SCRIPTS, "tools/browser", "tools/small", ".ci/run"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,15 +46,15 @@ def begun(observer: Any, told: RunFacts) -> Any:
 def test_table_begins_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = begun(Terminal(), facts(epochs=100, steps=7))
     assert capsys.readouterr().out == ""
-    terminal.epoch(report(0))
+    terminal.epoch(replace(report(0), left=3605.9))
     terminal.epoch(report(9, best=False))
     terminal.epoch(report(99, ap=float("nan")))
     got = capsys.readouterr()
     assert got.out.splitlines() == [
-        "    epoch      box      cls      dfl  AP50-95     AP50     AP75        lr     time",
-        "   1/100     1.500    0.250  100.000   0.2500   0.5000   0.1250  0.001500     1:02 *",
-        "  10/100     1.500    0.250  100.000   0.2500   0.5000   0.1250  0.001500     1:11",
-        " 100/100     1.500    0.250  100.000        -   0.5000   0.1250  0.001500     2:41 *",
+        "    epoch      box      cls      dfl  AP50-95     AP50     AP75        lr     time     left",
+        "   1/100     1.500    0.250  100.000   0.2500   0.5000   0.1250  0.001500     1:02  1:00:05 *",
+        "  10/100     1.500    0.250  100.000   0.2500   0.5000   0.1250  0.001500     1:11        -",
+        " 100/100     1.500    0.250  100.000        -   0.5000   0.1250  0.001500     2:41        - *",
     ]
     assert got.err == ""
 
@@ -62,7 +63,7 @@ def test_table_without_validation(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = begun(Terminal(), facts(epochs=3, steps=7))
     terminal.epoch(report(0, ap=None))
     head, line = capsys.readouterr().out.splitlines()
-    assert line == "   1/3       1.500    0.250  100.000        -        -        -  0.001500     1:02"
+    assert line == "   1/3       1.500    0.250  100.000        -        -        -  0.001500     1:02        -"
     assert len(line) == len(head)
 
 

@@ -16,6 +16,8 @@ import yaml
 
 from gfldet.config.load import resolve
 from gfldet.data.draw import NO_AUGMENTATION
+from gfldet.data.findings import findings_of_reach
+from gfldet.data.load import tell_findings
 from gfldet.data.records import Record, Split
 from gfldet.data.sample import Sample
 from gfldet.errors import ConfigError, UserError
@@ -29,6 +31,11 @@ from gfldet.train.events import Observer, Observers
 from gfldet.train.trainer import Trainer
 
 Prepared = Callable[..., Trainer]
+
+
+def warn_of_reach(model: DetectionModel, split: Split, frame: tuple[int, int]) -> None:
+    """What a run tells of boxes beyond the bins."""
+    tell_findings(findings_of_reach(split, frame, checks.reach_of_model(model)))
 
 
 # --------------------------------------------------------------------------------------------- before the first step
@@ -147,10 +154,10 @@ def test_boxes_beyond_the_bins_are_told(tiny: Description, capsys: pytest.Captur
         classes = np.zeros(len(boxes), np.int64)
         return Split("train", (Record(Path("x"), 0, "x", 500, 400, truths, classes, nothing),), ("a", "b"), (0, 1))
 
-    checks.warn_of_reach(model, split((0, 0, 416, 10)), (400, 500))
-    checks.warn_of_reach(model, split(), (400, 500))
+    warn_of_reach(model, split((0, 0, 416, 10)), (400, 500))
+    warn_of_reach(model, split(), (400, 500))
     assert capsys.readouterr().err == ""
-    checks.warn_of_reach(model, split((0, 0, 448, 10), (0, 0, 10, 209), (0, 0, 9, 9), (0, 0, 5, 5)), (800, 1000))
+    warn_of_reach(model, split((0, 0, 448, 10), (0, 0, 10, 209), (0, 0, 9, 9), (0, 0, 5, 5)), (800, 1000))
     assert capsys.readouterr().err == (
         "warning: 2 of 4 boxes (50.0%) are larger than the 416 px that reg_max=8 can express at this imgsz; "
         "set reg_max=16 (or 1, for sides without bins), or a smaller imgsz\n"
@@ -243,14 +250,14 @@ def test_a_single_full_frame_box_is_told_and_then_reached(
     split = Split(
         "train", (Record(Path("x"), 0, "x", 1280, 1280, full, np.zeros(1, np.int64), nothing),), ("a", "b"), (0, 1)
     )
-    checks.warn_of_reach(DetectionModel(replace(tiny, reg_max=16)), split, (1280, 1280))
+    warn_of_reach(DetectionModel(replace(tiny, reg_max=16)), split, (1280, 1280))
     told = capsys.readouterr().err
     assert "1 of 1 boxes (100.0%) are larger than the 928 px" in told
     assert "set reg_max=22" in told
-    checks.warn_of_reach(DetectionModel(replace(tiny, reg_max=22)), split, (1280, 1280))
-    checks.warn_of_reach(DetectionModel(replace(tiny, reg_max=1)), split, (1280, 1280))
+    warn_of_reach(DetectionModel(replace(tiny, reg_max=22)), split, (1280, 1280))
+    warn_of_reach(DetectionModel(replace(tiny, reg_max=1)), split, (1280, 1280))
     assert capsys.readouterr().err == ""
-    checks.warn_of_reach(DetectionModel(replace(tiny, reg_max=21)), split, (1280, 1280))
+    warn_of_reach(DetectionModel(replace(tiny, reg_max=21)), split, (1280, 1280))
     assert "reg_max=22" in capsys.readouterr().err
 
 

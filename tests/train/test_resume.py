@@ -16,6 +16,7 @@ from gfldet.config.schema import TrainSettings
 from gfldet.errors import CheckpointError, ConfigError, DataError, OutputError
 from gfldet.imports.start import Start, read_start
 from gfldet.nn.build import Description
+from gfldet.ranks.place import Place
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
 from gfldet.train import prepare, resume
@@ -61,10 +62,13 @@ def test_resume_of_what_is_not_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stopped(tiny: Description) -> Callable[..., Checkpoint]:
-    """A checkpoint as a run leaves it: `epoch` epochs done, the best of them `best`; settings as given."""
+    """A checkpoint as a run leaves it: `epoch` epochs done, the best of them `best`, `running` if its end is not
+    reached; settings as given."""
 
-    def make(epoch: int = 3, best: int = 2, **settings: Any) -> Checkpoint:
+    def make(epoch: int = 3, best: int = 2, running: int | None = None, **settings: Any) -> Checkpoint:
         progress = {"epoch": epoch, "step": 6, "best": 0.5, "best_epoch": best, "seconds": 1.0, "bad_steps": 0}
+        if running is not None:  # which older checkpoints do not tell
+            progress["running"] = running
         given = {"epochs": 10, "model": "gfldet-s.yaml", "imgsz": 64, **settings}
         return Checkpoint(
             description=tiny,
@@ -101,6 +105,7 @@ def test_settings_go_on_under_those_given_now(stopped: Callable[..., Checkpoint]
         ({"epoch": 10}, {}, "has done its 10 epochs; give a larger epochs= to extend it"),
         ({"epoch": 10}, {"epochs": 10}, "has done its 10 epochs"),
         ({"epoch": 3}, {"epochs": 2}, "has done its 3 epochs"),
+        ({"epoch": 11, "running": 1}, {}, "has done its 11 epochs"),
         ({"epoch": 8, "best": 2, "patience": 5}, {}, "stopped at epoch 8, 5 after its best; give a larger patience="),
         ({"optimizer": "sgd"}, {"optimizer": "adamw"}, "resume: optimizer=adamw, but the run has optimizer=sgd; start"),
         ({}, {"freeze": 2}, "resume: freeze=2, but the run has freeze=None"),
@@ -118,6 +123,30 @@ def test_runs_that_can_go_on_after_all(stopped: Callable[..., Checkpoint]) -> No
     assert go_on(stopped(epoch=10), epochs=11).epochs == 11
     assert go_on(stopped(epoch=8, best=2, patience=5), patience=0).patience == 0
     assert go_on(stopped(epoch=8, best=2, patience=5), patience=50).patience == 50
+    for run in ({"epoch": 10}, {"epoch": 8, "best": 2, "patience": 5}):  # killed before their end
+        assert go_on(stopped(**run, running=1)).epochs == 10
+
+
+def test_the_device_of_a_run_is_read_without_its_tensors(
+    stopped: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = tmp_path / "run" / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    full = {"weights": {}, "optimizer": {}, "scaler": {}, "updates": 0, "random": torch.get_rng_state()}
+    run = stopped(device="cpu:2")
+    checkpoints.save(last, replace(run, training={**(run.training or {}), **full}))
+
+    def no_tensors(*given: Any) -> Any:
+        raise AssertionError("a tensor is read")
+
+    monkeypatch.setattr("gfldet.store.unpickle.Archive.flat", no_tensors)
+    given = train_settings(resume=last)
+    assert resume.device_of_run(given, Place()) == "cpu:2"
+    assert resume.device_of_run(given, Place(0, 2, 0, 2)) == "cpu:2"
+    assert resume.device_of_run(given, Place(0, 3, 0, 3)) == "cpu"
+    assert resume.device_of_run(train_settings(resume=last, device="cpu"), Place()) == "cpu"
+    last.write_bytes(last.read_bytes()[:500])
+    assert resume.device_of_run(given, Place()) == "auto"  # what is wrong is told when it is loaded
     assert go_on(stopped(augment=print), augment=max).augment is max
     assert go_on(stopped(freeze=[1, 2]), freeze=[1, 2]).freeze == (1, 2)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gfldet import Model
 from gfldet.errors import ConfigError, OutputError
@@ -213,13 +214,49 @@ def test_who_interrupts_is_told_how_to_go_on(
         assert checkpoints.load(folder / "weights" / "last.pt").epoch == kept - 1
 
 
-def test_an_interrupted_report_is_told_how_to_get(train: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settings", [{"epochs": 2}, {"epochs": 9, "patience": 1, "lr0": 1e-9}])
+def test_an_interrupted_report_is_written_by_a_resume(
+    train: Callable[..., Model], quick: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after patience; nothing is trained then, and what is left is that of a run that was left alone."""
+
     def interrupt(*given: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gfldet.train.run.write_validation", interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"training was done; gfldet val model=.*best\.pt measures its best"):
-        train()
+    whole, folder = Path(str(train(name="whole", **settings).save_dir)), Path(quick["project"]) / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr("gfldet.train.run.write_validation", interrupt)
+        told = rf"the training was done; gfldet train resume={folder} measures its best weights"
+        with pytest.raises(KeyboardInterrupt, match=told):
+            train(name="cut", **settings)
+    assert not (folder / "metrics.json").exists()
+    diary = Diary()
+    train(diary, resume=folder)
+    assert [len(diary.of(event)) for event in ("begin", "step", "end")] == [1, 0, 1]
+    for name in ("metrics.json", "predictions.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    first, second = (checkpoints.load(run / "weights" / "last.pt").training for run in (whole, folder))
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first["random"], second["random"])
+    assert first["optimizer"]["param_groups"] == second["optimizer"]["param_groups"]
+    with pytest.raises(ConfigError, match=r"resume: .* (has done its 2 epochs|stopped at epoch 2)"):
+        train(resume=folder)
+
+
+def test_the_end_of_a_run_changes_nothing_else_in_its_checkpoint(prepared: Prepared) -> None:
+    trainer = prepared(epochs=1)
+    trainer.run()
+    before = checkpoints.load(trainer.weights / "last.pt").training
+    run_training(trainer)
+    after = checkpoints.load(trainer.weights / "last.pt").training
+    assert before is not None
+    assert after is not None
+    assert after["progress"] == {**before["progress"], "running": 0, "seconds": after["progress"]["seconds"]}
+    assert before["progress"]["running"] == 1
+    assert torch.equal(before["random"], after["random"])
+    for name, value in before["weights"].items():
+        assert torch.equal(value, after["weights"][name])
 
 
 def test_a_run_is_resumed_once_at_a_time(train: Callable[..., Model], tiny_yaml: Path) -> None:

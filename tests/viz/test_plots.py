@@ -49,7 +49,7 @@ def test_results_of_any_shape(tmp_path, text):
 def test_columns_are_read_by_name(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text(" epoch, lr, extra\n1, 0.5, x\n2, inf, y\n")
-    columns = plots._read_columns(path)
+    columns = plots.read_columns(path)
     assert set(columns) == {"epoch", "lr"}
     np.testing.assert_array_equal(columns["lr"], [0.5, np.nan])
 
@@ -64,15 +64,15 @@ def test_a_table_that_is_not_there(tmp_path):
 
 def test_envelope_by_hand():
     grid = np.linspace(0, 1, 11)
-    line = plots._envelope([0.25, 0.25, 0.5, 0.75], [1, 0.5, 0.6, 0.75], grid)
+    line = plots.envelope([0.25, 0.25, 0.5, 0.75], [1, 0.5, 0.6, 0.75], grid)
     np.testing.assert_allclose(line, [1, 1, 1, 0.75, 0.75, 0.75, 0.75, 0.75, 0, 0, 0])
-    assert plots._envelope([], [], grid).tolist() == [0] * 11
+    assert plots.envelope([], [], grid).tolist() == [0] * 11
 
 
 def test_thresholds_by_hand():
     grid = np.array([0.0, 0.3, 0.5, 0.6, 0.9, 1.0])
-    np.testing.assert_allclose(plots._at_thresholds([0.9, 0.5], [0.1, 0.7], grid), [0.7, 0.7, 0.7, 0.1, 0.1, 0])
-    assert plots._at_thresholds([], [], grid).tolist() == [0] * 6
+    np.testing.assert_allclose(plots.at_thresholds([0.9, 0.5], [0.1, 0.7], grid), [0.7, 0.7, 0.7, 0.1, 0.1, 0])
+    assert plots.at_thresholds([], [], grid).tolist() == [0] * 6
 
 
 @pytest.mark.parametrize("classes", [1, 80])

@@ -121,10 +121,10 @@ def _read_results(folder: Path, chance: Chance) -> None:
     from gfldet.files import read_json
     from gfldet.metrics.table import read_results
     from gfldet.train.observers import _rows
-    from gfldet.viz.plots import _read_columns
+    from gfldet.viz.plots import read_columns
 
     _rows(folder / "results.csv", chance.choice((0, 2, 10**6)))
-    attempt("results.csv", lambda: _read_columns(folder / "results.csv"))
+    attempt("results.csv", lambda: read_columns(folder / "results.csv"))
     found = attempt("predictions.json", lambda: read_json(folder / "predictions.json", DataError))
     if isinstance(found, list):
         none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)

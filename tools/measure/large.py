@@ -91,7 +91,9 @@ def start(data: str, check: str) -> None:
     from gfldet.model import Model
     from gfldet.train import prepare
 
-    settings = resolve("train", {"data": data, "imgsz": 64, "batch": 16, "check": check, "project": "/tmp/large-runs"})
+    settings = resolve(
+        "train", {"data": data, "imgsz": 64, "batch": 16, "check_images": check, "project": "/tmp/large-runs"}
+    )
     with prepare.run_folder(settings, None) as folder:
         trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, folder)
         batches = trainer._batches(0)

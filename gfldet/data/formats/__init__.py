@@ -6,12 +6,14 @@ images, clips the boxes to them and puts all problems into one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from gfldet.data.formats.keypoints import LongRows
+from gfldet.data.located import Located
+from gfldet.data.records import Finding
 from gfldet.errors import nearest as similar
 from gfldet.errors import shown
 
@@ -31,7 +33,14 @@ TURNED_SIZE = (
     "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
     "the boxes are read as boxes of the upright image, check that they fit"
 )
+WITHOUT_IMAGE = "label file(s) have no image and were skipped"
+XML_WITHOUT_IMAGE = "XML file(s) have no image and were skipped"
+LISTED_AGAIN = "image(s) are listed more than once and count each time"
 CODES = {  # kind of repair -> code of its finding
+    NO_LABELS: "no-label-file",
+    WITHOUT_IMAGE: "labels-without-image",
+    XML_WITHOUT_IMAGE: "labels-without-image",
+    LISTED_AGAIN: "listed-again",
     POLYGON: "polygons",
     CLIPPED: "clipped-boxes",
     EMPTY: "boxes-without-area",
@@ -41,6 +50,23 @@ CODES = {  # kind of repair -> code of its finding
     OTHER_SIZE: "other-size",
     TURNED_SIZE: "turned-size",
 }
+ONE = {  # kind of repair -> the same of one place
+    NO_LABELS: "has no label file and counts as background",
+    WITHOUT_IMAGE: "a label file without an image; skipped",
+    XML_WITHOUT_IMAGE: "an XML file without an image; skipped",
+    LISTED_AGAIN: "listed more than once; it counts each time",
+    POLYGON: "a polygon, read as its bounding box",
+    CLIPPED: "the box reaches out of the image; clipped",
+    EMPTY: "the box has no area inside the image; dropped",
+    REPEATED_ROW: "the row repeats a row of the same file; dropped",
+    REPEATED_BOX: "the box repeats another box of the same class in the same image; kept as it is",
+    SWAPPED: "the box has opposite sides in the wrong order; the sides were swapped",
+    OTHER_SIZE: "the image has another size than its label file says; check that the boxes fit",
+    TURNED_SIZE: "width and height of the image are swapped in its label file; check that the boxes fit",
+}
+
+
+Note = tuple[str, Located]  # a kind of repair, and its place
 
 
 @dataclass(slots=True)
@@ -48,7 +74,8 @@ class Labels:
     """The labels of one image as its file gives them, before the image is decoded.
 
     boxes     M rows xyxy, in pixels, or as shares of width and height if `normalised`
-    classes   M positions in the names;  crowd  M flags: a region to ignore;  places  M texts, such as "file:line"
+    classes   M positions in the names;  crowd  M flags: a region to ignore
+    places    M "file:line" for messages
     declared  the (width, height) of the image that the file gives; None if it gives none
     problems  one message, with file and line, for each thing that cannot be read
     notes     one (kind of repair, place) for each repair
@@ -58,14 +85,14 @@ class Labels:
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
-    places: Sequence[str] = field(default_factory=list)
+    places: Sequence[Located] = field(default_factory=list)
     normalised: bool = False
     declared: tuple[int, int] | None = None
     problems: list[str] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     long_rows: LongRows = field(default_factory=LongRows)
 
-    def add(self, box: tuple[float, float, float, float], cls: int, place: str, crowd: bool = False) -> None:
+    def add(self, box: tuple[float, float, float, float], cls: int, place: Located, crowd: bool = False) -> None:
         """Appends one box."""
         self.boxes.append(box)
         self.classes.append(cls)
@@ -78,9 +105,9 @@ class Places:
     """Where something was repaired: how often, and the first NAMED places."""
 
     count: int = 0
-    first: list[str] = field(default_factory=list)
+    first: list[Located] = field(default_factory=list)
 
-    def add(self, place: str) -> None:
+    def add(self, place: Located) -> None:
         """One more place."""
         self.count += 1
         if len(self.first) < NAMED:
@@ -104,11 +131,15 @@ class Item:
 
 @dataclass(slots=True)
 class Index:
-    """All images of a split in a stable order, with the problems and warnings found before any image is opened."""
+    """All images of a split in a stable order, with what is found before any image is opened.
+
+    problems  what cannot be used;  warnings  what is told as it stands;  notes  one (kind, place) for each file
+    """
 
     items: list[Item] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def nearest(word: object, known: Sequence[str]) -> str:
@@ -124,15 +155,30 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
     return f" Did you mean {shown(close)}?" if close else ""
 
 
-def counted(count_of: str, places: Sequence[str] | Places) -> str:
-    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most NAMED places."""
-    count, first = (places.count, places.first) if isinstance(places, Places) else (len(places), places[:NAMED])
-    more = f", and {count - NAMED} more" if count > NAMED else ""
-    return f"{count} {count_of}: {', '.join(first)}{more}"
+def counted(count_of: str, places: Places) -> str:
+    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with the first places."""
+    more = f", and {places.count - NAMED} more" if places.count > NAMED else ""
+    return f"{places.count} {count_of}: {', '.join(places.first)}{more}"
 
 
-def repeats(paths: Sequence[Path]) -> list[str]:
-    """The warning about images listed more than once, if there are any."""
+def repeats(paths: Sequence[Path]) -> list[Note]:
+    """A note for each time that an image is listed again."""
     seen: set[Path] = set()
-    again = [str(path) for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
-    return [counted("image(s) are listed more than once and count each time", again)] if again else []
+    again = [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
+    return [(LISTED_AGAIN, Located(str(path), path)) for path in again]
+
+
+def by_kind(notes: Iterable[Note]) -> dict[str, Places]:
+    """The places of each kind of repair, the kinds in the order in which they were met."""
+    places: dict[str, Places] = {}
+    for kind, place in notes:
+        places.setdefault(kind, Places()).add(place)
+    return places
+
+
+def merged(split: str, places: Mapping[str, Places]) -> list[Finding]:
+    """One finding for each kind of repair, with its count and its first places."""
+    return [
+        Finding(CODES[kind], "warning", f"{split}: {counted(kind, found)}", count=found.count, split=split)
+        for kind, found in places.items()
+    ]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
+from gfldet.data.located import Located
 from gfldet.errors import DataError, listed, shown
 
 
@@ -36,14 +37,14 @@ def index(
     for file in files:
         expected = dict(zip(category_ids, names, strict=True))
         check_categories(file.path, categories_of(file.path, file.categories), expected)
-        result.problems += file.problems
+        result.problems += [Located(problem, file.path) for problem in file.problems]
         places = finder.find_all(
             file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root)
         )
         plain = _Plain.of(file, class_of)
         for number, (image_id, name, found) in enumerate(zip(file.image_ids, file.file_names, places, strict=True)):
             if found.problem:
-                result.problems.append(found.problem)
+                result.problems.append(Located(found.problem, file.path))
                 continue
             labels = partial(read_labels, file, plain, number, class_of)
             file_name = relative(found.path, finder.root) if found.elsewhere else name
@@ -52,7 +53,7 @@ def index(
             raise DataError(f"{file.path}: holds no images; expected at least one under 'images'")
     if len(files) > 1:
         _make_ids_unique(result)
-    result.warnings += repeats([item.path for item in result.items])
+    result.notes += repeats([item.path for item in result.items])
     return result
 
 
@@ -103,7 +104,7 @@ class _Plain:
         return Labels(boxes, self.classes[first:end].tolist(), crowd, places, declared=file.declared[number])
 
 
-class _Annotations(Sequence[str]):
+class _Annotations(Sequence[Located]):
     """The annotations of an image, as messages name them."""
 
     def __init__(self, file: CocoFile, number: int) -> None:
@@ -115,7 +116,8 @@ class _Annotations(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         file, image = self._file, shown(self._file.image_ids[self._number], quoted=False)
         row = range(int(file.starts[self._number]), int(file.starts[self._number + 1]))[index]
-        return f"{file.path}: annotation {shown(file.annotation_id(row), quoted=False)} of image {image}"
+        annotation = shown(file.annotation_id(row), quoted=False)
+        return Located(f"{file.path}: annotation {annotation} of image {image}", file.path)
 
 
 def read_labels(file: CocoFile, plain: _Plain, number: int, class_of: Mapping[int, int]) -> Labels:
@@ -130,10 +132,11 @@ def read_labels(file: CocoFile, plain: _Plain, number: int, class_of: Mapping[in
         category, fault = file.category_id(row), file.fault(row)
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))
-            labels.problems.append(f"{place}: unknown category_id {shown(category)}; 'categories' holds {known}")
+            unknown = f"unknown category_id {shown(category)}; 'categories' holds {known}"
+            labels.problems.append(place.told(unknown))
             continue
         if fault:
-            labels.problems.append(f"{place}: {fault}")
+            labels.problems.append(place.told(fault))
             continue
         if w < 0 or h < 0:
             labels.notes.append((SWAPPED, place))

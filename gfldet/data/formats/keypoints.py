@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gfldet.data.located import Located
+
 KptShape = tuple[int, int]  # K points of 2 or 3 values
 Look = Literal["polygon", "points", "odd points"]
 
@@ -31,9 +33,10 @@ class LongRows:
     """The rows of label files that are longer than a box: how many of each length and look, and where one is."""
 
     looks: Counter[tuple[int, Look]] = field(default_factory=Counter)
-    seen: dict[int, tuple[str, KptShape] | None] = field(default_factory=dict)  # the first row of a length, its shape
+    # Of each length the first row that has a shape, and that shape.
+    seen: dict[int, tuple[Located, KptShape] | None] = field(default_factory=dict)
 
-    def add(self, values: Sequence[float], place: str) -> None:
+    def add(self, values: Sequence[float], place: Located) -> None:
         """Counts a row of `values`, without its class."""
         shape = shape_of(values)
         self.looks[len(values), look(values, shape)] += 1
@@ -46,7 +49,7 @@ class LongRows:
         for length, seen in other.seen.items():
             self.seen[length] = self.seen.get(length) or seen
 
-    def keypoints(self) -> tuple[str, KptShape] | None:
+    def keypoints(self) -> tuple[Located, KptShape] | None:
         """Place and shape of a row if the rows look like keypoints; None if they are polygons, or if there are none.
 
         All rows of keypoints have one length.  In nearly all of them the first four values are a box in the image that

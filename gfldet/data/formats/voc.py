@@ -19,8 +19,19 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from gfldet.data.finder import Finder, relative
-from gfldet.data.formats import EMPTY, NO_LABELS, SWAPPED, Index, Item, Labels, counted, nearest, repeats
+from gfldet.data.formats import (
+    EMPTY,
+    NO_LABELS,
+    SWAPPED,
+    XML_WITHOUT_IMAGE,
+    Index,
+    Item,
+    Labels,
+    nearest,
+    repeats,
+)
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
+from gfldet.data.located import Located
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
 from gfldet.files import MAX_LIST, MAX_TEXT, Unreadable, contents, is_file, is_folder, told_as
@@ -46,7 +57,7 @@ def index(entries: Sequence[Path], finder: Finder, names: Sequence[str]) -> Inde
             _index_images(entry, finder, names, result)
         else:
             _index_list(entry, finder, names, result)
-    result.warnings += repeats([item.path for item in result.items])
+    result.notes += repeats([item.path for item in result.items])
     return result
 
 
@@ -67,15 +78,15 @@ def _index_list(file: Path, finder: Finder, names: Sequence[str], result: Index)
     for number, line in rows:
         stem, flag = _stem_and_flag(line.strip(), images)
         flagged += flag is not None
-        found = images.get(stem, [])
+        found, line_of = images.get(stem, []), Located(f"{file}:{number}", file, number)
         if len(found) != 1:
             some = f"several images: {', '.join(p.name for p in found)}" if found else "no image"
-            result.problems.append(f"{file}:{number}: {shown(stem)} has {some} in {place}; expected one")
+            result.problems.append(line_of.told(f"{shown(stem)} has {some} in {place}; expected one"))
             continue
         xml = folder / "Annotations" / f"{stem}.xml" if folder else finder.labels_of(found, ".xml").get(found[0])
         if xml is None or not is_file(xml):
             expected = xml or f"{stem}.xml below {place}"
-            result.problems.append(f"{file}:{number}: {shown(stem)} has no XML; expected {expected}")
+            result.problems.append(line_of.told(f"{shown(stem)} has no XML; expected {expected}"))
         else:
             _add(result, found[0], relative(found[0], place), xml, names)
     if folder is None and not result.items:
@@ -107,7 +118,7 @@ def _index_images(file: Path, finder: Finder, names: Sequence[str], result: Inde
     xmls = finder.labels_of(images, ".xml")
     for image in images:
         _add(result, image, relative(image, finder.root), xmls.get(image), names)
-    _warn(result, [str(image) for image in images if image not in xmls], NO_LABELS)
+    _note(result, NO_LABELS, (image for image in images if image not in xmls))
 
 
 def _index_folder(folder: Path, base: Path, finder: Finder, names: Sequence[str], result: Index) -> None:
@@ -122,14 +133,12 @@ def _index_folder(folder: Path, base: Path, finder: Finder, names: Sequence[str]
     stems = {_key(image) for image in images}
     for image in images:
         _add(result, image, relative(image, base), xmls.get(_key(image)), names)
-    _warn(result, [str(image) for image in images if _key(image) not in xmls], NO_LABELS)
-    alone = [str(xml) for key, xml in inside.items() if key not in stems]
-    _warn(result, alone, "XML file(s) have no image and were skipped")
+    _note(result, NO_LABELS, (image for image in images if _key(image) not in xmls))
+    _note(result, XML_WITHOUT_IMAGE, (xml for key, xml in inside.items() if key not in stems))
 
 
-def _warn(result: Index, places: Sequence[str], of_what: str) -> None:
-    if places:
-        result.warnings.append(counted(of_what, places))
+def _note(result: Index, kind: str, files: Iterable[Path]) -> None:
+    result.notes += [(kind, Located(str(file), file)) for file in files]
 
 
 def _add(result: Index, image: Path, file_name: str, xml: Path | None, names: Sequence[str]) -> None:
@@ -172,16 +181,17 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
     try:
         tree = read_xml(file)
     except DataError as error:
-        labels.problems.append(str(error))
+        labels.problems.append(Located(str(error), file))
         return labels
     labels.declared = _declared(tree)
     for found in tree.findall("object"):
-        place = f"{file}:{found.get(_LINE)}"
+        line = found.get(_LINE, "")
+        place = Located(f"{file}:{line}", file, int(line))
         try:
             cls = _class(found, names)
             x1, y1, x2, y2 = _bndbox(found)
         except ValueError as error:
-            labels.problems.append(f"{place}: {error}")
+            labels.problems.append(place.told(error))
             continue
         if x1 > x2 or y1 > y2:
             labels.notes.append((SWAPPED, place))

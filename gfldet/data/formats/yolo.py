@@ -24,15 +24,17 @@ from gfldet.data.formats import (
     NO_LABELS,
     POLYGON,
     REPEATED_ROW,
+    WITHOUT_IMAGE,
     Index,
     Item,
     Labels,
-    counted,
+    Note,
     nearest,
     repeats,
 )
 from gfldet.data.formats.keypoints import KptShape, shape_of
 from gfldet.data.images import find_files, find_images
+from gfldet.data.located import Located
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
 from gfldet.files import exists, is_file, is_folder, listing
@@ -67,10 +69,9 @@ def index(
         without = [number for number, (path, _) in enumerate(images) if path not in found]
     for number, ((path, file_name), file) in enumerate(zip(images, labels, strict=True)):
         result.items.append(Item(path, file_name, number, partial(read_labels, file, names, kpt_shape)))
-    if without:
-        result.warnings.append(counted(NO_LABELS, [images[number][1] for number in without]))
-    result.warnings += repeats([path for path, _ in images])
-    result.warnings += _orphans(entries, folders, [path for path, _ in images])
+    result.notes += [(NO_LABELS, Located(images[number][1], images[number][0])) for number in without]
+    result.notes += repeats([path for path, _ in images])
+    result.notes += _orphans(entries, folders, [path for path, _ in images])
     return result
 
 
@@ -128,8 +129,8 @@ def _no_labels_at_all(first: Path, count: int) -> str:
     )
 
 
-def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequence[Path]) -> list[str]:
-    """A warning about label files without an image; none for .txt lists, which may leave out images on purpose."""
+def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequence[Path]) -> list[Note]:
+    """A note for each label file without an image; none for .txt lists, which may leave out images on purpose."""
     if not all(is_folder(entry) for entry in entries):
         return []
     used = {folders[path.parent] / path.stem for path in images}
@@ -141,8 +142,8 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
         if is_folder(folder)
         for f in find_files(folder, frozenset({".txt"}), recursive=False)
     ]
-    alone = [str(f) for f in labels if f.with_suffix("") not in used and f.name.lower() not in NOT_LABELS]
-    return [counted("label file(s) have no image and were skipped", alone)] if alone else []
+    alone = [f for f in labels if f.with_suffix("") not in used and f.name.lower() not in NOT_LABELS]
+    return [(WITHOUT_IMAGE, Located(str(file), file)) for file in alone]
 
 
 def read_labels(file: Path, names: Sequence[str], kpt_shape: KptShape | None = None) -> Labels:
@@ -154,11 +155,11 @@ def read_labels(file: Path, names: Sequence[str], kpt_shape: KptShape | None = N
     try:
         lines = read_lines(file) if exists(file) else []
     except DataError as error:
-        labels.problems.append(str(error))
+        labels.problems.append(Located(str(error), file))
         return labels
     seen: set[tuple[float, ...]] = set()
     for number, line in enumerate(lines, 1):
-        place = f"{file}:{number}"
+        place = Located(f"{file}:{number}", file, number)
         if not line.strip():
             continue
         try:
@@ -169,9 +170,10 @@ def read_labels(file: Path, names: Sequence[str], kpt_shape: KptShape | None = N
             seen.add((cls, *values))
             box = _polygon_box(values) if len(values) > 4 else _centre_box(values)
         except ValueError as error:
-            labels.problems.append(f"{place}: {error}")
+            labels.problems.append(place.told(error))
             if len(labels.problems) == MAX_PROBLEMS:
-                labels.problems.append(f"{file}: has more problems than these {MAX_PROBLEMS}; is it a label file?")
+                more = f"{file}: has more problems than these {MAX_PROBLEMS}; is it a label file?"
+                labels.problems.append(Located(more, file))
                 return labels
             continue
         if len(values) > 4:

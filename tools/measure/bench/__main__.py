@@ -37,7 +37,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, action="append", default=[], help="write the table to a .md or .json too")
     parser.add_argument("--peer-python", type=Path, help=f"a Python with ultralytics {PEER} (default: .bench/peer)")
     parser.add_argument(
-        "--weights", type=Path, help="a yolov8n.pt that both sides read in predict and val (default: fresh weights)"
+        "--weights", type=Path, help="a yolov8n.pt that both sides read in predict (default: fresh weights)"
     )
     parser.add_argument("--plot", type=Path, help="scale: a picture (.png or .svg) of how the costs grow")
     parser.add_argument(

@@ -46,9 +46,10 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
     from gfldet.data.draw import Augmentation
+    from gfldet.data.gather import open_image
     from gfldet.data.image_store import ImageStore
     from gfldet.data.spec import load_spec
-    from gfldet.data.split import load_split, open_image
+    from gfldet.data.split import load_split
     from gfldet.data.train_set import TrainSet
     from gfldet.machine.cores import set_threads
     from gfldet.machine.memory import memory_budget

@@ -47,11 +47,15 @@ def predict_rows(bench: Bench) -> Iterator[Row]:
 
 
 def val_rows(bench: Bench) -> Iterator[Row]:
-    """The whole command `val`."""
-    weights, peer_weights = bench.models
+    """The whole command `val` on both sides, of the weights that the peer has after one epoch on the data."""
     given = words(imgsz=bench.imgsz, device="cpu")
+    where = bench.work / "runs" / "learnt"
+    training = _training(bench, "yolov8n.yaml", bench.peer_data, where)
+    once = words(name="one", pretrained=False, epochs=1)
+    bench.theirs.run([*bench.theirs.command, "train", *training, *once])
+    weights = where / "one" / "weights" / "last.pt"
     ours = ["val", f"model={weights}", f"data={bench.data}", "project=runs/val", *given]
-    theirs = ["val", f"model={peer_weights}", f"data={bench.peer_data}", f"project={bench.work / 'runs/peer'}", *given]
+    theirs = ["val", f"model={weights}", f"data={bench.peer_data}", f"project={bench.work / 'runs/peer'}", *given]
     count = len(images_in(bench.data, "val").records)
     yield _commands(bench, f"`val` of {count} images, {bench.imgsz} px, whole command", ours, theirs, 2, usual=3)
 

@@ -1,0 +1,1 @@
+"""What tools/kills is made of: `subject` is trained, `process` is killed, `compare` tells what two trainings left."""
