@@ -240,7 +240,7 @@ def test_an_interrupted_report_is_written_by_a_resume(
     assert second is not None
     assert torch.equal(first["random"], second["random"])
     assert first["optimizer"]["param_groups"] == second["optimizer"]["param_groups"]
-    with pytest.raises(ConfigError, match=r"resume: .* (has done its 2 epochs|stopped at epoch 2)"):
+    with pytest.raises(ConfigError, match=r"resume: .* (has done its 2 epochs|stopped at epoch 3)"):
         train(resume=folder, **settings)
 
 
