@@ -117,12 +117,13 @@ def test_a_rank_that_is_killed_ends_the_run_which_then_goes_on(
 def test_ranks_end_with_their_launcher(start: Start, words: list[str], tmp_path: Path) -> None:
     """A launcher that is killed tells them nothing; the run can be resumed at once."""
     process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
-    wait_for(process, r"^ +1/9000")
+    wait_for(process, r"^ +2/9000")
     ranks = workers_of(process)
     process.kill()
     code, _, told = ended(process)  # the ranks hold its streams open
     assert code == -signal.SIGKILL
-    assert told.count("rank 0: the launcher that started it is gone, so this process ends too") == 1
+    # Rank 0 notices what is gone first: the launcher, or rank 1, which has ended for the same reason.
+    assert len(re.findall("the launcher that started it is gone|another process of the run has ended", told)) == 1
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
     done = checkpoints.load(tmp_path / "runs/train/weights/last.pt").epoch + 1
     code, _, told = ended(start(*GFLDET, "train", "resume=runs/train", f"epochs={done}", "device=cpu"))
