@@ -11,7 +11,9 @@ What `in_picture` does with the detections of all tiles, in this order:
    of the whole picture or of another tile, that looks like this part where it is cut at the borders of this tile.
 3. Parts that no whole one replaces, and that look alike where neighbouring tiles both see them, become one box, their
    hull.
-4. Two boxes of one class from different tiles that overlap by more than SAME are one object: the better score stays.
+4. What the whole picture shows no longer than that lies whole in a tile too, and is loose at the low resolution: it
+   gives way to a tile's box that it touches, with at least half its score.
+5. Two boxes of one class from different tiles that overlap by more than SAME are one object: the better score stays.
    For that a detection in the whole picture counts half, since the tiles see the same at a higher resolution.
 """
 
@@ -30,6 +32,7 @@ MARGIN = 4.0  # px of the frame, half of the finest stride: a box that ends so n
 SAME = 0.4  # IoU; two boxes of 12 px that are 2 px apart both ways have .53: tiles see at other phases of the stride
 ALIKE = 0.5  # IoU from which a whole object that is cut looks like a part, and two parts like one object
 WORTH = 0.5  # of its score: what a detection in the whole picture counts; what a part must not exceed to give way
+TOUCHING = 0.1  # IoU from which a small box of the whole picture and a box of a tile are of one object
 WHOLE = -1  # the tile of what was found in the whole picture
 
 Boxes = NDArray[np.float32]
@@ -148,7 +151,8 @@ def in_picture(
     continued = _continued(every, tile, cut, grid, margin, agnostic)
     every, tile, cut = every.take(~continued), tile[~continued], cut[~continued]
     every, tile = _with_hulls(every, tile, cut, grid, margin, agnostic)
-    return _distinct(every, tile, most, agnostic)
+    better = _seen_better(every, tile, grid.shared - 2 * margin, agnostic)
+    return _distinct(every.take(~better), tile[~better], most, agnostic)
 
 
 def halves(boxes: Boxes, cut: Flags, shared: NDArray[np.float32], margin: float) -> Flags:
@@ -257,6 +261,17 @@ def _hulls(parts: Detections, group: NDArray[np.int64]) -> Detections:
     low = np.minimum.reduceat(parts.boxes[order, :2], first)
     high = np.maximum.reduceat(parts.boxes[order, 2:], first)
     return replace(parts.take(order[first]), boxes=np.concatenate([low, high], axis=1))
+
+
+def _seen_better(every: Detections, tile: NDArray[np.int64], held: NDArray[np.float32], agnostic: bool) -> Flags:
+    """Which detections (D,) in the whole picture, no larger than `held` (2,), a tile has found too."""
+    gone, tiles = np.zeros(len(every), np.bool_), every.take(np.asarray(tile != WHOLE, np.bool_))
+    small = (every.boxes[:, 2:] - every.boxes[:, :2] <= held).all(1) & (tile == WHOLE)
+    for row in small.nonzero()[0]:  # one by one: a huge picture has 100,000 boxes of tiles
+        same = overlap(every.boxes[row : row + 1], tiles.boxes)[0] > TOUCHING
+        same &= tiles.scores >= WORTH * every.scores[row]
+        gone[row] = (same if agnostic else same & (tiles.classes == every.classes[row])).any()
+    return gone
 
 
 def _distinct(every: Detections, tile: NDArray[np.int64], most: int, agnostic: bool) -> Detections:

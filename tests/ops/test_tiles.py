@@ -199,6 +199,17 @@ def test_a_tile_sees_better_than_the_whole_picture() -> None:
     ]
 
 
+def test_a_small_box_of_the_whole_picture_gives_way_where_it_touches() -> None:
+    """With .17 of IoU it would stay beside the tile's; one of more than the overlap does."""
+    grid = Tiles(100, 0.4).grid(100, 160)
+    tile = found([[10, 10, 30, 30]], 0.5)
+    for whole, gone in (([[21, 16, 41, 36]], True), ([[21, 16, 61, 36]], False), ([[31, 10, 50, 30]], False)):
+        joined = in_picture([tile, found(NONE)], grid, found(whole, 0.8), most=9)
+        assert len(joined) == 2 - gone
+    doubtful = found([[10, 10, 30, 30]], 0.3)
+    assert len(in_picture([doubtful, found(NONE)], grid, found([[21, 16, 41, 36]], 0.8), most=9)) == 2
+
+
 def test_the_best_come_first_and_no_more_than_wanted() -> None:
     rng = np.random.default_rng(0)
     corners = rng.permutation([[x, y] for x in range(2, 78, 12) for y in range(2, 98, 12)]).astype(np.float32)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from gfldet.store import checkpoint as checkpoints
+from gfldet.store.runs import LOCK
+from gfldet.train.elastic import MARK
 
 CLOCKS = {"seconds", "time"}  # what tells of time
 
@@ -26,9 +28,12 @@ def differing_bits(one: Path, other: Path) -> dict[str, int]:
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """All files of a run in named pieces; hidden files too, of which a run that came to its end has none."""
+    """All files of a run in named pieces; half written ones too, of which a run that came to its end has none.
+
+    The marks of who trained there stay where a process is killed after the end, and are in nobody's way.
+    """
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name not in (LOCK, MARK):
             file = str(path.relative_to(folder))
             yield f"{file} is there", b"1"
             yield from parts(folder, file)
