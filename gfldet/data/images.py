@@ -137,7 +137,7 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
     Raises DataError for a folder that is, or leads to, the root of the whole file system, or that holds more than
     MAX_ENTRIES files and folders: to look through them would take minutes.
     """
-    found: list[Path] = []
+    found: list[str] = []
     seen: set[str] = set()
     entries = 0
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -146,14 +146,16 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
             raise DataError(f"{here}: is the root of the file system; name the folder of the images")
         folders[:] = [] if real in seen or not recursive else sorted(f for f in folders if f[0] != ".")
         if real not in seen:
-            found += [Path(here, f) for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes]
+            some = (f for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes)
+            found += [os.path.join(here, f) for f in some]
         seen.add(real)
         entries += len(folders) + len(files)
         if entries > MAX_ENTRIES:
             raise DataError(
                 f"{folder}: holds more than {MAX_ENTRIES:,} files and folders; name the folder of the images"
             )
-    return sorted(found, key=lambda path: path.as_posix())
+    found.sort(key=lambda text: text.replace(os.sep, "/"))
+    return [Path(text) for text in found]
 
 
 def _read_bytes(path: str | Path) -> bytes:

@@ -139,7 +139,7 @@ def test_padding_in_prediction() -> None:
 
 def test_padding_in_validation(tmp_path: Path) -> None:
     record = Record(
-        tmp_path / "a.png", 1, "a.png", 96, 10, *(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros((0, 4)))
+        tmp_path / "a.png", 1, "a.png", 96, 10, *(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, 4)))
     )
     split = Split("val", (record,), ("red", "blue"), (0, 1))
     store = ImageStore((64, 96), Pool(0), lambda r: np.full((10, 96, 3), 50, np.uint8))

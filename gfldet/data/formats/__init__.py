@@ -6,6 +6,7 @@ images, clips the boxes to them and puts all problems into one message.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -163,8 +164,13 @@ def counted(count_of: str, places: Places) -> str:
 
 def repeats(paths: Sequence[Path]) -> list[Note]:
     """A note for each time that an image is listed again."""
-    seen: set[Path] = set()
-    again = [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
+    seen: set[str] = set()
+    again = []
+    for path in paths:
+        text = os.path.normcase(path)
+        if text in seen:
+            again.append(path)
+        seen.add(text)
     return [(LISTED_AGAIN, Located(str(path), path)) for path in again]
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gfldet.files import told_as, version
 Id = int | str
 MAX_DIGITS = 20  # of an id that is written as text
 MAX_ID = 2**63  # where the evaluators' numbers end
+TOGETHER = 512  # annotations
 _LISTS = ("images", "annotations", "categories")
 _NUMBERS = {int, float}
 _CROWD = {"0": False, "1": True}  # some programs write all values as text
@@ -136,6 +138,9 @@ class _Values:
         """Each value once, in any order; the others may be of any type."""
         return [*set(self._numbers), *self._others.values()]
 
+    def extend(self, numbers: array[int]) -> None:
+        self._numbers.extend(numbers)
+
     def append(self, value: Any) -> None:
         if type(value) is int and -MAX_ID <= value < MAX_ID:
             self._numbers.append(value)
@@ -180,8 +185,44 @@ class _Annotations:
     boxes: array[float] = field(default_factory=lambda: array("d"))
     crowd: bytearray = field(default_factory=bytearray)
     faults: dict[int, str] = field(default_factory=dict)
+    waiting: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, row: dict[str, Any]) -> None:
+        """Takes one row; `finish` follows the last one."""
+        self.waiting.append(row)
+        if len(self.waiting) == TOGETHER:
+            self.finish()
+
+    def finish(self) -> None:
+        """Takes the rows that wait: together if there is nothing odd about any of them."""
+        rows, self.waiting = self.waiting, []
+        if not self._add_plain(rows):
+            for row in rows:
+                self._add(row)
+
+    def _add_plain(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """Takes rows whose values have the usual types; if one has not, none is taken."""
+        boxes: list[Any] = [row.get("bbox") for row in rows]
+        crowd: list[Any] = [row.get("iscrowd", 0) for row in rows]
+        columns: list[list[Any]] = [[row.get(name) for row in rows] for name in ("id", "image_id", "category_id")]
+        if {*map(type, boxes)} != {list} or {*map(len, boxes)} != {4}:
+            return False
+        sides = [*chain.from_iterable(boxes)]
+        if not {*map(type, sides)} <= _NUMBERS or {*map(type, chain(crowd, *columns))} != {int} or {*crowd} - {0, 1}:
+            return False
+        try:
+            px, numbers = array("d", sides), [array("q", column) for column in columns]
+        except OverflowError:
+            return False
+        if not np.isfinite(px).all():
+            return False
+        self.boxes.extend(px)
+        self.crowd.extend(crowd)
+        for values, column in zip((self.ids, self.image_ids, self.category_ids), numbers, strict=True):
+            values.extend(column)
+        return True
+
+    def _add(self, row: dict[str, Any]) -> None:
         box, crowd, category = _bbox(row.get("bbox")), _is_crowd(row.get("iscrowd")), row.get("category_id")
         if box is None:
             fault = f"bbox is {shown(row.get('bbox'))}; expected 4 finite numbers [x, y, width, height] in pixels"
@@ -204,9 +245,12 @@ def whole(value: object) -> object:
 
 def _joined(images: _Images, annotations: _Annotations, categories: list[dict[str, Any]]) -> CocoFile:
     """The annotations sorted by image, in each image in the order of the file."""
-    image_of = np.empty(len(annotations.ids), np.int64)
+    annotations.finish()
+    numbers, others = annotations.image_ids.numbers()
+    image_of = np.array([images.position.get(number, -1) for number in numbers.tolist()], np.int64)
+    image_of[others] = -1
     problems = images.problems
-    for row in range(len(image_of)):
+    for row in np.flatnonzero(image_of < 0).tolist():
         image_id = annotations.image_ids[row]
         known = type(image_id) in (int, str) and image_id in images.position
         if not known:  # perhaps the number in place of its text
