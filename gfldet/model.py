@@ -178,8 +178,7 @@ class Model(Familiar):
         return result.metrics
 
     def val(self, **settings: Any) -> DetectionMetrics:
-        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and
-        report.html.
+        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and report.html.
 
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
@@ -216,7 +215,6 @@ class Model(Familiar):
                     draw_validation(folder, found, loaded.split, loaded.store)
                 subject = f"{self.source} on {settings.data}"
                 write_run_page(folder / REPORT, found, loaded.split, loaded.store, subject)
-                teller(settings.verbose)(f"The page is {folder / REPORT}")
         return found.metrics
 
     def _likeness(self) -> str:
