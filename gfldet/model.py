@@ -180,8 +180,7 @@ class Model(Familiar):
         return result.metrics
 
     def val(self, **settings: Any) -> DetectionMetrics:
-        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and
-        report.html.
+        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and report.html.
 
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.

@@ -52,13 +52,11 @@ def measure(subject: Subject, settings: ValSettings, folder: Path, ranks: Ranks)
     )
     if ranks.leads:
         write_validation(folder, found, loaded.split)
-        tell = teller(settings.verbose)
-        tell(format_table(found.metrics))
+        teller(settings.verbose)(format_table(found.metrics))
         if settings.plots:
             if _can_plot():
                 draw_validation(folder, found, loaded.split, loaded.store)
             write_run_page(folder / REPORT, found, loaded.split, loaded.store, f"{subject.source} on {settings.data}")
-            tell(f"The page is {folder / REPORT}")
     return found.metrics
 
 
