@@ -91,12 +91,26 @@ def name_problem(path: str | Path) -> str:
     return ""
 
 
-def listing(folder: str | Path) -> list[Path]:
-    """What is in a folder, by name; nothing for a folder that is missing or that nobody may list."""
+def names_in(folder: str | Path) -> list[str]:
+    """The names in a folder, in any order; none for a folder that is missing or that nobody may list."""
     try:
-        return sorted(Path(folder, name) for name in os.listdir(folder))
+        return os.listdir(folder)
     except (OSError, ValueError):
         return []
+
+
+def file_names(folder: str | Path) -> set[str]:
+    """The names of the regular files in a folder; else as `names_in`."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
+
+
+def listing(folder: str | Path) -> list[Path]:
+    """What is in a folder, by name; else as `names_in`."""
+    return [Path(folder, name) for name in sorted(names_in(folder))]
 
 
 def size(path: str | Path) -> int:

@@ -18,6 +18,7 @@ from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.validate import validate
 from gfldet.machine.cores import loader_threads
 from gfldet.machine.memory import memory_budget
+from gfldet.machine.shared import Pool, pool
 from gfldet.messages import teller, warn
 from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.ops.letterbox import check_frame
@@ -40,7 +41,8 @@ class Subject:
 
 def measure(subject: Subject, settings: ValSettings, folder: Path, ranks: Ranks) -> DetectionMetrics:
     """The metrics of a model on a split, which its processes share out; rank 0 writes them into the run's folder."""
-    detector, loaded, data = ranks.together(lambda: _opened(subject, settings, ranks))
+    memory = pool(memory_budget("auto"), ranks.local_size, ranks.gathered)
+    detector, loaded, data = ranks.together(lambda: _opened(subject, settings, memory))
     ranks.check_same("what they measure", lambda: {**likeness(loaded.split), "the model": subject.likeness()})
     found = validate(
         detector,
@@ -60,8 +62,8 @@ def measure(subject: Subject, settings: ValSettings, folder: Path, ranks: Ranks)
     return found.metrics
 
 
-def _opened(subject: Subject, settings: ValSettings, ranks: Ranks) -> tuple[Detector, LoadedSplit, EvalSet]:
-    """The model, the split with its images, and the batches of these."""
+def _opened(subject: Subject, settings: ValSettings, memory: Pool) -> tuple[Detector, LoadedSplit, EvalSet]:
+    """The model, the split with its images, those that `memory` has room for in it, and the batches of these."""
     detector = subject.detector()
     tiles = tiles_of(**settings.tiles(), multiple=detector.multiple)
     rect = settings.rect and detector.frame is None
@@ -74,11 +76,12 @@ def _opened(subject: Subject, settings: ValSettings, ranks: Ranks) -> tuple[Dete
         spec,
         settings.split,
         settings.height_width if tiles is None else None,
-        memory_budget("auto", ranks.local_size),
+        memory,
         settings.on_bad,
         teller(settings.verbose),
         settings.verbose,
         settings.sample_bits,
+        check=settings.check_images,
     )
     tell_findings(loaded.split.findings)
     size, batch = settings.height_width, settings.batch

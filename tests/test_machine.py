@@ -77,11 +77,6 @@ def test_freed_memory_is_kept_for_as_long_as_it_is_asked() -> None:
     subprocess.run([sys.executable, "-c", script], env=free, check=True)
 
 
-def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 12 << 30)
-    assert [memory.memory_budget("auto", count) >> 30 for count in (1, 3)] == [6, 2]
-
-
 @pytest.mark.parametrize("name", ["cpu:2", "0,1"])
 def test_one_device_is_picked(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device={name}: one device is expected"):

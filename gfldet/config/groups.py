@@ -139,6 +139,18 @@ class DataGroup:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class LoadingGroup:
+    """Loading"""
+
+    check_images: str = setting(
+        "auto",
+        Choice("auto", "full", "quick"),
+        "how images are checked at the start: full decodes each, quick reads the headers of JPEG and PNG; auto is full "
+        "up to 20,000 images of a split",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class MeasuringGroup:
     """Measuring"""
 

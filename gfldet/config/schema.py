@@ -19,6 +19,7 @@ from gfldet.config.groups import (
     GeneralGroup,
     ImportGroup,
     JsonGroup,
+    LoadingGroup,
     MeasuringGroup,
     OutputGroup,
     PredictionGroup,
@@ -58,6 +59,7 @@ class TrainSettings(
     ComputingGroup,
     TileGroup,
     DataGroup,
+    LoadingGroup,
     MeasuringGroup,
     DetectionGroup,
     TrainingGroup,
@@ -76,6 +78,7 @@ class ValSettings(
     ComputingGroup,
     TileGroup,
     DataGroup,
+    LoadingGroup,
     MeasuringGroup,
     DetectionGroup,
     ValidationGroup,
@@ -98,7 +101,9 @@ class PredictSettings(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings(GeneralGroup, ComputingGroup, DataGroup, DetectionGroup, ExportGroup, TargetGroup, Settings):
+class ExportSettings(
+    GeneralGroup, ComputingGroup, DataGroup, LoadingGroup, DetectionGroup, ExportGroup, TargetGroup, Settings
+):
     """Write a checkpoint as a file that other programs run, proven equal to it"""
 
 
@@ -128,6 +133,7 @@ GROUPS: tuple[type, ...] = (
     ComputingGroup,
     TileGroup,
     DataGroup,
+    LoadingGroup,
     MeasuringGroup,
     TrainingGroup,
     OptimiserGroup,

@@ -52,11 +52,11 @@ class EvalSet:
         """(frame, image numbers) of each batch; those that are to be cut come last."""
         groups: dict[tuple[int, int], list[int]] = {}
         alone: list[EvalKey] = []
-        for number, record in enumerate(self.split.records):
-            if self.tiles is not None and self.tiles.cut(record.height, record.width):
+        for number, (width, height) in enumerate(self.split.records.sizes.tolist()):
+            if self.tiles is not None and self.tiles.cut(height, width):
                 alone.append((None, (number,)))
                 continue
-            frame = letterbox.rectangle(record.height, record.width, self.size, self.stride) if self.rect else self.size
+            frame = letterbox.rectangle(height, width, self.size, self.stride) if self.rect else self.size
             groups.setdefault(frame, []).append(number)
         batches: list[EvalKey] = [
             (frame, tuple(numbers[start : start + self.batch]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.data.records import Finding, Record, Split
+from gfldet.data.records import Finding, Records, Split
 from gfldet.data.shared import shared_images
 
 NAMED = 20  # names that a text lists before it counts the others
@@ -68,7 +68,7 @@ def findings_of_training(train: Split, val: Split | None, frame: tuple[int, int]
     if not found:
         found = [*_classes_without_boxes(train), *_small_boxes(train, frame)]
     if val is not None:
-        if not any(len(record.boxes) for record in val.records):
+        if not len(val.records.boxes):
             text = "val: no boxes, so there is no AP to go by; the weights of the last epoch count as the best"
             found.append(Finding("val-without-boxes", "warning", text, count=len(val.records), split="val"))
         found += _shared(train, val)
@@ -97,12 +97,8 @@ class Reach:
 
 def findings_of_reach(train: Split, frame: tuple[int, int], reach: Reach) -> list[Finding]:
     """Boxes that are larger than the bins can express: they come out too small, whatever the training."""
-    total = beyond = 0
-    largest = 0.0
-    for record in train.records:
-        sides = longer_sides(record, min(frame[0] / record.height, frame[1] / record.width))
-        total, beyond = total + len(sides), beyond + int((sides > reach.px).sum())
-        largest = max(largest, float(sides.max(initial=0)))
+    sides = longer_sides(train.records, train.records.scales(frame))
+    total, beyond, largest = len(sides), int((sides > reach.px).sum()), float(sides.max(initial=0))
     if not beyond:
         return []
     bins = int(np.ceil((largest / reach.coarsest + 1) / 2)) + 1
@@ -114,14 +110,14 @@ def findings_of_reach(train: Split, frame: tuple[int, int], reach: Reach) -> lis
     return [Finding("boxes-beyond-reach", "warning", text, count=beyond, split="train")]
 
 
-def longer_sides(record: Record, scale: float) -> NDArray[np.float32]:
-    """(M,) longer sides of the boxes of an image that is scaled."""
-    sides: NDArray[np.float32] = scale * (record.boxes[:, 2:] - record.boxes[:, :2]).max(1, initial=0)
-    return sides
+def longer_sides(records: Records, scales: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N,) longer sides of the boxes of images, each scaled by its own of `scales` (B,)."""
+    sides: NDArray[np.float32] = (records.boxes[:, 2:] - records.boxes[:, :2]).max(1, initial=0)
+    return scales.astype(np.float32)[records.images] * sides
 
 
 def _without_boxes(train: Split) -> list[Finding]:
-    if any(len(record.boxes) for record in train.records):
+    if len(train.records.boxes):
         return []
     text = (
         f"train: none of the {len(train.records)} images has a box, so training teaches that there is nothing to find; "
@@ -131,8 +127,8 @@ def _without_boxes(train: Split) -> list[Finding]:
 
 
 def _classes_without_boxes(train: Split) -> list[Finding]:
-    counts = sum(np.bincount(record.classes, minlength=len(train.names)) for record in train.records)
-    without = [name for name, count in zip(train.names, np.asarray(counts).tolist(), strict=True) if not count]
+    counts = np.bincount(train.records.classes, minlength=len(train.names)).tolist()
+    without = [name for name, count in zip(train.names, counts, strict=True) if not count]
     if not without:
         return []
     text = (
@@ -142,11 +138,9 @@ def _classes_without_boxes(train: Split) -> list[Finding]:
 
 
 def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
-    small = total = 0
-    for record in train.records:
-        scale = min(frame[0] / record.height, frame[1] / record.width, 1.0)
-        sides = longer_sides(record, scale)
-        small, total = small + int((sides < SMALL).sum()), total + len(sides)
+    records = train.records
+    sides = longer_sides(records, np.minimum(records.scales(frame), 1.0))
+    small, total = int((sides < SMALL).sum()), len(sides)
     if 2 * small <= total or any(finding.code == "boxes-tiny" for finding in train.findings):
         return []
     text = (

@@ -43,7 +43,7 @@ from PIL import (
 
 from gfldet.data.arrays import to_rgb_uint8
 from gfldet.data.depth import Depth
-from gfldet.data.jpeg import WatchedJpeg, decode_fast, is_watchable, rows_before_fill
+from gfldet.data.jpeg import SCAN, WatchedJpeg, decode_fast, is_watchable, rows_before_fill, segments
 from gfldet.data.kinds import is_avif, is_jpeg2000, tiff_bands, unknown_kind
 from gfldet.data.orientation import orientation, turn, turn_back
 from gfldet.data.to_rgb import Unusable, first_line, pillow_to_rgb
@@ -137,7 +137,7 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
     Raises DataError for a folder that is, or leads to, the root of the whole file system, or that holds more than
     MAX_ENTRIES files and folders: to look through them would take minutes.
     """
-    found: list[Path] = []
+    found: list[str] = []
     seen: set[str] = set()
     entries = 0
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -146,14 +146,16 @@ def find_files(folder: Path, suffixes: frozenset[str], recursive: bool = True) -
             raise DataError(f"{here}: is the root of the file system; name the folder of the images")
         folders[:] = [] if real in seen or not recursive else sorted(f for f in folders if f[0] != ".")
         if real not in seen:
-            found += [Path(here, f) for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes]
+            some = (f for f in files if f[0] != "." and os.path.splitext(f)[1].lower() in suffixes)
+            found += [os.path.join(here, f) for f in some]
         seen.add(real)
         entries += len(folders) + len(files)
         if entries > MAX_ENTRIES:
             raise DataError(
                 f"{folder}: holds more than {MAX_ENTRIES:,} files and folders; name the folder of the images"
             )
-    return sorted(found, key=lambda path: path.as_posix())
+    found.sort(key=lambda text: text.replace(os.sep, "/"))
+    return [Path(text) for text in found]
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -186,22 +188,14 @@ def _read_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[np.u
 
 def _jpeg_header(data: bytes) -> tuple[int, int]:
     """(number of colour channels, offset of the first scan) of a JPEG."""
-    channels, at = 0, 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            break
-        marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a body
-            at += 1 if marker == 0xFF else 2
-            continue
-        size = int.from_bytes(data[at + 2 : at + 4], "big")
+    channels = 0
+    for marker, at, _ in segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
             height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
             _check_size(width, height)
             channels = data[at + 9]
-        if marker == 0xDA:
+        if marker == SCAN:
             return channels, at
-        at += 2 + size
     raise Unusable("is a JPEG without picture data (it ends inside its header); replace or remove it")
 
 

@@ -9,12 +9,14 @@ Only JPEGs with one scan can be watched so; progressive ones come out of the dec
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import JpegImagePlugin
 
+SCAN = 0xDA  # the marker of a scan
 _UNTOUCHED = (1, 254, 3)  # the colour of the last pixel before it is decoded
 _HELD_BACK = 8  # bytes at the end of the data: without them the last pixel cannot be complete
 _FILL = bytes(16)  # the decoder reads some bytes ahead
@@ -49,6 +51,21 @@ def is_watchable(data: bytes, scan: int, channels: int, end: int) -> bool:
     return (
         channels in (1, 3) and data[scan + 4] == channels and end - _HELD_BACK > scan and b"\xff\xc2" not in data[:scan]
     )
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, offset, size of its body) of the segments of a JPEG up to the first scan, as far as the data go."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a body
+            at += 1 if marker == 0xFF else 2
+            continue
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, at, size
+        if marker == SCAN:
+            return
+        at += 2 + size
 
 
 def decode_fast(data: bytes) -> NDArray[np.uint8] | None:

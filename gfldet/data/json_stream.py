@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,9 +17,12 @@ from gfldet.errors import DataError
 from gfldet.files import opened, told_as
 
 PIECE = 1 << 22  # characters that are read at a time
+MANY = 1 << 16  # characters in which objects of a list are decoded at once
 _BLANK = " \t\n\r"
 _BLANKS = re.compile(f"[{_BLANK}]*")
-_DECODE = json.JSONDecoder().raw_decode
+_DECODER = json.JSONDecoder()
+_DECODE = _DECODER.raw_decode
+_TRIES = 8  # places at which objects are looked for that end there
 _NEAR_END = 16  # a syntax error so near to the end of a piece may be a value that is cut by it
 
 
@@ -72,6 +76,7 @@ class _Cursor:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._text, self._at = "", 0
+        self._tried = 0  # up to here objects are decoded one by one
         self._line, self._column = 1, 0  # of the first character of the piece
 
     def peek(self) -> str:
@@ -89,6 +94,36 @@ class _Cursor:
         if self.peek() != character:
             raise self._error(reason, self._at)
         self._at += 1
+
+    def passes(self, character: str) -> bool:
+        """Steps over a character if it is the next one; whether it was."""
+        there = self.peek() == character
+        self._at += there
+        return there
+
+    def values(self) -> list[Any]:
+        """The next values of a list, at least one: objects are decoded many at once, which takes half the time."""
+        self.peek()
+        if self._at >= self._tried:
+            self._tried = self._at + MANY
+            end = self._end_of_objects(self._tried)
+            with suppress(ValueError, RecursionError):  # the end was inside of an object, or there is a mistake
+                if end:
+                    values: list[Any] = _DECODER.decode(f"[{self._text[self._at : end]}]")
+                    self._at = end
+                    return values
+        return [self.value()]
+
+    def _end_of_objects(self, end: int) -> int:
+        """The last place before `end` where one object seems to end and the next one to follow; 0 if there is none."""
+        for _ in range(_TRIES):
+            end = self._text.rfind("},", self._at, end)
+            if end < 0:
+                break
+            following = _BLANKS.match(self._text, end + 2).end()  # type: ignore[union-attr]
+            if self._text[following : following + 1] == "{":
+                return end + 1
+        return 0
 
     def value(self) -> Any:
         """The next value, decoded."""
@@ -112,7 +147,7 @@ class _Cursor:
         if not piece:
             return False
         self._line, self._column = self._position(self._at)
-        self._text, self._at = self._text[self._at :] + piece, 0
+        self._text, self._at, self._tried = self._text[self._at :] + piece, 0, 0
         return True
 
     def _position(self, at: int) -> tuple[int, int]:
@@ -159,11 +194,11 @@ def _read_list(cursor: _Cursor, take_row: Callable[[Any], None]) -> None:
         cursor.take("]", "")
         return
     while True:
-        take_row(cursor.value())
-        if cursor.peek() == "]":
+        for row in cursor.values():
+            take_row(row)
+        if not cursor.passes(","):
             break
-        cursor.take(",", "Expecting ',' delimiter")
-    cursor.take("]", "")
+    cursor.take("]", "Expecting ',' delimiter")
 
 
 def _pass_over(row: Any) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gfldet.data.records import Split
+from gfldet.data.records import Records, Split
 
 
 def likeness(split: Split) -> dict[str, object]:
     """What a split has, by name; long things as their hash.  Pixels are left out."""
     return {
         f"the number of {split.name} images": len(split.records),
-        f"the names and sizes of the {split.name} images": hashed(_pictures(split)),
-        f"the boxes of the {split.name} images": hashed(_boxes(split)),
+        f"the names and sizes of the {split.name} images": hashed(_pictures(split.records)),
+        f"the boxes of the {split.name} images": hashed(_boxes(split.records)),
         "the classes": hashed(name.encode("utf-8", "surrogatepass") for name in split.names),
     }
 
@@ -29,9 +29,11 @@ def hashed(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _pictures(split: Split) -> Iterable[bytes]:
-    return (f"{r.file_name} {r.width} {r.height} {r.bits}".encode("utf-8", "surrogatepass") for r in split.records)
+def _pictures(records: Records) -> Iterable[bytes]:
+    yield from (name.encode("utf-8", "surrogatepass") for name in records.file_names)
+    yield from (records.sizes.tobytes(), records.bits.tobytes())
 
 
-def _boxes(split: Split) -> Iterable[bytes]:
-    return (np.ascontiguousarray(values).tobytes() for r in split.records for values in (r.boxes, r.classes, r.ignore))
+def _boxes(records: Records) -> Iterable[bytes]:
+    columns = (records.boxes, records.classes, records.starts, records.ignore, records.ignore_starts)
+    return (np.ascontiguousarray(column).tobytes() for column in columns)

@@ -16,11 +16,13 @@ def repeat_factors(split: Split, share: float) -> NDArray[np.float64]:
     A class that occurs in less than `share` of the images has the factor sqrt(share / its share), any other class 1.
     An image has the factor of its rarest class, at least 1.  Source: Gupta et al., LVIS, CVPR 2019, section 5.
     """
-    present = [np.unique(record.classes) for record in split.records]
-    counts = np.bincount(np.concatenate([np.zeros(0, np.int64), *present]), minlength=len(split.names))
-    frequency = counts / len(split.records)
+    records = split.records
+    present = np.unique(records.images * len(split.names) + records.classes) % len(split.names)  # once an image
+    frequency = np.bincount(present, minlength=len(split.names)) / len(records)
     factor = np.sqrt(np.maximum(1.0, share / np.where(frequency > 0, frequency, np.inf)))
-    return np.array([factor[classes].max(initial=1.0) for classes in present])
+    factors = np.ones(len(records))
+    np.maximum.at(factors, records.images, factor[records.classes])
+    return factors
 
 
 def epoch_images(factors: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -49,8 +51,7 @@ def balanced_weights(split: Split) -> tuple[float, ...]:
 
     A class without truths has the weight 1.
     """
-    classes = np.concatenate([np.zeros(0, np.int64), *(record.classes for record in split.records)])
-    counts = np.bincount(classes, minlength=len(split.names)).astype(np.float64)
+    counts = np.bincount(split.records.classes, minlength=len(split.names)).astype(np.float64)
     there = counts > 0
     weights = np.ones(len(counts))
     weights[there] = counts[there] ** -0.5

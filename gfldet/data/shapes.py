@@ -89,6 +89,12 @@ def is_virtual(path: str | Path) -> bool:
     return bool(first) and first[0].endswith(":") and first[0][:-1] in VARIANTS
 
 
+def size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in px of the image of a virtual path, which need not exist."""
+    side = VARIANTS[Path(path).parts[0].removesuffix(":")].size
+    return side, side
+
+
 def read(path: str | Path) -> NDArray[np.uint8]:
     """Draws the image of a virtual path: (H, W, 3) uint8 RGB.  The same path always gives the same pixels."""
     variant, rng = _open(path)

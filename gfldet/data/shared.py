@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from gfldet.data.records import Record
+from gfldet.data.records import Record, Records
 
+_Key = tuple[int, int, int]  # bytes of the file, width and height of the image
 _END = 4096  # bytes at the end of a file that are compared before its whole content
 
 
@@ -18,25 +19,31 @@ def shared_images(first: Sequence[Record], second: Sequence[Record]) -> list[Rec
 
     Only files of equal length and equal image size are opened, and only those with the same end are read as a whole.
     """
+    before, after = Records.of(first), Records.of(second)
+    of_after = list(_with_keys(after))
+    wanted_keys, wanted_files = {key for _, key, _ in of_after}, {file for _, _, file in of_after}
     files: set[tuple[int, int]] = set()
-    alike: dict[tuple[int, int, int], _Group] = {}
-    for record, stat in _with_stat(first):
-        files.add((stat.st_dev, stat.st_ino))
-        alike.setdefault((stat.st_size, record.width, record.height), _Group([])).paths.append(record.path)
-    shared = []
-    for record, stat in _with_stat(second):
-        group = alike.get((stat.st_size, record.width, record.height))
-        if (stat.st_dev, stat.st_ino) in files or (group and group.holds(record.path)):
-            shared.append(record)
-    return shared
+    alike: dict[_Key, _Group] = {}
+    for number, key, file in _with_keys(before):
+        if file in wanted_files:
+            files.add(file)
+        if key in wanted_keys:
+            alike.setdefault(key, _Group([])).paths.append(Path(before.paths[number]))
+    return [
+        after[number]
+        for number, key, file in of_after
+        if file in files or (key in alike and alike[key].holds(Path(after.paths[number])))
+    ]
 
 
-def _with_stat(records: Sequence[Record]) -> Iterator[tuple[Record, os.stat_result]]:
-    for record in records:
+def _with_keys(records: Records) -> Iterator[tuple[int, _Key, tuple[int, int]]]:
+    """The number of each image, what images of the same bytes have in common, and which file it is."""
+    for number, (path, (width, height)) in enumerate(zip(records.paths, records.sizes.tolist(), strict=True)):
         try:
-            yield record, os.stat(record.path)
+            stat = os.stat(path)
         except (OSError, ValueError):  # the image of a built-in set, or a file that is gone by now
             continue
+        yield number, (stat.st_size, width, height), (stat.st_dev, stat.st_ino)
 
 
 @dataclass(slots=True)

@@ -1,33 +1,46 @@
-"""Loads one split: decodes every image once, checks every label, and puts all problems into one message.
+"""Loads one split: checks every image and every label, and puts all problems into one message.
 
-Nothing is kept on disk between runs, so the next run sees every edit of images, labels or names.  A caller that also
-wants the pixels passes `visit` and gets each image while it is in memory.
+Nothing is kept on disk between runs, so the next run sees every edit of images, labels or names.  A full check decodes
+every image; a caller that also wants the pixels passes `visit` and gets each image while it is in memory.  A quick one
+reads the headers of plain images (see `headers.py`), and decodes only the others.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gfldet.data import shapes
-from gfldet.data.checked import CheckedImage, Visit, check_image, open_image
-from gfldet.data.findings import BoxCounts, findings_of_boxes
-from gfldet.data.formats import CODES, LISTED_AGAIN, NO_LABELS, ONE, Index, Item, coco, merged, voc, yolo
+from gfldet.data.depth import Depth
+from gfldet.data.findings import findings_of_boxes
+from gfldet.data.formats import CODES, LISTED_AGAIN, NO_LABELS, ONE, Index, Item, by_kind, coco, merged, voc, yolo
 from gfldet.data.formats.keypoints import LongRows
+from gfldet.data.gather import GivenBoxes, Part, Problem, Repair, Visit, joined, open_image, read_part
+from gfldet.data.headers import header_size
 from gfldet.data.hold_out import held_out
 from gfldet.data.located import Located, location
-from gfldet.data.records import Finding, Severity, Split
+from gfldet.data.records import Finding, Records, Severity, Split
 from gfldet.data.spec import DataSpec
 from gfldet.errors import DataError, listed
 from gfldet.files import exists
 from gfldet.machine.cores import cores
 
 Progress = Callable[[int, int], None]
+Check = Literal["auto", "full", "quick"]
+Place = Callable[[Sequence[str], NDArray[np.int32]], None]
+T = TypeVar("T")
+R = TypeVar("R")
+
+FULL_UP_TO = 20_000  # images of a split that check_images=auto decodes; beyond, that takes minutes
+PART = 64  # images that are read together
 
 
 def load_split(
@@ -38,59 +51,65 @@ def load_split(
     workers: int = 0,
     progress: Progress | None = None,
     bits: int | None = None,
+    check: Check = "full",
+    place: Place | None = None,
 ) -> Split:
     """The images and truths of the split `name` ("train", "val" or "test").
 
-    `visit(record, image)` gets each decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per
-    core).  It also gets images of a split that has problems.  `bits` tells how many bits the samples of 16-bit files
-    use; None: as many as the largest sample of the split needs, and then `visit` gets the files that seemed to have
-    fewer a second time.  `progress(done, total)` is called from the calling thread.
+    `check` is full, quick, or auto: full up to FULL_UP_TO images.  With a full one `visit(path, image)` gets each
+    decoded image, (H, W, 3) uint8 RGB, from any of the `workers` threads (0: one per core).  It also gets images of a
+    split that has problems.  `bits` tells how many bits the samples of 16-bit files use; None: as many as the largest
+    sample of the split needs, and then `visit` gets the files that seemed to have fewer a second time.
+    `place(paths, sizes)` gets the paths and the (B, 2) widths and heights of all images: before any is decoded, by the
+    headers, with 0 for unknown; after a quick check those of the split.  `progress(done, total)` is called from the
+    calling thread.
 
     Raises DataError that lists every missing or undecodable image and every label mistake, with file and line.  With
     `on_bad="skip"` these images are left out instead, and `Split.findings` name them.
     """
     index = index_split(spec, name)
-    problems, loaded, long_rows = list(index.problems), [], LongRows()
-    for done, one in enumerate(_check_all(index.items, visit, workers or cores(), bits), 1):
-        loaded.append(one)
-        problems += one.problems
-        long_rows.update(one.long_rows)
-        if progress:
-            progress(done, len(index.items))
-    unclear = _unclear_rows(spec, name, long_rows)
+    quick = check == "quick" or (check == "auto" and len(index.items) > FULL_UP_TO)
+    workers = workers or cores()
+    if place and not quick:
+        place(*_headers(index.items, workers))
+    read = partial(read_part, visit=None if quick else visit, bits=bits, quick=quick)
+    found = _gathered(read, index.items, workers, progress)
+    unclear = _unclear_rows(spec, name, found.long_rows)
     if unclear:
         raise DataError(unclear)
-    if problems and on_bad == "error":
-        tail = "Correct or remove them, or set on_bad=skip to go on without these images."
-        raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
-    used = [one for one in loaded if one.record is not None]
-    if not used:
-        tail = "At least one image is needed."
-        raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
-    depth = _give_one_depth(used, visit)
+    problems = [*index.problems, *(problem.text for problem in found.problems)]
+    _refuse_problems(spec, name, problems, on_bad == "skip", len(found.records))
+    depth = _give_one_depth(found, None if quick else visit)
+    if place and quick:
+        place(found.records.paths, found.records.sizes)
     findings = [
         *(Finding("files", "warning", f"{name}: {text}", split=name) for text in index.warnings),
-        *merged(name, index.notes),
-        *_repairs(name, used),
-        *_of_depth(name, used, depth, bits),
+        *merged(name, by_kind(index.notes)),
+        *merged(name, found.notes),
+        *(_damaged(name, path, text) for path, text in found.warnings),
+        *_of_depth(name, found.depths, depth, bits),
         *(_problem(name, "left-out", "warning", problem, "left out (on_bad=skip): ") for problem in problems),
-        *findings_of_boxes(name, sum((one.counts for one in used), BoxCounts())),
+        *findings_of_boxes(name, found.counts),
+        *_of_check(name, len(index.items), quick and check == "auto"),
     ]
-    records = tuple(one.record for one in used if one.record is not None)
-    return Split(name, records, spec.names, spec.category_ids, tuple(findings), depth)
+    return Split(name, found.records, spec.names, spec.category_ids, tuple(findings), depth)
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
     """All of a split that can be read, whatever else is wrong with it.
 
-    images    each image, in order; its `record` is None if the image cannot be used, else its `given` are there
+    images    how many there are
+    records   of the images that can be used, in order, as in `Split`
+    given     of each record, what its label file gives
     findings  one for each place: what training refuses, and what it repairs or warns of
     bits      of its 16-bit files, as in `Split`
     """
 
     name: str
-    images: tuple[CheckedImage, ...]
+    images: int
+    records: Records
+    given: tuple[GivenBoxes, ...]
     findings: tuple[Finding, ...]
     bits: int | None = None
 
@@ -110,26 +129,34 @@ def read_split(
     try:
         index = index_split(spec, name)
     except DataError as error:
-        return Reading(name, (), (Finding("unreadable-split", "error", f"{name}: {error}", spec.source, split=name),))
-    loaded, long_rows = [], LongRows()
-    for done, one in enumerate(_check_all(index.items, visit, workers or cores(), bits, given=True), 1):
-        loaded.append(one)
-        long_rows.update(one.long_rows)
-        if progress:
-            progress(done, len(index.items))
-    unclear = _unclear_rows(spec, name, long_rows)
+        found = Finding("unreadable-split", "error", f"{name}: {error}", spec.source, split=name)
+        return Reading(name, 0, Records.of([]), (), (found,))
+    read = partial(read_part, visit=visit, bits=bits, quick=False, details=True)
+    part = _gathered(read, index.items, workers or cores(), progress)
+    unclear = _unclear_rows(spec, name, part.long_rows)
     if unclear is not None:  # then it is not known what any box is
         found = _problem(name, "unclear-rows", "error", unclear)
-        return Reading(name, (), (found, *_of_index(name, index)))
-    used = [one for one in loaded if one.record is not None]
-    depth = _give_one_depth(used, visit)
+        return Reading(name, 0, Records.of([]), (), (found, *_of_index(name, index)))
+    depth = _give_one_depth(part, visit)
     findings = [
         *_of_index(name, index),
-        *(finding for one in loaded for finding in _of_image(name, one)),
-        *_of_depth(name, used, depth, bits),
-        *findings_of_boxes(name, sum((one.counts for one in used), BoxCounts())),
+        *(_unreadable(name, problem) for problem in part.problems),
+        *(_damaged(name, path, text) for path, text in part.warnings),
+        *(_repaired(name, repair) for repair in part.repairs),
+        *_of_depth(name, part.depths, depth, bits),
+        *findings_of_boxes(name, part.counts),
     ]
-    return Reading(name, tuple(loaded), tuple(findings), depth)
+    return Reading(name, len(index.items), part.records, tuple(part.given), tuple(findings), depth)
+
+
+def _refuse_problems(spec: DataSpec, name: str, problems: Sequence[str], skip: bool, left: int) -> None:
+    """Raises DataError if a split has problems; with `skip` only if no image is left."""
+    if problems and not skip:
+        tail = "Correct or remove them, or set on_bad=skip to go on without these images."
+        raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
+    if not left:
+        tail = "At least one image is needed."
+        raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
 
 
 def _of_index(split: str, index: Index) -> list[Finding]:
@@ -144,40 +171,59 @@ def _of_index(split: str, index: Index) -> list[Finding]:
     return found
 
 
-def _of_image(split: str, one: CheckedImage) -> list[Finding]:
-    """A finding for each problem and each repair of an image, with its box where it has one."""
-    found = []
-    for problem in one.problems:
-        code = "unreadable-image" if location(problem)[0] == one.path else "unreadable-labels"
-        found.append(replace(_problem(split, code, "error", problem), image=one.path if one.record else None))
-    found += [_damaged(split, one, text) for text in one.warnings]
-    given = one.given
-    boxes = dict(zip(given.places, given.boxes.tolist(), strict=True)) if given and one.notes else {}
-    for kind, place in one.notes:
-        file, line = location(place)
-        box = boxes.get(place) if isinstance(place, Located) else None
-        told = f"{split}: {place}: {ONE[kind]}"
-        box = None if box is None else (box[0], box[1], box[2], box[3])
-        found.append(Finding(CODES[kind], "warning", told, file, line, box, split=split, image=one.path))
-    return found
+def _unreadable(split: str, problem: Problem) -> Finding:
+    """A finding about what cannot be read of an image."""
+    code = "unreadable-image" if location(problem.text)[0] == problem.path else "unreadable-labels"
+    found = _problem(split, code, "error", problem.text)
+    return replace(found, image=problem.path) if problem.usable else found
 
 
-def _give_one_depth(loaded: Sequence[CheckedImage], visit: Visit | None) -> int | None:
+def _repaired(split: str, repair: Repair) -> Finding:
+    """A finding about one repair, with its box where it has one."""
+    file, line = location(repair.place)
+    told = f"{split}: {repair.place}: {ONE[repair.kind]}"
+    return Finding(CODES[repair.kind], "warning", told, file, line, repair.box, split=split, image=repair.path)
+
+
+def _of_check(split: str, count: int, chosen: bool) -> list[Finding]:
+    """What is told of a quick check that nobody asked for."""
+    if not chosen:
+        return []
+    text = (
+        f"{split}: of {count} images only the headers were checked (check_images=auto decodes up to {FULL_UP_TO} "
+        "images); one that is damaged inside is found when it is first used. check_images=full decodes all now, "
+        "check_images=quick is silent"
+    )
+    return [Finding("checked-quick", "notice", text, count=count, split=split)]
+
+
+def _headers(items: Sequence[Item], workers: int) -> tuple[list[str], NDArray[np.int32]]:
+    """The paths of images, and (B, 2) width and height by their headers, 0 where these do not tell."""
+    paths = [str(item.path) for item in items]
+    parts = [sizes for _, sizes in _in_parts(lambda some: [_header_size(path) for path in some], paths, workers)]
+    return paths, np.array(list(chain.from_iterable(parts)), np.int32).reshape(-1, 2)
+
+
+def _header_size(path: str) -> tuple[int, int]:
+    return shapes.size(path) if shapes.is_virtual(path) else header_size(path) or (0, 0)
+
+
+def _give_one_depth(found: Part, visit: Visit | None) -> int | None:
     """Gives all 16-bit files of a split the largest depth that one of them was scaled by; None if there are none."""
-    wide = [one for one in loaded if one.record and one.depth.used]
-    bits = max((one.depth.used or 0 for one in wide), default=None)
-    for one in wide:
-        if one.record is None:
-            continue
-        one.record = dataclasses.replace(one.record, bits=bits)
-        if one.depth.used != bits and visit:
-            visit(one.record, open_image(one.record.path, bits=bits))
+    if not found.depths:
+        return None
+    bits = max(depth.used or 0 for depth in found.depths.values())
+    for number, depth in found.depths.items():
+        found.records.bits[number] = bits
+        if depth.used != bits and visit:
+            path = found.records.paths[number]
+            visit(path, open_image(path, bits=bits))
     return bits
 
 
-def _of_depth(split: str, loaded: Sequence[CheckedImage], bits: int | None, wanted: int | None) -> list[Finding]:
+def _of_depth(split: str, depths: Mapping[int, Depth], bits: int | None, wanted: int | None) -> list[Finding]:
     """What is told of 16-bit files that do not use all their bits, and of those that use more than was wanted."""
-    found = [one.depth.found for one in loaded if one.depth.found]
+    found = [depth.found for depth in depths.values() if depth.found]
     above = sum(one > wanted for one in found) if wanted else 0
     if above:
         text = (
@@ -253,22 +299,30 @@ def _held_out(found: Index, spec: DataSpec, val: bool) -> Index:
     return Index(items, found.problems, found.warnings, found.notes)
 
 
-def _check_all(
-    items: Sequence[Item], visit: Visit | None, workers: int, bits: int | None, given: bool = False
-) -> Iterator[CheckedImage]:
-    work = partial(check_image, visit=visit, bits=bits, given=given)
+def _gathered(
+    read: Callable[[Sequence[Item]], Part], items: Sequence[Item], workers: int, progress: Progress | None
+) -> Part:
+    """What `read` makes of all items, some at a time."""
+    parts = []
+    for done, part in _in_parts(read, items, workers):
+        parts.append(part)
+        if progress:
+            progress(done, len(items))
+    return joined(parts or [read([])])
+
+
+def _in_parts(work: Callable[[Sequence[T]], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R]]:
+    """How many items are done, and what `work` made of the last part of them, in order; several threads work."""
+    size = max(1, min(PART, len(items) // (8 * workers)))
+    parts = [items[start : start + size] for start in range(0, len(items), size)]
     pool = ThreadPoolExecutor(workers, thread_name_prefix="gfldet-read")
     try:
-        yield from pool.map(work, items)
+        for number, result in enumerate(pool.map(work, parts)):
+            yield min(len(items), (number + 1) * size), result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # an interrupt does not wait for thousands of images
 
 
-def _repairs(split: str, loaded: Sequence[CheckedImage]) -> list[Finding]:
-    """One finding for each kind of repair, with its count and places, and one for each damaged image."""
-    found = merged(split, (note for one in loaded for note in one.notes))
-    return found + [_damaged(split, one, text) for one in loaded for text in one.warnings if one.record is not None]
-
-
-def _damaged(split: str, one: CheckedImage, text: str) -> Finding:
-    return Finding("damaged-image", "warning", f"{split}: {text}", one.path, split=split, image=one.path)
+def _damaged(split: str, path: str, text: str) -> Finding:
+    file = Path(path)
+    return Finding("damaged-image", "warning", f"{split}: {text}", file, split=split, image=file)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data.findings import SMALL
-from gfldet.data.records import Record, Split
+from gfldet.data.records import Record, Records, Split
 from gfldet.ops.tiles import Tiles, Window
 
 VISIBLE = 0.5  # share of its area from which a truth is taught: below, its visible part has an IoU under .5 with it
@@ -28,14 +28,21 @@ class Cut:
 
     def split(self, split: Split) -> Split:
         """The split with the pieces of each image as images of their own."""
-        return replace(split, records=tuple(one for record in split.records for one in self.pieces(record)))
+        return replace(split, records=Records.of(one for record in split.records for one in self.pieces(record)))
 
     def pieces(self, record: Record) -> list[Record]:
-        """An image that no tile holds as its tiles, row by row, and as a whole too if the tiles say so; else itself."""
+        """The record of each of its windows."""
         if not self.tiles.cut(record.height, record.width):
             return [record]
-        parts = [_piece(record, window) for window in self.tiles.grid(record.height, record.width).windows]
-        return [*parts, _whole(record, self.frame)] if self.tiles.whole else parts
+        windows = self.windows(record.height, record.width)
+        return [_whole(record, self.frame) if window is None else _piece(record, window) for window in windows]
+
+    def windows(self, height: int, width: int) -> list[Window | None]:
+        """An image that no tile holds as its tiles, row by row, and as a whole (None) too if the tiles say so; else
+        itself."""
+        if not self.tiles.cut(height, width):
+            return [None]
+        return [*self.tiles.grid(height, width).windows, *([None] if self.tiles.whole else [])]
 
 
 def _piece(record: Record, window: Window) -> Record:

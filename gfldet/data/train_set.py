@@ -138,7 +138,7 @@ class TrainSet:
             return nothing(self.frame)
         samples = [self.sample(epoch, int(number), augmentation or self.augmentation) for number in numbers]
         n = len(self.split.records)
-        return collate(samples, [self.split.records[int(number) % n].file_name for number in numbers])
+        return collate(samples, [self.split.records.file_names[int(number) % n] for number in numbers])
 
     def sample(self, epoch: int, number: int, augmentation: Augmentation) -> Sample:
         """Image `number` (modulo their count n) as epoch `epoch` shows it."""

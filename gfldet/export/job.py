@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
-from gfldet.data.checked import open_image
+from gfldet.data.gather import open_image
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import index_split
 from gfldet.detect import exported

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
-from gfldet.data.checked import open_image
+from gfldet.data.gather import open_image
 from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import index_split
@@ -30,6 +30,7 @@ from gfldet.detect.validate import validate
 from gfldet.errors import WorkError
 from gfldet.export.onnx import import_onnx, save
 from gfldet.machine.memory import memory_budget
+from gfldet.machine.shared import pool
 from gfldet.messages import teller
 from gfldet.ops import letterbox
 from gfldet.ops.tiles import Tiles
@@ -122,11 +123,12 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
         spec,
         "val",
         settings.height_width if tiles is None else None,
-        memory_budget("auto"),
+        pool(memory_budget("auto")),
         settings.on_bad,
         lambda line: None,
         False,
         settings.sample_bits,
+        check=settings.check_images,
     )
     tell_findings(loaded.split.findings)
     ap = [_measured(file, loaded, settings, tiles) for file in (before, after)]

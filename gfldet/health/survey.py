@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.data.checked import GivenBoxes
 from gfldet.data.findings import Reach
+from gfldet.data.gather import GivenBoxes
 from gfldet.data.records import Record, Split
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import Progress, Reading, read_split
@@ -110,8 +110,7 @@ class Survey:
         reading = next((reading for reading in self.readings if reading.name == name), None)
         if reading is None:
             return None
-        records = tuple(one.record for one in reading.images if one.record is not None)
-        return Split(name, records, self.names, self.spec.category_ids, reading.findings, reading.bits)
+        return Split(name, reading.records, self.names, self.spec.category_ids, reading.findings, reading.bits)
 
 
 def survey(
@@ -132,9 +131,8 @@ def survey(
         reading = read_split(spec, name, looks.take, progress(name), bits or of_train)
         readings.append(reading)
         pictures += [
-            Picture(name, one.record, one.given, looks.of(one.record))
-            for one in reading.images
-            if one.record is not None and one.given is not None
+            Picture(name, record, given, looks.of(record.path))
+            for record, given in zip(reading.records, reading.given, strict=True)
         ]
     return Survey(spec, frame, reach, tuple(readings), tuple(pictures))
 
@@ -143,16 +141,16 @@ class _Looks:
     """Takes the pixels of images from any thread, and keeps what `Pixels` has of each."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Path, int | str], Pixels] = {}
+        self._kept: dict[str, Pixels] = {}
         self._lock = threading.Lock()
 
-    def take(self, record: Record, image: NDArray[np.uint8]) -> None:
+    def take(self, path: str, image: NDArray[np.uint8]) -> None:
         looked = look(image)
         with self._lock:
-            self._kept[record.path, record.image_id] = looked
+            self._kept[path] = looked
 
-    def of(self, record: Record) -> Pixels:
-        return self._kept[record.path, record.image_id]
+    def of(self, path: Path) -> Pixels:
+        return self._kept[str(path)]
 
 
 def look(image: NDArray[np.uint8]) -> Pixels:

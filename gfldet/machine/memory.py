@@ -13,14 +13,11 @@ from gfldet.machine import system
 from gfldet.machine.system import groups_around, lines, number, numbers
 
 
-def memory_budget(cache: str, processes: int = 1) -> int:
-    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`).
-
-    `processes` is how many of the run share this machine, each with images of its own.
-    """
+def memory_budget(cache: str) -> int:
+    """Bytes of RAM that images may take: all (`ram`), none (`none`), or half of what is free now (`auto`)."""
     if cache != "auto":
         return 1 << 62 if cache == "ram" else 0
-    return free_memory() // 2 // processes
+    return free_memory() // 2
 
 
 def free_memory() -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gfldet.data.records import ANY_CLASS
 from gfldet.errors import ConfigError
 from gfldet.metrics.confusion import confusion_matrix
 from gfldet.metrics.curves import Curve, Point, best_mean, class_curves, found_share
@@ -245,7 +246,7 @@ def ground_truth(split: Split) -> dict[str, Any]:
 
     An ignore region is a crowd annotation of its class; a region for all classes gives one crowd per class.
     """
-    return _coco_dict(split, [record.image_id for record in split.records], split.category_ids)
+    return _coco_dict(split, split.records.image_ids, split.category_ids)
 
 
 def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Sequence[int]) -> dict[str, Any]:
@@ -274,26 +275,26 @@ def _coco_dict(split: Split, image_ids: Sequence[int | str], category_ids: Seque
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _numbered(split: Split) -> tuple[dict[str, Any], Ints]:
-    """The COCO dict with whole numbers as ids (image ids may be words), and the number of each image of the split.
+def _image_numbers(split: Split) -> Ints:
+    """(B,) whole numbers, from 1, in place of the ids of the images, which may be words.
 
     COCOeval reads images in the order of their ids, and this order decides between equal scores.  So the numbers
     have the order of the ids.
     """
-    ids = [record.image_id for record in split.records]
+    ids = split.records.image_ids
     order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
     numbers = np.empty(len(ids), np.int64)
     numbers[order] = np.arange(1, len(ids) + 1)
-    return _coco_dict(split, numbers.tolist(), range(1, len(split.names) + 1)), numbers
+    return numbers
 
 
 def run_hotcoco(split: Split, detections: DetectionTable) -> Any:
     """hotcoco's COCOeval of a split with truths: evaluated, not accumulated."""
     import hotcoco
 
-    truth, numbers = _numbered(split)
+    numbers = _image_numbers(split)
     table = np.column_stack([numbers[detections.image], detections.boxes, detections.scores, detections.classes + 1])
-    coco = hotcoco.COCO(truth)
+    coco = _hotcoco_truths(split, numbers)
     run = hotcoco.COCOeval(coco, coco.load_res(table), "bbox")
     run.evaluate()
     return run
@@ -306,12 +307,43 @@ def _hotcoco(split: Split, detections: DetectionTable) -> Floats:
     return _precision(run.eval)
 
 
+def _hotcoco_truths(split: Split, numbers: Ints) -> Any:
+    """What `_coco_dict` describes, without an object for each box."""
+    import hotcoco
+
+    truths, (width, height) = truth_columns(split), split.records.sizes.T.tolist()
+    of_all = np.flatnonzero(truths.ignore_classes == ANY_CLASS)  # such a region counts once for each class
+    one = np.flatnonzero(truths.ignore_classes != ANY_CLASS)
+    region = np.concatenate([one, np.repeat(of_all, len(split.names))])
+    region_class = np.concatenate([truths.ignore_classes[one], np.tile(np.arange(len(split.names)), len(of_all))])
+    image = np.concatenate(
+        [split.records.images, np.repeat(np.arange(len(numbers)), np.diff(truths.ignore_start))[region]]
+    )
+    order = np.argsort(image, kind="stable")  # image after image, truths first
+    boxes = np.concatenate([truths.boxes, truths.ignore[region]])[order]
+    boxes[:, 2:] -= boxes[:, :2]
+    return hotcoco.COCO.from_arrays(
+        [
+            {"id": n, "file_name": "", "width": w, "height": h}
+            for n, w, h in zip(numbers.tolist(), width, height, strict=True)
+        ],
+        [{"id": c, "name": name} for c, name in enumerate(split.names, 1)],
+        numbers[image[order]],
+        np.concatenate([truths.classes, region_class])[order] + 1,
+        boxes,
+        ids=np.arange(1, len(order) + 1),  # from 1: for COCOeval, id 0 means "no match"
+        area=boxes[:, 2] * boxes[:, 3],
+        iscrowd=np.repeat([0, 1], [len(truths.classes), len(region)])[order],
+    )
+
+
 def _pycocotools(split: Split, detections: DetectionTable) -> Floats:
     """The same array as `_hotcoco`, from the reference implementation."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, numbers = _numbered(split)
+    numbers = _image_numbers(split)
+    truth = _coco_dict(split, numbers.tolist(), range(1, len(split.names) + 1))
     columns = (numbers[detections.image], detections.classes + 1, detections.boxes, detections.scores)
     rows = [
         {

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gfldet.data.records import ANY_CLASS
 from gfldet.metrics.table import DetectionTable, Floats, Ints
 
 if TYPE_CHECKING:
-    from gfldet.data.records import Record, Split
-
-ANY_CLASS = -1  # the class of an ignore region for all classes
+    from gfldet.data.records import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +52,13 @@ def truth_columns(split: Split) -> SplitTruths:
     """Every truth and ignore region of the split, in float64."""
     records = split.records
     return SplitTruths(
-        boxes=np.concatenate([np.zeros((0, 4)), *(r.boxes for r in records)], dtype=np.float64),
-        classes=np.concatenate([np.zeros(0, np.int64), *(r.classes for r in records)], dtype=np.int64),
-        start=np.cumsum([0, *(len(r.boxes) for r in records)], dtype=np.int64),
-        ignore=np.concatenate([np.zeros((0, 4)), *(r.ignore for r in records)], dtype=np.float64),
-        ignore_classes=np.concatenate([np.zeros(0, np.int64), *(_ignore_classes(r) for r in records)], dtype=np.int64),
-        ignore_start=np.cumsum([0, *(len(r.ignore) for r in records)], dtype=np.int64),
+        boxes=records.boxes.astype(np.float64),
+        classes=records.classes,
+        start=records.starts,
+        ignore=records.ignore.astype(np.float64),
+        ignore_classes=records.ignore_classes,
+        ignore_start=records.ignore_starts,
     )
-
-
-def _ignore_classes(record: Record) -> Ints:
-    return np.full(len(record.ignore), ANY_CLASS) if record.ignore_classes is None else record.ignore_classes
 
 
 def match(truths: SplitTruths, detections: DetectionTable, iou: float = 0.5, any_class: bool = False) -> Matches:
@@ -74,7 +69,7 @@ def match(truths: SplitTruths, detections: DetectionTable, iou: float = 0.5, any
     # By image, then by falling score; equal scores keep their order.
     order = np.lexsort((-detections.scores, detections.image))
     ends = np.searchsorted(detections.image[order], np.arange(len(truths.start)))
-    for i in range(len(truths.start) - 1):
+    for i in np.flatnonzero(np.diff(ends)):
         rows = order[ends[i] : ends[i + 1]]
         first, last = truths.start[i], truths.start[i + 1]
         overlap = pairwise_iou(xyxy[rows], truths.boxes[first:last])

@@ -101,7 +101,8 @@ def coco_results(
 
 def split_results(table: DetectionTable, split: Split) -> Iterator[dict[str, Any]]:
     """The rows of a split's table as COCO results with the user's own ids."""
-    return coco_results(table, [(r.image_id, r.file_name) for r in split.records], split.category_ids)
+    images = list(zip(split.records.image_ids, split.records.file_names, strict=True))
+    return coco_results(table, images, split.category_ids)
 
 
 def read_results(split: Split, results: Sequence[Mapping[str, Any]]) -> DetectionTable:
@@ -109,7 +110,7 @@ def read_results(split: Split, results: Sequence[Mapping[str, Any]]) -> Detectio
 
     Raises DataError for an image or category id that the split does not have, and for boxes and scores that are none.
     """
-    images = {record.image_id: i for i, record in enumerate(split.records)}
+    images = {image_id: i for i, image_id in enumerate(split.records.image_ids)}
     categories = {category: i for i, category in enumerate(split.category_ids)}
     try:
         image = [images[d["image_id"]] for d in results]
@@ -123,7 +124,7 @@ def read_results(split: Split, results: Sequence[Mapping[str, Any]]) -> Detectio
 
 def _unusable(split: Split, results: Sequence[Mapping[str, Any]]) -> DataError:
     known: dict[str, set[Any]] = {
-        "image_id": {record.image_id for record in split.records},
+        "image_id": set(split.records.image_ids),
         "category_id": set(split.category_ids),
     }
     problems = [problem for row, one in enumerate(results) if (problem := _problem(row, one, known))]

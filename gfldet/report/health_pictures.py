@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gfldet.data.checked import open_image
+from gfldet.data.gather import open_image
 from gfldet.data.records import Finding, Record
 from gfldet.errors import DataError
 from gfldet.health.survey import Survey

@@ -64,12 +64,12 @@ def split_numbers(survey: Survey) -> dict[str, dict[str, int]]:
     """Of each split: its images, those that can be read, those of them without boxes, its boxes."""
     numbers = {}
     for reading in survey.readings:
-        records = [one.record for one in reading.images if one.record is not None]
+        records = reading.records
         numbers[reading.name] = {
-            "images": len(reading.images),
+            "images": reading.images,
             "readable": len(records),
-            "without_boxes": sum(not len(record.boxes) for record in records),
-            "boxes": sum(len(record.boxes) for record in records),
+            "without_boxes": int((np.diff(records.starts) == 0).sum()),
+            "boxes": len(records.boxes),
         }
     return numbers
 

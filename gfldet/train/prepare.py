@@ -24,6 +24,7 @@ from gfldet.imports.start import Start, read_start
 from gfldet.machine.cores import part_of
 from gfldet.machine.device import mixed_precision, pick_device
 from gfldet.machine.memory import memory_budget
+from gfldet.machine.shared import Pool, pool
 from gfldet.messages import Tell, teller
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
@@ -96,7 +97,10 @@ def prepare_training(
     ranks.check_same("settings", lambda: settings_to_share(settings))
     watching = Observers((*own_observers(settings), *observers) if ranks.leads else ())
     last = source.checkpoint if resume and source else None
-    trainer = ranks.together(lambda: _trainer(settings, description, source, last, folder, watching, ranks, pace))
+    memory = pool(memory_budget(settings.cache), ranks.local_size, ranks.gathered)
+    trainer = ranks.together(
+        lambda: _trainer(settings, description, source, last, folder, watching, ranks, pace, memory)
+    )
     ranks.check_same("what they train on", lambda: run_to_share(trainer))
     if last:
         done, hours = trainer.progress.epoch, trainer.settings.time
@@ -117,8 +121,9 @@ def _trainer(
     watching: Observers,
     ranks: Ranks,
     pace: Pace,
+    memory: Pool,
 ) -> Trainer:
-    """See `prepare_training`; `last` is the checkpoint that the run continues from."""
+    """See `prepare_training`; `last` is the checkpoint that the run continues from, `memory` is for the images."""
     tell = teller(settings.verbose)
     device = pick_device(settings.device if ranks.size == 1 else ranks.device)
     check_share(settings, ranks)
@@ -135,7 +140,7 @@ def _trainer(
     if start:
         transfer.transfer(model, start.checkpoint, start.file)  # weights that do not fit are refused here
     tiles = tiles_of(**settings.tiles(), multiple=model.multiple)
-    train, val = load_training_images(settings, spec, tell, ranks.local_size, tiles)
+    train, val = load_training_images(settings, spec, tell, memory, tiles)
     if train.split.bits:  # kept with the weights, so that the same file looks the same when it is predicted on
         settings = dataclasses.replace(settings, sample_bits=train.split.bits)
     half_side = median_half_side(train.split, settings.height_width)
@@ -188,20 +193,20 @@ def fresh_model(settings: TrainSettings, description: Description, names: tuple[
 
 
 def load_training_images(
-    settings: TrainSettings, spec: DataSpec, tell: Tell, processes: int = 1, tiles: Tiles | None = None
+    settings: TrainSettings, spec: DataSpec, tell: Tell, memory: Pool, tiles: Tiles | None = None
 ) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The train split, and with `val` the val split in the memory that is left; what is noticed of both is told.
 
-    `processes` is how many of the run share this machine and its memory.  With `tiles`, the training images are cut
-    into these; those of val stay as they are, since they are cut when they are looked at.
+    With `tiles`, the training images are cut into these; those of val stay as they are, since they are cut when they
+    are looked at.
     """
     if settings.val and spec.val is None:
         raise DataError(f"{spec.source}: no val split; name one, set val_share, or set val=false to train without one")
-    size, arguments = settings.height_width, (settings.on_bad, tell, settings.verbose)
-    budget, cut = memory_budget(settings.cache, processes), None if tiles is None else Cut(tiles, size)
-    train = load_images(spec, "train", size, budget, *arguments, settings.sample_bits, cut)
+    size, arguments = settings.height_width, (memory, settings.on_bad, tell, settings.verbose)
+    check, cut = settings.check_images, None if tiles is None else Cut(tiles, size)
+    train = load_images(spec, "train", size, *arguments, settings.sample_bits, cut, check)
     bits, val_size = train.split.bits or settings.sample_bits, size if tiles is None else None
-    val = load_images(spec, "val", val_size, train.store.left, *arguments, bits) if settings.val else None
+    val = load_images(spec, "val", val_size, *arguments, bits, check=check) if settings.val else None
     found = findings_of_training(train.split, val.split if val else None, size)
     tell_findings([*train.split.findings, *(val.split.findings if val else ()), *found])
     return train, val

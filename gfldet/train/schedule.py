@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from gfldet.config.schema import TrainSettings
 from gfldet.data.records import Split
 from gfldet.data.sampling import balanced_weights
@@ -161,11 +163,10 @@ def class_weights(settings: TrainSettings, split: Split) -> tuple[float, ...] | 
 
 def median_half_side(split: Split, frame: tuple[int, int]) -> float | None:
     """Median half side (over width and height of all boxes) in pixels of images fitted to `frame` (height, width)."""
-    sides: list[float] = []
-    for record in split.records:
-        scale = min(frame[0] / record.height, frame[1] / record.width)
-        sides += (scale * (record.boxes[:, 2:] - record.boxes[:, :2]) / 2).reshape(-1).tolist()
-    if not sides:
+    records = split.records
+    scales = records.scales(frame).astype(np.float32)[records.images, None]
+    sides = (scales * (records.boxes[:, 2:] - records.boxes[:, :2]) / 2).reshape(-1)
+    if not len(sides):
         return None
     sides.sort()
-    return sides[len(sides) // 2]
+    return float(sides[len(sides) // 2])

@@ -119,6 +119,36 @@ def test_annotations_in_any_order_go_to_their_images(text) -> None:
     assert [p.split(": ")[1] for p in first.labels().places] == [f"annotation n{k} of image 5" for k in (0, 3, 6, 9)]
 
 
+@pytest.mark.parametrize("together", [2, 3, 512])
+def test_rows_that_are_taken_together_are_the_same(text, monkeypatch, together: int) -> None:
+    """Plain rows between each kind of odd one; one by one, no row takes the way of the others."""
+    odd: list[dict[str, Any]] = [
+        {"bbox": None}, {"bbox": [1, 2, 3]}, {"bbox": [1, 2, "3", 4]}, {"bbox": [1, 2, True, 4]},
+        {"bbox": [10**400] * 4},
+        {"bbox": [1, 2, float("nan"), 4]}, {"bbox": {"a": 1}}, {"iscrowd": None}, {"iscrowd": "1"}, {"iscrowd": 2},
+        {"iscrowd": True}, {"id": None}, {"id": "one"}, {"id": 2**63}, {"image_id": "5"}, {"image_id": 5.0},
+        {"image_id": 9}, {"image_id": None}, {"category_id": "7"}, {"category_id": 7.0}, {"category_id": True},
+    ]  # fmt: skip
+    rows = [{**box(5, 7, n, 2, 3, 4 + n), "id": n, "iscrowd": n % 2} for n in range(60)]
+    for n, change in enumerate(odd):
+        rows[2 * n] |= change
+        rows[2 * n] = {name: value for name, value in rows[2 * n].items() if (name, value) != ("id", None)}
+
+    def told(number: int) -> list[Any]:
+        monkeypatch.setattr(coco_file, "TOGETHER", number)
+        found = load(text, document(*rows))
+        labels = [item.labels() for item in found.items]
+        return [
+            found.problems,
+            *((one.boxes, one.classes, one.crowd, one.problems, list(one.places)) for one in labels),
+        ]
+
+    whole = told(together)
+    monkeypatch.setattr(coco_file._Annotations, "_add_plain", lambda self, rows: False)
+    assert told(1) == whole
+    assert len(whole[1][0]) > 40
+
+
 def test_negative_and_zero_sizes_are_noted(text) -> None:
     labels = load(text, document(box(5, 0, 10, 10, -4, 5), box(5, 0, 1, 1, 0, 5))).items[0].labels()
     assert labels.boxes == [(6, 10, 10, 15)]

@@ -13,6 +13,7 @@ from gfldet.data.load import load_images
 from gfldet.data.sources import iter_source
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import load_split
+from gfldet.machine.shared import Pool
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_data_set_has_one_depth(frames: DataSpec) -> None:
 
 @pytest.mark.parametrize("budget", [0, 10**6])
 def test_a_dark_frame_stays_dark_kept_or_read_again(frames: DataSpec, budget: int) -> None:
-    loaded = load_images(frames, "train", (64, 64), budget, "error", lambda line: None, False)
+    loaded = load_images(frames, "train", (64, 64), Pool(budget), "error", lambda line: None, False)
     bright, dark, plain = (loaded.store.get(record) for record in loaded.split.records)
     assert (bright.max(), dark.max(), plain.max()) == (4000 >> 4, 700 >> 4, 77)
     assert loaded.store.left == (budget - 3 * 10 * 20 * 3 if budget else 0)

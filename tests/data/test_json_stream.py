@@ -37,6 +37,27 @@ def test_any_size_of_the_pieces_gives_the_same_rows(text, monkeypatch, piece: in
         assert rows_of(file) == (DOCUMENT["rows"], {"rows", "empty"})
 
 
+@pytest.mark.parametrize("many", [0, 20, 90, 1 << 16])
+@pytest.mark.parametrize("piece", [50, 1 << 20])
+def test_objects_that_are_decoded_together_are_the_same(text, monkeypatch, many: int, piece: int) -> None:
+    """Also where the end of an object stands in a text, or of an object that is inside of another."""
+    monkeypatch.setattr(json_stream, "PIECE", piece)
+    monkeypatch.setattr(json_stream, "MANY", many)
+    rows = [{"id": n, "text": "a}, {b" * (n % 3), "inside": [{"x": n}, {"y": {}}][: n % 4]} for n in range(40)]
+    rows[20:20] = [7, [{"a": 1}, {"b": 2}], "}, {"]
+    for indent in (None, 1):
+        assert rows_of(text("a.json", json.dumps({"rows": rows, "empty": []}, indent=indent)))[0] == rows
+
+
+def test_a_mistake_after_many_objects_has_its_place(text) -> None:
+    good = ",\n".join(json.dumps({"id": n, "box": [n, 2, 3, 4]}) for n in range(500))
+    rows: list[dict[str, Any]] = []
+    file = text("a.json", f'{{"rows": [{good},\n{{"id": tru}}, {{"id": 1}}, {{"id": 2}}]}}')
+    with pytest.raises(DataError, match=r"a\.json:501: is not valid JSON: Expecting value \(column 8\)"):
+        read_lists(file, {"rows": rows.append})
+    assert [row["id"] for row in rows] == list(range(500))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-le"])
 def test_the_encodings_of_json(tmp_path, encoding: str) -> None:
     file = tmp_path / "a.json"

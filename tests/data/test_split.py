@@ -6,12 +6,15 @@ import json
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from gfldet.data.checked import open_image
-from gfldet.data.records import Record
+from gfldet.data import gather
+from gfldet.data import split as split_room
+from gfldet.data.gather import open_image
+from gfldet.data.likeness import likeness
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
 from gfldet.errors import DataError
@@ -94,7 +97,7 @@ def test_every_problem_is_in_one_message(broken: Path, tmp_path: Path) -> None:
 
 def test_skip_leaves_out_bad_images_and_names_them(broken: Path, tmp_path: Path) -> None:
     seen: list[str] = []
-    split = load_split(load_spec(broken), "train", on_bad="skip", visit=lambda r, i: seen.append(r.file_name))
+    split = load_split(load_spec(broken), "train", on_bad="skip", visit=lambda path, i: seen.append(Path(path).name))
     assert [record.file_name for record in split.records] == ["good.png"]
     assert seen == ["good.png"]
     told = [warning for warning in split.warnings if "left out (on_bad=skip)" in warning]
@@ -127,9 +130,9 @@ def test_visit_gets_every_image_and_progress_the_count(image, text) -> None:
     visited: dict[str, tuple[int, ...]] = {}
     lock, counts = threading.Lock(), []
 
-    def visit(record: Record, picture: np.ndarray) -> None:
+    def visit(path: str, picture: np.ndarray) -> None:
         with lock:
-            visited[record.file_name] = picture.shape
+            visited[Path(path).name] = picture.shape
 
     split = load_split(
         load_spec(text("d.yaml", YOLO)), "train", visit=visit, workers=4, progress=lambda *n: counts.append(n)
@@ -143,7 +146,7 @@ def test_an_error_in_visit_is_not_swallowed(image, text) -> None:
     image("images/a.png")
     text("labels/a.txt", "")
 
-    def visit(record: Record, picture: np.ndarray) -> None:
+    def visit(path: str, picture: np.ndarray) -> None:
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
@@ -231,3 +234,72 @@ def test_the_built_in_set_goes_through_the_same_door() -> None:
     assert open_image(record.path).shape == (record.height, record.width, 3)
     with pytest.raises(DataError, match="has no split 'test'; it has: train, val"):
         load_split(load_spec("shapes"), "test")
+
+
+# ---------------------------------------------------------------- a quick check
+
+
+@pytest.fixture
+def mixed(image, text, tmp_path: Path) -> Path:
+    """Images of several kinds and boxes of several oddities, one image without labels."""
+    for name, row in (
+        ("a.png", "0 .5 .5 .5 .5"),
+        ("b.jpg", "1 .9 .5 .4 .2\n1 .9 .5 .4 .2"),
+        ("d.jpg", "0 1.5 .5 .1 .1"),
+    ):
+        image(f"images/{name}", 40, 20)
+        text(f"labels/{Path(name).stem}.txt", row)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image("images/c.jpg", 40, 20, exif=exif)
+    cv2.imwrite(str(tmp_path / "images/e.png"), np.full((10, 20), 900, np.uint16))
+    return text("d.yaml", YOLO)
+
+
+def test_a_quick_check_finds_what_a_full_one_does_and_decodes_no_plain_image(mixed: Path, monkeypatch) -> None:
+    spec, decoded = load_spec(mixed), []
+    full = load_split(spec, "train")
+    read = gather.read_image
+    monkeypatch.setattr(gather, "read_image", lambda path, *rest: decoded.append(Path(path).name) or read(path, *rest))
+    quick = load_split(spec, "train", check="quick")
+    assert decoded == ["e.png"]
+    assert likeness(quick) == likeness(full)
+    assert quick.findings == full.findings
+    assert [record.bits for record in quick.records] == [None] * 4 + [10]
+
+
+def test_a_quick_check_finds_what_is_missing_or_cut(broken: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as full:
+        load_split(load_spec(broken), "train")
+    with pytest.raises(DataError) as quick:
+        load_split(load_spec(broken), "train", check="quick")
+    assert str(quick.value) == str(full.value)
+
+
+def test_many_images_are_checked_by_their_headers_which_is_told(mixed: Path, monkeypatch) -> None:
+    spec = load_spec(mixed)
+    assert "checked-quick" not in {finding.code for finding in load_split(spec, "train", check="auto").findings}
+    monkeypatch.setattr(split_room, "FULL_UP_TO", 4)
+    (told,) = (one for one in load_split(spec, "train", check="auto").findings if one.code == "checked-quick")
+    assert (told.severity, told.count) == ("notice", 5)
+    assert "checked-quick" not in {finding.code for finding in load_split(spec, "train", check="quick").findings}
+
+
+def test_the_places_of_images_are_known_before_they_are_decoded(mixed: Path) -> None:
+    sizes = [(40, 20), (40, 20), (20, 40), (40, 20), (20, 10)]
+    order: list[object] = []
+
+    def place(paths, given) -> None:
+        order.append(dict(zip((Path(path).name for path in paths), map(tuple, given.tolist()), strict=True)))
+
+    for check in ("full", "quick"):
+        load_split(load_spec(mixed), "train", workers=1, visit=lambda *one: order.append(1), check=check, place=place)
+    names = ["a.png", "b.jpg", "c.jpg", "d.jpg", "e.png"]
+    assert order == [dict(zip(names, sizes, strict=True)), 1, 1, 1, 1, 1, dict(zip(names, sizes, strict=True))]
+
+
+def test_the_same_box_in_two_images_repeats_nothing(image, text) -> None:
+    for name in "ab":
+        image(f"images/{name}.png")
+        text(f"labels/{name}.txt", "0 .5 .5 .5 .5\n1 .5 .5 .5 .5\n")
+    assert load_split(load_spec(text("d.yaml", YOLO)), "train").warnings == ()

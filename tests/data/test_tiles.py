@@ -10,9 +10,11 @@ import pytest
 
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
-from gfldet.data.load import read_record
+from gfldet.data.load import load_images, read_record
 from gfldet.data.records import Record, Split
+from gfldet.data.spec import load_spec
 from gfldet.data.tiles import Cut
+from gfldet.machine.shared import Pool
 from gfldet.ops.tiles import Tiles, Window
 
 BOXES = [
@@ -89,10 +91,13 @@ def test_pixels_are_those_of_the_window(picture: np.ndarray, budget: int) -> Non
     def read(one: Record) -> np.ndarray:
         return picture if one.window is None else one.window.of(picture)
 
-    store = ImageStore((100, 100), budget, read)
+    store = ImageStore((100, 100), Pool(budget), read)
     pieces = Cut(Tiles(100, 0.2), (100, 100)).pieces(record())
+    sizes = np.array([(one.width, one.height) for one in pieces])
+    store.place([str(one.path) for one in pieces], sizes, [one.window for one in pieces])
+    assert store.complete == (budget > 0)
     for one in pieces:
-        store.keep(one, read(one))
+        store.keep(str(one.path), read(one), one.window)
     first, second, whole = (store.sample(one) for one in pieces)
     assert (first.image == picture[:, :100]).all()
     assert (second.image == picture[:, 80:]).all()
@@ -102,9 +107,10 @@ def test_pixels_are_those_of_the_window(picture: np.ndarray, budget: int) -> Non
 
 def test_a_tile_does_not_hold_its_picture(picture: np.ndarray) -> None:
     """A tile as wide as its picture is contiguous, so that a view of it would do."""
-    store = ImageStore((100, 180), 1 << 20, lambda one: picture)
+    store = ImageStore((100, 180), Pool(1 << 20), lambda one: pytest.fail("read again"))
     one = Record(Path("a"), 0, "a", 180, 50, NOTHING, np.zeros(0, np.int64), NOTHING, window=Window(0, 0, 180, 50))
-    store.keep(one, picture[:50])
+    store.place(["a"], np.array([[180, 50]]), [one.window])
+    store.keep("a", picture[:50], one.window)
     assert not np.shares_memory(store.get(one), picture)
 
 
@@ -115,10 +121,39 @@ def test_a_tile_is_read_from_its_file(tmp_path: Path, picture: np.ndarray) -> No
     assert (read_record(one) == picture[:, 80:]).all()
 
 
+@pytest.mark.parametrize("check", ["full", "quick"])
+def test_the_tiles_of_a_split_are_kept_in_memory(tmp_path: Path, picture: np.ndarray, check: str, monkeypatch) -> None:
+    """The larger picture is cut into two tiles and itself, the other fits into one."""
+    for name, image, row in (("a", picture, "0 .5 .5 .2 .2"), ("b", picture[:80, :90], "0 .5 .5 .4 .4")):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), image[..., ::-1])
+        (tmp_path / f"labels/{name}.txt").write_text(row)
+    (tmp_path / "d.yaml").write_text("format: yolo\ntrain: images\nnames: [cat]\n")
+    spec, told = load_spec(tmp_path / "d.yaml"), list[str]()
+
+    def samples(pool: Pool) -> list[bytes]:
+        cut = Cut(Tiles(100, 0.2), (100, 100))
+        loaded = load_images(spec, "train", (100, 100), pool, "error", told.append, False, cut=cut, check=check)
+        first = [loaded.store.get(one).tobytes() for one in loaded.split.records]
+        if pool.left:
+            monkeypatch.setattr(loaded.store, "_read", lambda one: pytest.fail("read again"))
+        assert [loaded.store.get(one).tobytes() for one in loaded.split.records] == first
+        return first
+
+    kept, read = samples(Pool(1 << 20)), samples(Pool(0))
+    assert kept == read
+    assert (kept[1], len(kept)) == (picture[:, 80:].tobytes(), 4)
+    assert told[:2] == [
+        "train: 2 images, 2 boxes, 1 classes; kept in memory",
+        "train: 4 images when cut into tiles of 100 px",
+    ]
+
+
 def test_validation_gives_large_images_by_themselves(picture: np.ndarray) -> None:
     small = Record(Path("b"), 1, "b", 90, 60, NOTHING, np.zeros(0, np.int64), NOTHING)
     images = {"a.png": picture, "b": picture[:60, :90]}
-    store = ImageStore(None, 0, lambda one: images[str(one.path)])
+    store = ImageStore(None, Pool(0), lambda one: images[str(one.path)])
     split = Split("val", (record(), small, record(), small), ("a",), (0,))
     data = EvalSet(split, store, (96, 96), 8, 32, tiles=Tiles(100))
     assert data.keys() == [((64, 96), (1, 3)), (None, (0,)), (None, (2,))]

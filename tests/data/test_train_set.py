@@ -19,6 +19,7 @@ from gfldet.data.records import Record, Split
 from gfldet.data.sample import Sample
 from gfldet.data.train_set import SAMPLES, CustomAt, TrainSet, collate
 from gfldet.errors import DataError
+from gfldet.machine.shared import Pool
 
 RED = np.array([255, 0, 0])
 SIZE = (64, 64)
@@ -44,9 +45,10 @@ SPLIT = Split("train", tuple(record(i, 64 + 16 * (i % 3), 80 - 8 * (i % 4)) for 
 
 
 def store(budget: int, split: Split = SPLIT, reader: Callable[[Record], np.ndarray] = read) -> ImageStore:
-    made = ImageStore(SIZE, budget, reader)
+    made = ImageStore(SIZE, Pool(budget), reader)
+    made.place(split.records.paths, split.records.sizes)
     for one in split.records:
-        made.keep(one, read(one))
+        made.keep(str(one.path), read(one))
     return made
 
 
@@ -58,7 +60,7 @@ def fail(one: Record) -> np.ndarray:
 
 
 def test_store_keeps_what_fits_and_reads_the_rest_anew() -> None:
-    sizes = [ImageStore(SIZE, 0, read).get(one).nbytes for one in SPLIT.records]
+    sizes = [ImageStore(SIZE, Pool(0), read).get(one).nbytes for one in SPLIT.records]
     budget = sum(sizes[:3]) + 10
     reads: list[str] = []
 
@@ -80,11 +82,15 @@ def test_store_keeps_what_fits_and_reads_the_rest_anew() -> None:
 def test_store_takes_images_from_many_threads_within_its_budget() -> None:
     many = [record(i, 64, 64) for i in range(200)]
     one = 64 * 64 * 3
-    full = ImageStore(SIZE, 50 * one, read)
+    full = ImageStore(SIZE, Pool(50 * one), fail)
+    full.place([str(r.path) for r in many], np.full((200, 2), 64))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda r: full.keep(r, np.zeros((64, 64, 3), np.uint8)), many))
+        list(pool.map(lambda r: full.keep(str(r.path), np.full((64, 64, 3), int(r.image_id), np.uint8)), many))
     assert full.left == 0
-    assert len(full._kept) == 50
+    assert not full.complete
+    assert [full.get(r).mean() for r in many[:50]] == list(range(50))
+    with pytest.raises(AssertionError, match="was read again"):
+        full.get(many[50])
 
 
 @pytest.mark.parametrize(
@@ -101,8 +107,9 @@ def test_store_shrinks_images_to_its_size_and_truths_with_them(height: int, widt
         np.array([0]),
         np.array([[0, 0, width / 2, height]], np.float32),
     )
-    made = ImageStore(SIZE, 1 << 30, fail)
-    made.keep(one, np.zeros((height, width, 3), np.uint8))
+    made = ImageStore(SIZE, Pool(1 << 30), fail)
+    made.place(["x"], np.array([[width, height]]))
+    made.keep("x", np.zeros((height, width, 3), np.uint8))
     sample = made.sample(one)
     assert sample.image.shape == (*kept, 3)
     np.testing.assert_allclose(sample.boxes, [[0, 0, kept[1], kept[0]]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gfldet.data import text as lines
@@ -31,6 +32,30 @@ def test_a_row_is_centre_and_size(text) -> None:
     assert labels.normalised
     assert [place.rsplit(":", 1)[1] for place in labels.places] == ["1", "3"]
     assert (labels.problems, labels.notes) == ([], [])
+
+
+EVEN = ("0", "1", "2.0", "0.5", ".25", "1e-3")
+ODD = ("2", "3", "-1", "1e-20", "2.1", "-0.5", "-2.5", "nan", "inf", "x", "1_0")
+
+
+def test_plain_rows_are_read_as_the_others_are(tmp_path: Path) -> None:
+    """Rows of five words drawn from odd and even ones: what is read at once is what is read row by row."""
+    rng, plain = np.random.default_rng(0), 0
+    for _ in range(2000):
+        words = [*EVEN, *ODD[: rng.integers(0, len(ODD) + 1)]]
+        lines = [" ".join(words[n] for n in rng.integers(0, len(words), 5)) for _ in range(rng.integers(0, 3))]
+        file = tmp_path / "a.txt"
+        at_once, one_by_one = yolo._plain_rows(file, lines, len(NAMES)), yolo._rows(file, lines, NAMES, None)
+        if at_once is None:
+            assert one_by_one.problems or one_by_one.notes
+            continue
+        plain += len(lines) > 0
+        assert list(at_once.places) == one_by_one.places
+        assert [place.line for place in at_once.places] == [place.line for place in one_by_one.places]
+        assert at_once.boxes == one_by_one.boxes
+        assert (at_once.classes, at_once.crowd) == (one_by_one.classes, one_by_one.crowd)
+        assert one_by_one.problems == one_by_one.notes == []
+    assert plain > 50
 
 
 def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from gfldet.detect.predict import Predictor
 from gfldet.detect.torch_detector import TorchDetector
 from gfldet.errors import CheckpointError
 from gfldet.export import onnx
+from gfldet.machine.shared import Pool
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ops import letterbox
 
@@ -138,10 +139,10 @@ def test_padding_in_prediction() -> None:
 
 def test_padding_in_validation(tmp_path: Path) -> None:
     record = Record(
-        tmp_path / "a.png", 1, "a.png", 96, 10, *(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros((0, 4)))
+        tmp_path / "a.png", 1, "a.png", 96, 10, *(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, 4)))
     )
     split = Split("val", (record,), ("red", "blue"), (0, 1))
-    store = ImageStore((64, 96), 0, lambda r: np.full((10, 96, 3), 50, np.uint8))
+    store = ImageStore((64, 96), Pool(0), lambda r: np.full((10, 96, 3), 50, np.uint8))
     data = EvalSet(split, store, (64, 96), 1, 32, rect=False, pad_colour=200)
     images = data.load(data.keys()[0]).images
     assert sorted(np.unique(images)) == [50, 200]

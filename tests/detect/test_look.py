@@ -23,6 +23,7 @@ from gfldet.detect.detector import Selection
 from gfldet.detect.look import Look
 from gfldet.detect.predict import Predictor
 from gfldet.detect.validate import validate
+from gfldet.machine.shared import Pool
 from gfldet.metrics.table import split_results
 from gfldet.ops.detections import Detections
 from gfldet.ops.tiles import Tiles
@@ -173,7 +174,7 @@ def labelled() -> EvalSet:
         classes = np.zeros(len(truths), np.int64)
         records.append(Record(Path(str(number)), number, f"{number}.png", width, height, truths, classes, truths[:0]))
     split = Split("val", tuple(records), ("red",), (7,))
-    store = ImageStore(None, 0, lambda one: images[str(one.path)])
+    store = ImageStore(None, Pool(0), lambda one: images[str(one.path)])
     return EvalSet(split, store, (128, 128), 4, 32, tiles=Tiles(128, 0.25))
 
 

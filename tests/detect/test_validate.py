@@ -18,6 +18,7 @@ from gfldet.data.records import Record, Split
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import TorchDetector, for_inference
 from gfldet.detect.validate import validate
+from gfldet.machine.shared import Pool
 from gfldet.metrics.coco import evaluate
 from gfldet.metrics.table import coco_results, split_results, table_of
 from gfldet.nn.build import Description
@@ -43,7 +44,7 @@ def labelled(draw: Callable[..., np.ndarray]) -> EvalSet:
         records.append(Record(Path(f"{i}"), image_id, f"{i}.png", width, height, boxes, classes, boxes[:0]))
         images[f"{i}"] = draw(truths, width, height, i)
     split = Split("val", tuple(records), ("red", "blue"), (91, 0))
-    return EvalSet(split, ImageStore((128, 128), 0, lambda r: images[str(r.path)]), (128, 128), 3, 32)
+    return EvalSet(split, ImageStore((128, 128), Pool(0), lambda r: images[str(r.path)]), (128, 128), 3, 32)
 
 
 @pytest.mark.parametrize("rect", [True, False])

@@ -23,6 +23,7 @@ from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import TorchDetector
 from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, DataError, GfldetError, LostError, WorkError
+from gfldet.machine.shared import Pool
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ranks import watch as watching
 from gfldet.ranks.group import Group
@@ -208,7 +209,9 @@ def test_a_shared_validation_is_that_of_one(in_ranks: InRanks, spread_model: Det
         for n, image in images.items()
     )
     split = Split("val", records, ("red", "blue"), (0, 1))
-    data = EvalSet(split, ImageStore((64, 128), 1 << 20, lambda record: images[record.file_name]), (64, 128), 2, 32)
+    data = EvalSet(
+        split, ImageStore((64, 128), Pool(1 << 20), lambda record: images[record.file_name]), (64, 128), 2, 32
+    )
 
     def work(ranks: Ranks) -> Any:
         # The other evaluator has threads, which a fork leaves behind.

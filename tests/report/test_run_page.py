@@ -20,6 +20,7 @@ from gfldet.data.image_store import ImageStore
 from gfldet.data.images import ImageError
 from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
+from gfldet.machine.shared import Pool
 from gfldet.metrics.coco import evaluate
 from gfldet.metrics.matching import truth_columns
 from gfldet.metrics.table import read_results
@@ -61,7 +62,7 @@ def noise(record: Record) -> np.ndarray:
 
 
 def store_of(read: Callable[[Record], np.ndarray] = noise) -> ImageStore:
-    return ImageStore((H // 2, W // 2), 0, read)
+    return ImageStore((H // 2, W // 2), Pool(0), read)
 
 
 def validated(split: Split, rows: list[tuple[int, int, tuple[float, float, float, float], float]]) -> Validation:

@@ -13,6 +13,7 @@ import pytest
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
+from gfldet.machine.shared import Pool
 from gfldet.metrics.coco import evaluate
 from gfldet.metrics.table import read_results
 from gfldet.report.validation import draw_validation, truths_beside_detections, write_validation
@@ -24,7 +25,7 @@ def labelled(count: int) -> tuple[Split, ImageStore]:
     """`count` black images of 200 x 100 px, each with a truth on the left."""
     box = np.array([[20, 20, 60, 80]], np.float32)
     records = tuple(Record(Path(f"{i}"), i, f"{i}.png", 200, 100, box, np.array([0]), NOTHING) for i in range(count))
-    store = ImageStore((50, 100), 0, lambda record: np.zeros((100, 200, 3), np.uint8))
+    store = ImageStore((50, 100), Pool(0), lambda record: np.zeros((100, 200, 3), np.uint8))
     return Split("val", records, ("cat",), (91,)), store
 
 
@@ -80,6 +81,6 @@ def test_detections_below_the_threshold_are_not_drawn() -> None:
 def test_images_are_spread_over_the_split() -> None:
     split, store = labelled(40)
     asked: list[str] = []
-    spread = ImageStore((50, 100), 0, lambda record: asked.append(record.file_name) or store.get(record))
+    spread = ImageStore((50, 100), Pool(0), lambda record: asked.append(record.file_name) or store.get(record))
     truths_beside_detections(split, spread, read_results(split, []), 0.5)
     assert asked == [f"{i}.png" for i in range(0, 40, 5)]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gfldet
-from gfldet.data.checked import open_image
+from gfldet.data.gather import open_image
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
 from gfldet.ops.points import anchor_points, grids

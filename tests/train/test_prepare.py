@@ -80,7 +80,7 @@ def test_a_run_keeps_the_depth_of_its_16_bit_images(
 def test_where_images_are_kept(prepared: Prepared, cache: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = prepared(verbose=True, cache=cache)
     assert f"2 classes; {told}\n" in capsys.readouterr().out
-    assert bool(trainer.train.store._kept) == (cache != "none")
+    assert bool(trainer.train.store._there.any()) == (cache != "none")
 
 
 def test_augmentation_as_set(prepared: Prepared) -> None:

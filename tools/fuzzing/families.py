@@ -116,7 +116,7 @@ def _read_settings(folder: Path, chance: Chance) -> None:
 
 
 def _read_results(folder: Path, chance: Chance) -> None:
-    from gfldet.data.records import Record, Split
+    from gfldet.data.records import Record, Records, Split
     from gfldet.errors import DataError
     from gfldet.files import read_json
     from gfldet.metrics.table import read_results
@@ -128,7 +128,7 @@ def _read_results(folder: Path, chance: Chance) -> None:
     found = attempt("predictions.json", lambda: read_json(folder / "predictions.json", DataError))
     if isinstance(found, list):
         none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-        records = tuple(Record(Path("a.png"), i, "a.png", 9, 9, *none, *none) for i in (1, "b"))
+        records = Records.of(Record(Path("a.png"), i, "a.png", 9, 9, *none, *none) for i in (1, "b"))
         attempt("etection", lambda: read_results(Split("val", records, ("red",), (0,), ()), found))
 
 

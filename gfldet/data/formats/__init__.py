@@ -6,7 +6,8 @@ images, clips the boxes to them and puts all problems into one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from gfldet.data.records import Finding
 from gfldet.errors import nearest as similar
 from gfldet.errors import shown
 
+NAMED = 20  # places that are named of a repair; the others are only counted
 MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
 
 # Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
@@ -84,7 +86,7 @@ class Labels:
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
-    places: list[Located] = field(default_factory=list)
+    places: Sequence[Located] = field(default_factory=list)
     normalised: bool = False
     declared: tuple[int, int] | None = None
     problems: list[str] = field(default_factory=list)
@@ -96,7 +98,26 @@ class Labels:
         self.boxes.append(box)
         self.classes.append(cls)
         self.crowd.append(crowd)
-        self.places.append(place)
+        self.places.append(place)  # type: ignore[attr-defined]
+
+
+@dataclass(slots=True)
+class Places:
+    """Where something was repaired: how often, and the first NAMED places."""
+
+    count: int = 0
+    first: list[Located] = field(default_factory=list)
+
+    def add(self, place: Located) -> None:
+        """One more place."""
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(place)
+
+    def update(self, other: Places) -> None:
+        """Those of images further on."""
+        self.count += other.count
+        self.first += other.first[: NAMED - len(self.first)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,30 +156,35 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
     return f" Did you mean {shown(close)}?" if close else ""
 
 
-def counted(count_of: str, places: Sequence[str], limit: int = 20) -> str:
-    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with at most `limit` places."""
-    more = f", and {len(places) - limit} more" if len(places) > limit else ""
-    return f"{len(places)} {count_of}: {', '.join(places[:limit])}{more}"
+def counted(count_of: str, places: Places) -> str:
+    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with the first places."""
+    more = f", and {places.count - NAMED} more" if places.count > NAMED else ""
+    return f"{places.count} {count_of}: {', '.join(places.first)}{more}"
 
 
 def repeats(paths: Sequence[Path]) -> list[Note]:
     """A note for each time that an image is listed again."""
-    seen: set[Path] = set()
-    again = [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
+    seen: set[str] = set()
+    again = []
+    for path in paths:
+        text = os.path.normcase(path)
+        if text in seen:
+            again.append(path)
+        seen.add(text)
     return [(LISTED_AGAIN, Located(str(path), path)) for path in again]
 
 
-def by_kind(notes: Iterable[Note]) -> dict[str, list[str]]:
+def by_kind(notes: Iterable[Note]) -> dict[str, Places]:
     """The places of each kind of repair, the kinds in the order in which they were met."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, Places] = {}
     for kind, place in notes:
-        places.setdefault(kind, []).append(place)
+        places.setdefault(kind, Places()).add(place)
     return places
 
 
-def merged(split: str, notes: Iterable[Note]) -> list[Finding]:
+def merged(split: str, places: Mapping[str, Places]) -> list[Finding]:
     """One finding for each kind of repair, with its count and its first places."""
     return [
-        Finding(CODES[kind], "warning", f"{split}: {counted(kind, places)}", count=len(places), split=split)
-        for kind, places in by_kind(notes).items()
+        Finding(CODES[kind], "warning", f"{split}: {counted(kind, found)}", count=found.count, split=split)
+        for kind, found in places.items()
     ]

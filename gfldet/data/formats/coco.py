@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
@@ -38,11 +41,12 @@ def index(
         places = finder.find_all(
             file.file_names, [file.path.parent if images is None else images], relative(file.path, finder.root)
         )
+        plain = _Plain.of(file, class_of)
         for number, (image_id, name, found) in enumerate(zip(file.image_ids, file.file_names, places, strict=True)):
             if found.problem:
                 result.problems.append(Located(found.problem, file.path))
                 continue
-            labels = partial(read_labels, file, number, class_of)
+            labels = partial(read_labels, file, plain, number, class_of)
             file_name = relative(found.path, finder.root) if found.elsewhere else name
             result.items.append(Item(found.path, file_name, image_id, labels))
         if not file.image_ids and not file.problems:
@@ -68,14 +72,63 @@ def _make_ids_unique(result: Index) -> None:
         result.warnings.append(f"{again} image(s) have an id that an earlier JSON uses too; they got new ones")
 
 
-def read_labels(file: CocoFile, number: int, class_of: Mapping[int, int]) -> Labels:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plain:
+    """The annotations of a file in which there is nothing to tell or to repair, all at once.
+
+    corners  (N, 4) xyxy px;  classes  (N,) positions in the names
+    others   (N + 1,) how many annotations that are not plain stand before a row
+    """
+
+    corners: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    others: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, file: CocoFile, class_of: Mapping[int, int]) -> _Plain:
+        ids, good = file.plain_categories()
+        distinct, place = np.unique(ids, return_inverse=True)
+        classes = np.array([class_of.get(one, -1) for one in distinct.tolist()], np.int64)[place.reshape(-1)]
+        plain = good & (classes >= 0) & (file.boxes[:, 2:] > 0).all(1)
+        with np.errstate(over="ignore"):
+            corners = np.concatenate([file.boxes[:, :2], file.boxes[:, :2] + file.boxes[:, 2:]], axis=1)
+        return cls(corners, classes, np.concatenate([[0], np.cumsum(~plain)]))
+
+    def labels(self, file: CocoFile, number: int) -> Labels | None:
+        """Boxes of image `number`; None if one of them is not plain."""
+        first, end = file.starts[number : number + 2].tolist()
+        if self.others[first] != self.others[end]:
+            return None
+        boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in self.corners[first:end].tolist()]
+        crowd, places = file.crowd[first:end].tolist(), _Annotations(file, number)
+        return Labels(boxes, self.classes[first:end].tolist(), crowd, places, declared=file.declared[number])
+
+
+class _Annotations(Sequence[Located]):
+    """The annotations of an image, as messages name them."""
+
+    def __init__(self, file: CocoFile, number: int) -> None:
+        self._file, self._number = file, number
+
+    def __len__(self) -> int:
+        return int(self._file.starts[self._number + 1] - self._file.starts[self._number])
+
+    def __getitem__(self, index: Any) -> Any:
+        file, image = self._file, shown(self._file.image_ids[self._number], quoted=False)
+        row = range(int(file.starts[self._number]), int(file.starts[self._number + 1]))[index]
+        annotation = shown(file.annotation_id(row), quoted=False)
+        return Located(f"{file.path}: annotation {annotation} of image {image}", file.path)
+
+
+def read_labels(file: CocoFile, plain: _Plain, number: int, class_of: Mapping[int, int]) -> Labels:
     """Boxes of image `number` of the file; the result also holds problems and repairs.  Raises nothing."""
-    labels = Labels(declared=file.declared[number])
-    image = f"image {shown(file.image_ids[number], quoted=False)}"
+    found = plain.labels(file, number)
+    if found is not None:
+        return found
+    labels, places = Labels(declared=file.declared[number]), _Annotations(file, number)
     first, end = file.starts[number : number + 2].tolist()
     for row, (x, y, w, h) in enumerate(file.boxes[first:end].tolist(), first):
-        annotation = shown(file.annotation_id(row), quoted=False)
-        place = Located(f"{file.path}: annotation {annotation} of {image}", file.path)
+        place = places[row - first]
         category, fault = file.category_id(row), file.fault(row)
         if not isinstance(category, int) or category not in class_of:
             known = ", ".join(map(str, list(class_of)[:10]))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from gfldet.files import told_as, version
 Id = int | str
 MAX_DIGITS = 20  # of an id that is written as text
 MAX_ID = 2**63  # where the evaluators' numbers end
+TOGETHER = 512  # annotations
 _LISTS = ("images", "annotations", "categories")
+_NUMBERS = {int, float}
 _CROWD = {"0": False, "1": True}  # some programs write all values as text
 
 
@@ -58,6 +61,13 @@ class CocoFile:
     def category_id(self, row: int) -> Any:
         """The category_id of annotation `row` as the file has it, which may be of any type."""
         return self._category_ids[int(self._order[row])]
+
+    def plain_categories(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(N,) the category_ids, and whether each is a whole number in an annotation without a fault."""
+        ids, others = self._category_ids.numbers()
+        plain = np.ones(len(ids), np.bool_)
+        plain[[*others, *self._faults]] = False
+        return ids[self._order], plain[self._order]
 
     def used_categories(self) -> set[Any]:
         """The category_ids of all annotations, but for those that can be no id."""
@@ -120,9 +130,16 @@ class _Values:
     def __getitem__(self, row: int) -> Any:
         return self._others[row] if row in self._others else self._numbers[row]
 
+    def numbers(self) -> tuple[NDArray[np.int64], list[int]]:
+        """(N,) the values, 0 for the others, and the rows of the others."""
+        return np.array(self._numbers, np.int64), list(self._others)
+
     def distinct(self) -> list[Any]:
         """Each value once, in any order; the others may be of any type."""
         return [*set(self._numbers), *self._others.values()]
+
+    def extend(self, numbers: array[int]) -> None:
+        self._numbers.extend(numbers)
 
     def append(self, value: Any) -> None:
         if type(value) is int and -MAX_ID <= value < MAX_ID:
@@ -168,9 +185,45 @@ class _Annotations:
     boxes: array[float] = field(default_factory=lambda: array("d"))
     crowd: bytearray = field(default_factory=bytearray)
     faults: dict[int, str] = field(default_factory=dict)
+    waiting: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, row: dict[str, Any]) -> None:
-        box, crowd = _bbox(row.get("bbox")), _is_crowd(row.get("iscrowd"))
+        """Takes one row; `finish` follows the last one."""
+        self.waiting.append(row)
+        if len(self.waiting) == TOGETHER:
+            self.finish()
+
+    def finish(self) -> None:
+        """Takes the rows that wait: together if there is nothing odd about any of them."""
+        rows, self.waiting = self.waiting, []
+        if not self._add_plain(rows):
+            for row in rows:
+                self._add(row)
+
+    def _add_plain(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """Takes rows whose values have the usual types; if one has not, none is taken."""
+        boxes: list[Any] = [row.get("bbox") for row in rows]
+        crowd: list[Any] = [row.get("iscrowd", 0) for row in rows]
+        columns: list[list[Any]] = [[row.get(name) for row in rows] for name in ("id", "image_id", "category_id")]
+        if {*map(type, boxes)} != {list} or {*map(len, boxes)} != {4}:
+            return False
+        sides = [*chain.from_iterable(boxes)]
+        if not {*map(type, sides)} <= _NUMBERS or {*map(type, chain(crowd, *columns))} != {int} or {*crowd} - {0, 1}:
+            return False
+        try:
+            px, numbers = array("d", sides), [array("q", column) for column in columns]
+        except OverflowError:
+            return False
+        if not np.isfinite(px).all():
+            return False
+        self.boxes.extend(px)
+        self.crowd.extend(crowd)
+        for values, column in zip((self.ids, self.image_ids, self.category_ids), numbers, strict=True):
+            values.extend(column)
+        return True
+
+    def _add(self, row: dict[str, Any]) -> None:
+        box, crowd, category = _bbox(row.get("bbox")), _is_crowd(row.get("iscrowd")), row.get("category_id")
         if box is None:
             fault = f"bbox is {shown(row.get('bbox'))}; expected 4 finite numbers [x, y, width, height] in pixels"
             self.faults[len(self.ids)] = fault
@@ -178,7 +231,7 @@ class _Annotations:
             self.faults[len(self.ids)] = f"iscrowd is {shown(row['iscrowd'])}; expected 0 or 1"
         self.ids.append(row.get("id", "?"))
         self.image_ids.append(row.get("image_id"))
-        self.category_ids.append(whole(row.get("category_id")))
+        self.category_ids.append(category if type(category) is int else whole(category))
         self.boxes.extend(box or (0.0, 0.0, 0.0, 0.0))
         self.crowd.append(bool(crowd))
 
@@ -192,9 +245,12 @@ def whole(value: object) -> object:
 
 def _joined(images: _Images, annotations: _Annotations, categories: list[dict[str, Any]]) -> CocoFile:
     """The annotations sorted by image, in each image in the order of the file."""
-    image_of = np.empty(len(annotations.ids), np.int64)
+    annotations.finish()
+    numbers, others = annotations.image_ids.numbers()
+    image_of = np.array([images.position.get(number, -1) for number in numbers.tolist()], np.int64)
+    image_of[others] = -1
     problems = images.problems
-    for row in range(len(image_of)):
+    for row in np.flatnonzero(image_of < 0).tolist():
         image_id = annotations.image_ids[row]
         known = type(image_id) in (int, str) and image_id in images.position
         if not known:  # perhaps the number in place of its text
@@ -229,7 +285,7 @@ def _is_image_id(value: object) -> bool:
 
 def _bbox(bbox: object) -> tuple[float, float, float, float] | None:
     """The four numbers of a bbox; None if it does not hold four finite numbers."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(value) in (int, float) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not {*map(type, bbox)} <= _NUMBERS:
         return None
     try:
         x, y, w, h = map(float, bbox)

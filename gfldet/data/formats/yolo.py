@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import (
@@ -37,7 +37,7 @@ from gfldet.data.images import find_files, find_images
 from gfldet.data.located import Located
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
-from gfldet.files import exists, is_file, is_folder, listing
+from gfldet.files import exists, file_names, is_file, is_folder, names_in
 
 MAX_PROBLEMS = 1000  # of a label file; it is not read on beyond them
 FAR_OUT = 2.0  # a box may reach out of its image, but a larger value than this cannot be normalised
@@ -60,7 +60,8 @@ def index(
     images = _images(entries, finder, result)
     folders = {folder: label_folder(folder) for folder in dict.fromkeys(path.parent for path, _ in images)}
     labels = [folders[path.parent] / f"{path.stem}.txt" for path, _ in images]
-    without = [number for number, file in enumerate(labels) if not is_file(file)]
+    there = {folder: file_names(folder) for folder in set(folders.values())}
+    without = [n for n, file in enumerate(labels) if file.name not in there[file.parent] and not is_file(file)]
     if len(without) == len(images):  # none where they usually are
         found = finder.labels_of([path for path, _ in images if f"{path.stem}.txt" not in NOT_LABELS], ".txt")
         if not found:
@@ -118,7 +119,7 @@ def label_candidates(images: Path) -> list[Path]:
 
 
 def _holds_labels(folder: Path) -> bool:
-    return any(f.suffix == ".txt" and f.name.lower() not in NOT_LABELS for f in listing(folder))
+    return any(name.endswith(".txt") and name != ".txt" and name.lower() not in NOT_LABELS for name in names_in(folder))
 
 
 def _no_labels_at_all(first: Path, count: int) -> str:
@@ -133,7 +134,7 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
     """A note for each label file without an image; none for .txt lists, which may leave out images on purpose."""
     if not all(is_folder(entry) for entry in entries):
         return []
-    used = {folders[path.parent] / path.stem for path in images}
+    used = {str(folders[path.parent] / path.stem) for path in images}
     # A folder `labels` beside an image folder may also hold the labels of other image folders, even of other splits.
     owned = {labels for own, labels in folders.items() if label_candidates(own)[-2] != labels or own.name == "images"}
     labels = [
@@ -142,7 +143,7 @@ def _orphans(entries: Sequence[Path], folders: dict[Path, Path], images: Sequenc
         if is_folder(folder)
         for f in find_files(folder, frozenset({".txt"}), recursive=False)
     ]
-    alone = [f for f in labels if f.with_suffix("") not in used and f.name.lower() not in NOT_LABELS]
+    alone = [f for f in labels if str(f)[: -len(".txt")] not in used and f.name.lower() not in NOT_LABELS]
     return [(WITHOUT_IMAGE, Located(str(file), file)) for file in alone]
 
 
@@ -151,12 +152,55 @@ def read_labels(file: Path, names: Sequence[str], kpt_shape: KptShape | None = N
 
     With `kpt_shape` (K points of 2 or 3 values) the box of a row is in its first five columns.
     """
-    labels = Labels(normalised=True)
     try:
-        lines = read_lines(file) if exists(file) else []
+        lines = read_lines(file)
     except DataError as error:
-        labels.problems.append(Located(str(error), file))
+        labels = Labels(normalised=True)
+        if exists(file):
+            labels.problems.append(Located(str(error), file))
         return labels
+    return _plain_rows(file, lines, len(names)) or _rows(file, lines, names, kpt_shape)
+
+
+def _plain_rows(file: Path, lines: Sequence[str], classes: int) -> Labels | None:
+    """The boxes of lines in which there is nothing to tell or to repair; None if there is in one of them."""
+    rows = [line.split() for line in lines]
+    if any(len(row) != 5 for row in rows):
+        return None
+    try:
+        values = [tuple(map(float, row)) for row in rows]
+    except ValueError:
+        return None
+    boxes = []
+    for cls, x, y, w, h in values:
+        x1, y1, x2, y2 = box = _centre_box((x, y, max(w, 0.0), max(h, 0.0)))
+        in_reach = abs(x) <= FAR_OUT and abs(y) <= FAR_OUT and w <= FAR_OUT and h <= FAR_OUT  # no NaN is
+        if not (in_reach and x1 < x2 and y1 < y2 and 0 <= cls < classes and cls.is_integer()):
+            return None
+        boxes.append(box)
+    if len(set(values)) < len(values):
+        return None
+    numbers = [int(row[0]) for row in values]
+    return Labels(boxes, numbers, [False] * len(boxes), _Lines(file, len(boxes)), normalised=True)
+
+
+class _Lines(Sequence[Located]):
+    """The lines of a file from 1, as places."""
+
+    def __init__(self, file: Path, count: int) -> None:
+        self._file, self._count = file, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        line = range(1, self._count + 1)[index]
+        return Located(f"{self._file}:{line}", self._file, line)
+
+
+def _rows(file: Path, lines: Sequence[str], names: Sequence[str], kpt_shape: KptShape | None) -> Labels:
+    """Boxes, problems and repairs of the lines of a file."""
+    labels = Labels(normalised=True)
     seen: set[tuple[float, ...]] = set()
     for number, line in enumerate(lines, 1):
         place = Located(f"{file}:{number}", file, number)

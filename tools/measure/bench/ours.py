@@ -45,18 +45,19 @@ def assigner(problem: str, threads: int, repeats: int, size: int) -> dict[str, A
 
 def mosaic(data: str, imgsz: int, batch: int, at_least: float) -> dict[str, Any]:
     """Images a second of processor time: the training batches, defaults on, for `at_least` seconds of it."""
-    from gfldet.data.checked import open_image
     from gfldet.data.draw import Augmentation
+    from gfldet.data.gather import open_image
     from gfldet.data.image_store import ImageStore
     from gfldet.data.spec import load_spec
     from gfldet.data.split import load_split
     from gfldet.data.train_set import TrainSet
     from gfldet.machine.cores import set_threads
     from gfldet.machine.memory import memory_budget
+    from gfldet.machine.shared import pool
 
     set_threads(1)
-    store = ImageStore((imgsz, imgsz), memory_budget("auto"), lambda record: open_image(record.path))
-    split = load_split(load_spec(data), "train", "skip", visit=store.keep)
+    store = ImageStore((imgsz, imgsz), pool(memory_budget("auto")), lambda record: open_image(record.path))
+    split = load_split(load_spec(data), "train", "skip", visit=store.keep, place=store.place)
     batches = TrainSet(split, store, (imgsz, imgsz), batch, seed=0, augmentation=Augmentation())
     batches.load(next(batches.keys(0)))
     done, epoch, began = 0, 1, time.process_time()

@@ -128,7 +128,7 @@ def _detections(size: int, repeats: int) -> list[float]:
 
 
 def _evaluated(size: int, repeats: int) -> list[float]:
-    from gfldet.data.records import Record, Split
+    from gfldet.data.records import Record, Records, Split
     from gfldet.metrics.coco import evaluate
     from gfldet.metrics.table import DetectionTable
 
@@ -137,7 +137,9 @@ def _evaluated(size: int, repeats: int) -> list[float]:
     boxes, classes = np.concatenate((low, low + side), axis=2).astype(np.float32), rng.integers(0, 80, (size, 7))
     none = np.zeros((0, 4), np.float32)
     names = tuple(f"class {n}" for n in range(80))
-    records = tuple(Record(Path(f"{n}.jpg"), n, f"{n}.jpg", 640, 640, boxes[n], classes[n], none) for n in range(size))
+    records = Records.of(
+        Record(Path(f"{n}.jpg"), n, f"{n}.jpg", 640, 640, boxes[n], classes[n], none) for n in range(size)
+    )
     pick = rng.integers(0, 7, (size, 30))
     rows = np.arange(size)[:, None]
     near = boxes[rows, pick] + rng.normal(0, 8, (size, 30, 4))
