@@ -11,15 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
-from gfldet.data.eval_set import EvalSet
-from gfldet.data.likeness import hashed, likeness
-from gfldet.data.load import LoadedSplit, eval_set, load_images, open_data, tell_findings
+from gfldet.data.likeness import hashed
 from gfldet.data.sources import Source, iter_source
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
@@ -27,23 +24,17 @@ from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.saver import Saver
 from gfldet.detect.track import check_installed, tracked
-from gfldet.detect.validate import validate
 from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
 from gfldet.labels.writer import LabelFiles
-from gfldet.machine.cores import FreeCores, loader_threads, part_of, threads_of
-from gfldet.machine.memory import freed_memory_kept, memory_budget
-from gfldet.machine.shared import Pool, pool
+from gfldet.machine.cores import FreeCores, part_of, threads_of
+from gfldet.machine.memory import freed_memory_kept
 from gfldet.messages import teller, warn
-from gfldet.metrics.coco import DetectionMetrics, check_evaluator, format_table
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
-from gfldet.ops.letterbox import check_frame
 from gfldet.ops.tiles import tiles_of
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import joined
 from gfldet.ranks.value import ONE, Ranks
-from gfldet.report.run_page import REPORT, write_run_page
-from gfldet.report.validation import draw_validation, write_validation
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
@@ -51,6 +42,7 @@ from gfldet.weights.table import WEIGHTS
 if TYPE_CHECKING:
     from gfldet.detect.torch_detector import KeptDetector
     from gfldet.imports.start import Start
+    from gfldet.metrics.coco import DetectionMetrics
     from gfldet.nn.build import Description
     from gfldet.nn.tasks import DetectionModel
     from gfldet.store.checkpoint import Checkpoint
@@ -188,12 +180,13 @@ class Model(Familiar):
         return result.metrics
 
     def val(self, **settings: Any) -> DetectionMetrics:
-        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and
-        report.html.
+        """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and report.html.
 
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
+        from gfldet.validating import Subject, measure
+
         given = {**settings, **self._named(settings)}
         resolved = self._framed(resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source))
         self._warn_of_idle(resolved)
@@ -204,31 +197,10 @@ class Model(Familiar):
             resolved = replace(resolved, device=ranks.device)
             folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
             held.enter_context(self._threads(resolved, ranks))
-            return self._validate(resolved, folder, ranks)
-
-    def _validate(self, settings: ValSettings, folder: Path, ranks: Ranks) -> DetectionMetrics:
-        memory = pool(memory_budget("auto"), ranks.local_size, ranks.gathered)
-        detector, loaded, data = ranks.together(lambda: self._to_validate(settings, memory))
-        ranks.check_same("what they measure", lambda: {**likeness(loaded.split), "the model": self._likeness()})
-        found = validate(
-            detector,
-            data,
-            Selection(**settings.selection()),
-            loader_threads(settings.workers, detector.device == "cpu", ranks.local_size),
-            settings.evaluator,
-            ranks=ranks,
-        )
-        self.save_dir = folder
-        if ranks.leads:
-            write_validation(folder, found, loaded.split)
-            teller(settings.verbose)(format_table(found.metrics))
-            if settings.plots:
-                if _can_plot():
-                    draw_validation(folder, found, loaded.split, loaded.store)
-                subject = f"{self.source} on {settings.data}"
-                write_run_page(folder / REPORT, found, loaded.split, loaded.store, subject)
-                teller(settings.verbose)(f"The page is {folder / REPORT}")
-        return found.metrics
+            subject = Subject(self.source, tuple(self.names.values()), lambda: self._detector(resolved), self._likeness)
+            metrics = measure(subject, resolved, folder, ranks)
+            self.save_dir = folder
+            return metrics
 
     def _likeness(self) -> str:
         """What tells this model from others."""
@@ -237,33 +209,6 @@ class Model(Familiar):
         from gfldet.nn.summary import bytes_of_weights
 
         return hashed(bytes_of_weights(self.model))
-
-    def _to_validate(self, settings: ValSettings, memory: Pool) -> tuple[Detector, LoadedSplit, EvalSet]:
-        """The model, the split with its images, those that `memory` has room for in it, and the batches of these."""
-        tell = teller(settings.verbose)
-        detector = self._detector(settings)
-        tiles = tiles_of(**settings.tiles(), multiple=detector.multiple)
-        rect = settings.rect and detector.frame is None
-        if not rect:
-            check_frame(settings.height_width, detector.multiple)
-        check_evaluator(settings.evaluator)
-        spec = open_data(settings.data, settings.val_share)
-        spec.check_classes(tuple(self.names.values()), str(self.source))
-        loaded = load_images(
-            spec,
-            settings.split,
-            settings.height_width if tiles is None else None,
-            memory,
-            settings.on_bad,
-            tell,
-            settings.verbose,
-            settings.sample_bits,
-            check=settings.check_images,
-        )
-        tell_findings(loaded.split.findings)
-        size, batch = settings.height_width, settings.batch
-        data = eval_set(loaded, size, batch, detector.multiple, rect, detector.pad_colour, tiles)
-        return detector, loaded, data
 
     def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
@@ -497,14 +442,6 @@ def _tiles_of(saved: Checkpoint | None) -> tuple[int, float, bool] | None:
     """Side, overlap and whether pictures pass as a whole too, of a model that was trained on tiles."""
     kept = saved.settings if saved else {}
     return (kept["tile"], kept["overlap"], kept["tile_whole"]) if kept.get("tile") else None
-
-
-def _can_plot() -> bool:
-    """Whether matplotlib is here, which a small environment for exported files may lack; tells if it is not."""
-    there = find_spec("matplotlib") is not None
-    if not there:
-        warn("plots=true: matplotlib is not installed, so no curves are drawn; pip install matplotlib")
-    return there
 
 
 def _warn_of_notices(settings: Settings) -> None:

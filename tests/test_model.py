@@ -361,8 +361,8 @@ def test_later_commands_go_by_the_training_run(
     weights = DetectionModel(tiny, ("red", "blue")).state_dict()
     checkpoints.save(tmp_path / "best.pt", Checkpoint(tiny, ("red", "blue"), (0, 1), weights, dump(run)))
     model, seen = Model("best.pt"), []
-    monkeypatch.setattr(Model, "_validate", lambda self, settings, folder, ranks: seen.append(settings))
-    monkeypatch.setattr("gfldet.model.format_table", str)
+    monkeypatch.setattr("gfldet.validating.measure", lambda subject, settings, folder, ranks: seen.append(settings))
+    monkeypatch.setattr("gfldet.validating.format_table", str)
     monkeypatch.setattr(Model, "_predict", lambda self, settings: seen.append(settings) or iter(()))
     Path("mine.yaml").write_text(f"data: {other}\niou: 0.5\nimgsz: 96\n")
 

@@ -52,7 +52,7 @@ def _figure(title: str, height: int, parts: Sequence[str]) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- lines
 
-LEFT, RIGHT, TOP, BOTTOM = 32, 352, 10, 190  # the plane of a chart of lines
+LEFT, RIGHT, TOP, BOTTOM = 40, 352, 10, 190  # the plane of a chart of lines
 LINES_WIDTH, LINES_HEIGHT = 364, 222
 _MARKED = 20  # up to this number of points each has a dot, so that a single one is seen
 
@@ -109,9 +109,10 @@ def lines(
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, some five of them."""
+    """Round numbers from `low` to `high`, six at most; whole ones where these reach."""
     step = 10.0 ** np.floor(np.log10(max(high - low, 1e-12) / 5))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
+    step = max(step, 1.0) if high - low >= 2 else step
     return [round(step * n, 12) for n in range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)]
 
 

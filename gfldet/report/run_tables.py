@@ -81,10 +81,9 @@ def error_table(mistakes: Mistakes, costs: Mapping[Kind, float]) -> str:
             f"<td>{mistakes.counts[kind]:,}</td><td>{number(cost)}</td>"
             f'<td class="bar"><i style="width:{width:.1f}%"></i></td></tr>'
         )
-    columns = (
-        f'<th scope="col">count at score ≥ {mistakes.conf:.3f}</th><th scope="col" colspan="2">AP50 they cost</th>'
-    )
-    head = f'<thead><tr><th scope="col">kind</th>{columns}</tr></thead>'
+    names = ("kind", f"count at score ≥ {mistakes.conf:.3f}", "AP50 they cost")
+    columns = "".join(f'<th scope="col">{name}</th>' for name in names)
+    head = f'<thead><tr>{columns}<td class="bar"></td></tr></thead>'
     return _scrolled(f'<table class="errors">{head}<tbody>{"".join(rows)}</tbody></table>', "kinds of error")
 
 

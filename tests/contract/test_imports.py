@@ -54,6 +54,7 @@ BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
 BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
+BELOW["validating"] = {"config", "data", "detect", "machine", "messages", "metrics", "ops", "ranks.value", "report"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
@@ -172,7 +173,18 @@ def test_the_rule_itself_refuses(module: str, target: str) -> None:
 
 def test_settings_stop_where_runs_are_prepared() -> None:
     users = {module_of(file).split(".")[0] for file in FILES if any(n.startswith("config") for n in own_imports(file))}
-    assert users <= {"config", "train", "imports", "export", "opening", "familiar", "model", "checking", "cli"}
+    assert users <= {
+        "config",
+        "train",
+        "imports",
+        "export",
+        "opening",
+        "familiar",
+        "model",
+        "validating",
+        "checking",
+        "cli",
+    }
 
 
 def test_rooms_without_torch() -> None:

@@ -23,9 +23,10 @@ pytestmark = pytest.mark.long
 # What a shell starts in the background ignores Ctrl-C, what `nohup` starts ignores the hang-up; Python leaves both so.
 # What a user starts in a terminal ignores neither.
 START = """
-import signal, sys
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if "UNDER_NOHUP" not in os.environ:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from gfldet.cli import main
 sys.exit(main())
 """
@@ -46,7 +47,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen(
             [*prefix, sys.executable, "-c", START, *words],
             cwd=tmp_path,
-            env=environment,
+            env=environment | ({"UNDER_NOHUP": "1"} if "nohup" in prefix else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 WORKER = """
+import os
+import subprocess
 import sys
 from pathlib import Path
 family, folder, seed, first, last, seconds, memory = sys.argv[1:]
@@ -104,19 +108,21 @@ def test_equal_seeds_give_equal_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_few_cases_of_a_family(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_few_cases_of_a_family(tmp_path: Path) -> None:
+    """In processes of their own: a case counts what its parent holds as its own memory."""
     import fuzzing.__main__ as tool
 
-    monkeypatch.setenv("PYTHONPATH", ":".join((sys.path[0], str(Path(tool.__file__).parents[2]))))
-    words = ["--family", "settings", "voc", "--cases", "20", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["tools/fuzz", *words])
-    assert tool.main() == 0
-    assert capsys.readouterr().out.count("20 cases") == 2
-    monkeypatch.setattr(sys, "argv", ["tools/fuzz", "--family", "voc", "--case", "7", "--out", str(tmp_path)])
-    assert tool.main() == 0
-    assert "case 7 ends as it should" in capsys.readouterr().out
+    tools = Path(tool.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tools), str(tools.parent)))}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "fuzzing", "--out", str(tmp_path), *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert run("--family", "settings", "voc", "--cases", "20").count("20 cases") == 2
+    assert "case 7 ends as it should" in run("--family", "voc", "--case", "7")
     assert (tmp_path / "case-voc" / "data.yaml").exists()
 
 
