@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,10 +92,10 @@ def start(data: str, check: str) -> None:
     from gfldet.model import Model
     from gfldet.train import prepare
 
-    settings = resolve(
-        "train", {"data": data, "imgsz": 64, "batch": 16, "check_images": check, "project": "/tmp/large-runs"}
-    )
-    with prepare.run_folder(settings, None) as folder:
+    given = {"data": data, "imgsz": 64, "batch": 16, "check_images": check}
+    with tempfile.TemporaryDirectory() as runs:
+        settings = resolve("train", {**given, "project": runs})
+        folder = Path(runs)
         trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, folder)
         batches = trainer._batches(0)
         trainer._step(next(batches))
