@@ -22,11 +22,15 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """All truths of a batch: boxes (N, 4) xyxy in pixels, classes (N,) int64 and the image of each (N,) int64."""
+    """All truths of a batch: boxes (N, 4) xyxy in pixels, classes (N,) int64 and the image of each (N,) int64.
+
+    `host` are the boxes in the host's memory; without it, who counts by them has to ask the device.
+    """
 
     boxes: Tensor
     classes: Tensor
     image: Tensor
+    host: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,16 @@ def no_positives(like: Tensor) -> Assignment:
     return Assignment(index, index, index, value, value, index.bool())
 
 
-def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor]) -> Tensor:
+def best_of_each(group: Tensor, groups: int, claims: Sequence[Tensor], among: Tensor | None = None) -> Tensor:
     """Indices of the best of P pairs in each of `groups` groups.
 
     `group` (P,) is the group of each pair, for instance its point if a point may have only one truth.  The pair with
     the highest first claim (P,) wins.  If the first claims are equal, the second claim decides, and so on.  If all are
     equal, the first pair wins.  A claim that is NaN ranks last, so that each group that has a pair has a best one.
+    Only the pairs `among` (P,) bool take part; all if None.
     """
     # Who has lost stays in place, marked: to take the others out would make a GPU wait for their number each time.
-    left = torch.ones_like(group, dtype=torch.bool)
+    left = torch.ones_like(group, dtype=torch.bool) if among is None else among
     for raw in claims:
         claim = raw.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).masked_fill(~left, -torch.inf)
         best = claim.new_full((groups,), -torch.inf).scatter_reduce(0, group, claim, "amax")

@@ -7,8 +7,8 @@ number of pairs.  Pairs are handled in chunks of whole truths, so memory stays b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import ClassVar
 
@@ -31,21 +31,24 @@ class _Anchors:
     reach: float
 
 
+GPU_SHARE = 8  # times `max_pairs` of pairs at a time on a GPU, which takes as long for few as for many
 WORST = -1e5  # log metric below any of finite predictions, and small beside the distance of truths in `_topk_per_truth`
 
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Candidate pairs: truth (P,), point (P,), log metric (P,), plain IoU (P,), reachable (P,)."""
+    """Pairs: truth (P,), point (P,), log metric (P,), plain IoU (P,), reachable (P,), and whether each is a `candidate`
+    (P,) of its truth: the others fill its places up to `topk`, since a GPU would wait for their number."""
 
     truth: Tensor
     point: Tensor
     metric: Tensor
     iou: Tensor
     reachable: Tensor
+    candidate: Tensor
 
     def take(self, index: Tensor) -> _Pairs:
-        return _Pairs(self.truth[index], self.point[index], self.metric[index], self.iou[index], self.reachable[index])
+        return _Pairs(*(getattr(self, name)[index] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +81,15 @@ class TaskAlignedAssigner:
         """See `assignment.Assigner`."""
         anchors = _Anchors(*anchor_points(levels, predictions.boxes.device), reach)
         best = [
-            _topk_per_truth(self._measure(predictions, truths, anchors, truth, point), counts, self.topk)
-            for truth, point, counts in _candidates(truths.boxes, levels, self.max_pairs)
+            _topk_per_truth(self._measure(predictions, truths, anchors, *inside.pairs()), inside.counts, self.topk)
+            for inside in _candidates(truths, levels, self.max_pairs * (GPU_SHARE if truths.boxes.is_cuda else 1))
         ]
         if not best:
             return no_positives(predictions.boxes)
         pairs = _joined(best)
         images, count = predictions.boxes.shape[:2]
         place = truths.image[pairs.truth] * count + pairs.point
-        kept = best_of_each(place, images * count, (pairs.iou, pairs.metric))
+        kept = best_of_each(place, images * count, (pairs.iou, pairs.metric), among=pairs.candidate)
         pairs = pairs.take(_none_left_out(pairs, place, kept, images * count, len(truths.boxes)))
         return Assignment(
             image=truths.image[pairs.truth],
@@ -113,81 +116,96 @@ class TaskAlignedAssigner:
         metric = metric - 1e-4 * offset - torch.where(reachable, 0.0, 1e4)
         # What a spoilt head says (NaN, infinite) ranks last; the criterion makes a loss of it that is not finite.
         metric = metric.nan_to_num(nan=WORST, neginf=WORST).clamp(min=WORST)
-        return _Pairs(truth, point, metric, iou, reachable)
+        return _Pairs(truth, point, metric, iou, reachable, torch.ones_like(reachable))
 
 
 def _joined(parts: Sequence[_Pairs]) -> _Pairs:
-    return _Pairs(
-        truth=torch.cat([part.truth for part in parts]),
-        point=torch.cat([part.point for part in parts]),
-        metric=torch.cat([part.metric for part in parts]),
-        iou=torch.cat([part.iou for part in parts]),
-        reachable=torch.cat([part.reachable for part in parts]),
-    )
+    if len(parts) == 1:
+        return parts[0]
+    return _Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in _Pairs.__slots__))
 
 
-def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pairs (truth (P,), point (P,)) of points inside the boxes (N, 4), truth by truth, about `max_pairs` at a time,
-    each time with the number of pairs of each of these truths (n,)."""
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """The points inside n truths: a rectangle of cells on each level, truth by truth.
+
+    `cells` (n * levels, 5) int64 are the number of pairs before a rectangle, its first point, its columns, the points
+    from one row to the next, and its truth.  `sizes` (n * levels,) are the pairs of each rectangle, `counts` (n,) those
+    of each truth, `total` all.
+    """
+
+    cells: Tensor
+    sizes: Tensor
+    counts: Tensor
+    total: int
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The truth (P,) and the point (P,) of every pair, truth by truth."""
+        number = torch.arange(len(self.cells), device=self.cells.device)
+        rectangle = number.repeat_interleave(self.sizes, output_size=self.total)
+        before, first, columns, across, truth = self.cells[rectangle].unbind(1)
+        inside = torch.arange(self.total, device=self.cells.device) - before
+        down = inside.div(columns, rounding_mode="floor")
+        return truth, first + down * across + inside - down * columns
+
+
+def _candidates(truths: Truths, levels: Sequence[Grid], max_pairs: int) -> Iterator[_Inside]:
+    """The points inside the truths, truth by truth, about `max_pairs` pairs at a time.
+
+    The host counts them by its own copy of the boxes, so that a GPU need not be waited for.
+    """
+    boxes = truths.boxes.cpu() if truths.host is None else truths.host
     if not len(boxes):
         return
     smallest = 2.0 * min(level.stride for level in levels)
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=smallest / 2)
-    low, high = centre - half, centre + half
-    cells = torch.stack([_cells_inside(low, high, level) for level in levels])  # (levels, N, 4)
-    counts = (cells[..., 2] * cells[..., 3]).T  # (N, levels)
-    of_each = counts.sum(1)
-    ends = of_each.cumsum(0).tolist()
+    rectangles = torch.stack([_cells_inside(centre - half, centre + half, level) for level in levels], dim=1)
+    sizes = rectangles[..., 1] * rectangles[..., 2]  # (N, levels)
+    counts = sizes.sum(1)
+    ends = counts.cumsum(0).tolist()
+    truth = torch.arange(len(boxes))[:, None].expand_as(sizes)
     start = 0
-    for _, truths in groupby(ends, lambda end: (end - 1) // max_pairs):
-        stop = start + len(list(truths))
-        pairs = ends[stop - 1] - (ends[start - 1] if start else 0)
-        yield *_expand(cells[:, start:stop], counts[start:stop], pairs, levels, start), of_each[start:stop]
-        start = stop
+    for _, numbers in groupby(ends, lambda end: (end - 1) // max_pairs):
+        part = slice(start, start + len(list(numbers)))
+        flat = sizes[part].reshape(-1)
+        before = (flat.cumsum(0) - flat).view_as(sizes[part])
+        first, columns, _, across = rectangles[part].unbind(-1)
+        cells = torch.stack((before, first, columns, across, truth[part]), dim=-1).flatten(0, 1)
+        total = ends[part.stop - 1] - (ends[start - 1] if start else 0)
+        if total:
+            yield _Inside(*(_sent(values, truths.boxes.device) for values in (cells, flat, counts[part])), total)
+        start = part.stop
 
 
 def _cells_inside(low: Tensor, high: Tensor, level: Grid) -> Tensor:
-    """First column, first row, columns and rows (N, 4) int64 of the cells whose points lie inside the boxes."""
-    limit = _row((level.width, level.height), low.device)
+    """First point, columns, rows, and points from one row to the next (N, 4) int64 of the cells whose points lie inside
+    the boxes."""
     first = (low / level.stride - 0.5).floor().long().add(1).clamp(min=0)
     last = (high / level.stride - 0.5).ceil().long().sub(1)
-    size = (torch.minimum(last, limit - 1) - first + 1).clamp(min=0)
-    return torch.cat((first, size), dim=-1)
+    columns = (last[:, 0].clamp(max=level.width - 1) - first[:, 0] + 1).clamp(min=0)
+    rows = (last[:, 1].clamp(max=level.height - 1) - first[:, 1] + 1).clamp(min=0)
+    point = level.start + first[:, 1] * level.width + first[:, 0]
+    return torch.stack((point, columns, rows, torch.full_like(rows, level.width)), dim=-1)
 
 
-def _row(numbers: Iterable[int], device: torch.device) -> Tensor:
-    """Whole numbers (n,) on a device, filled in there: to copy them would make a GPU wait."""
-    return torch.cat([torch.full((1,), number, device=device) for number in numbers])
-
-
-def _expand(
-    cells: Tensor, counts: Tensor, pairs: int, levels: Sequence[Grid], first_truth: int
-) -> tuple[Tensor, Tensor]:
-    """Rectangles of cells (levels, n, 4) with their counts (n, levels), `pairs` in all -> every pair in them, truth by
-    truth."""
-    flat = counts.reshape(-1)
-    group = torch.repeat_interleave(torch.arange(len(flat), device=cells.device), flat, output_size=pairs)
-    inside = torch.arange(len(group), device=cells.device) - (flat.cumsum(0) - flat)[group]
-    column, row, width, _ = cells.transpose(0, 1).reshape(-1, 4)[group].unbind(1)
-    start = _row((level.start for level in levels), cells.device)
-    across = _row((level.width for level in levels), cells.device)
-    truth, level = group.div(len(levels), rounding_mode="floor"), group % len(levels)
-    down = inside.div(width, rounding_mode="floor")
-    point = start[level] + (row + down) * across[level] + column + inside - down * width
-    return truth + first_truth, point
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """The host's `values` on a device; a GPU copies from pinned memory by itself."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _topk_per_truth(pairs: _Pairs, counts: Tensor, k: int) -> _Pairs:
-    """The k best pairs of each truth by metric; pairs are grouped by truth, before and after, then best first.
+    """The k best pairs of each truth by metric, best first; `pairs` are grouped by truth, (n * k,) come out.
 
-    `counts` (n,) is the number of pairs of each truth.
+    `counts` (n,) is the number of pairs of each truth.  Of a truth with fewer than k, others fill its places.
     """
     order = (_two_sorts if pairs.metric.device.type == "mps" else _one_sort)(pairs.truth, pairs.metric)
-    first = (counts.cumsum(0) - counts).repeat_interleave(counts, output_size=len(order))
-    near = torch.arange(len(order), device=order.device) - first < k
+    rank = torch.arange(k, device=order.device)
+    first = counts.cumsum(0) - counts
+    index = order[(first[:, None] + rank).clamp(max=len(order) - 1)]  # (n, k)
     # If the best pair of a truth is unreachable, all its pairs are: it keeps them.  Else it keeps the reachable ones.
-    alike = pairs.reachable[order] == pairs.reachable[order[first]]
-    return pairs.take(order[near & alike])
+    reachable = pairs.reachable[index]
+    candidate = (rank < counts[:, None]) & (reachable == reachable[:, :1])
+    return replace(pairs.take(index.reshape(-1)), candidate=candidate.reshape(-1))
 
 
 def _one_sort(truth: Tensor, metric: Tensor) -> Tensor:
@@ -216,7 +234,7 @@ def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, trut
     points = kept.new_zeros(truths).index_add_(0, pairs.truth[kept], torch.ones_like(kept))
     rounds = 0
     for _ in range(truths):  # each round gives a point to a truth without any, and takes the last one from none
-        candidates = (points[pairs.truth] == 0).nonzero().squeeze(1)
+        candidates = ((points[pairs.truth] == 0) & pairs.candidate).nonzero().squeeze(1)
         if not len(candidates):
             break
         holder = owner[place[candidates]]
@@ -235,7 +253,7 @@ def _none_left_out(pairs: _Pairs, place: Tensor, kept: Tensor, places: int, trut
         points[pairs.truth[granted]] += 1
         owner[place[granted]] = pairs.truth[granted]
         rounds += 1
-    return (owner[place] == pairs.truth).nonzero().squeeze(1) if rounds else kept
+    return ((owner[place] == pairs.truth) & pairs.candidate).nonzero().squeeze(1) if rounds else kept
 
 
 def _normalised(pairs: _Pairs, truths: int) -> Tensor:

@@ -51,7 +51,8 @@ class TrainBatch:
         """
         images = image_tensor(self.images, device)
         rest = {name: getattr(self, name) for name in TENSORS[1:]}
-        return {"img": images, **{name: value.to(device, non_blocking=True) for name, value in rest.items()}}
+        moved = {name: value.to(device, non_blocking=True) for name, value in rest.items()}
+        return {"img": images, **moved, "host_boxes_px": self.boxes_px}
 
     def pin_memory(self) -> TrainBatch:
         """The same in memory that a GPU copies from by itself, while the processor does something else."""

@@ -121,7 +121,8 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
 
         The batch holds `batch_idx` (N,), `cls` (N, 1), `bboxes` (N, 4) xywh normalised to the input's width and height,
         and optionally `ignore_idx` (K,), `ignore_bboxes` (K, 4) in the same form.  `boxes_px` and `ignore_px`, xyxy in
-        px of the input, take the place of the normalised ones where they are there: our own batches hold these.
+        px of the input, take the place of the normalised ones where they are there: our own batches hold these, and the
+        same boxes again in the host's memory as `host_boxes_px`.
         """
         head = split_maps(maps, self.reg_max, self.strides)
         size = (head.levels[0].width * head.levels[0].stride, head.levels[0].height * head.levels[0].stride)
@@ -219,10 +220,12 @@ def reach_of(reg_max: int) -> float:
 
 def truths_of(batch: Mapping[str, Tensor], size: tuple[int, int], device: torch.device) -> Truths:
     """The batch dict's truths in pixels of an input of `size` (width, height)."""
+    boxes = _corners_in_px(batch, "boxes_px", "bboxes", size, device)
     return Truths(
-        boxes=_corners_in_px(batch, "boxes_px", "bboxes", size, device),
+        boxes=boxes,
         classes=batch["cls"].to(device).reshape(-1).long(),
         image=batch["batch_idx"].to(device).reshape(-1).long(),
+        host=boxes if boxes.device.type == "cpu" else batch.get("host_boxes_px"),
     )
 
 

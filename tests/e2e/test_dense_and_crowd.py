@@ -74,9 +74,9 @@ def test_pairs_are_handled_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     candidates = task_aligned._candidates
 
     def counted(*args: Any) -> Any:
-        for truth, point, counts in candidates(*args):
-            sizes.append(len(point))
-            yield truth, point, counts
+        for inside in candidates(*args):
+            sizes.append(inside.total)
+            yield inside
 
     batch, side = crowded(640), 640
     centre, size = batch["bboxes"].split(2, dim=1)

@@ -66,8 +66,8 @@ def test_the_places_where_a_step_waits(prepared: Callable[..., Trainer]) -> None
         assert trainer._step(batch) is not None
     assert waits.found == {
         "__bool__": 1,  # whether the step was finite, asked after all of its work
-        "tolist": 1,  # how many pairs of truth and point there are
-        "mask": 2,  # the best points of each truth; the truth of each point
+        "tolist": 1,  # how many pairs of truth and point there are: of the host's boxes, so no GPU is waited for
+        "mask": 1,  # the truth of each point
         "nonzero": 1,  # truths that lost all their points
     }
 
