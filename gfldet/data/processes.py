@@ -3,6 +3,10 @@
 Threads share one interpreter: measured on 16 cores, eight of them make no more batches than four, and they take turns
 with the thread that starts the GPU's work.  The processes are forked, so that they share the images in memory, and
 nothing (a user's own augmentation, say) need be picklable.
+
+The pixels of a batch are written to a place in memory that all processes share, from where a GPU copies them by itself:
+there are as many places as batches under way, and they are used in turns.  A new piece of shared memory for each batch,
+and a copy of it in pinned memory, take longer than the training step of a small model.
 """
 
 from __future__ import annotations
@@ -11,15 +15,21 @@ import multiprocessing
 import shutil
 import warnings
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gfldet.data.train_set import TENSORS, TrainBatch
+
 K = TypeVar("K")
-T = TypeVar("T")
-SHARED = Path("/dev/shm")  # where torch puts what processes hand to each other
-AHEAD = 2  # results that each process makes ahead
+SHARED = Path("/dev/shm")  # where torch puts what processes share
+AHEAD = 2  # batches that each process makes ahead
+IN_USE = 2  # batches that whoever takes them may hold: the last one, and that before it, which a GPU may still copy
 
 
 def can_fork() -> bool:
@@ -27,59 +37,83 @@ def can_fork() -> bool:
     return SHARED.is_dir() and "fork" in multiprocessing.get_all_start_methods()
 
 
-def fitting(workers: int, result_bytes: int) -> int:
-    """How many of `workers` processes the shared memory has room for, with `result_bytes` a result."""
+def fitting(workers: int, pixel_bytes: int) -> int:
+    """How many of `workers` processes the shared memory has room for, with `pixel_bytes` a batch."""
     room = shutil.disk_usage(SHARED).free // 2
-    return max(0, min(workers, (room // max(result_bytes, 1) - 2) // AHEAD))
+    return max(0, min(workers, (room // max(pixel_bytes, 1) - IN_USE) // AHEAD))
 
 
 def in_order_by_processes(
-    make: Callable[[K], T], keys: Iterable[K], workers: int, pin: bool
-) -> Generator[T, None, None]:
+    make: Callable[[K], TrainBatch], keys: Iterable[K], workers: int, pixel_bytes: int, pin: bool
+) -> Generator[TrainBatch, None, None]:
     """Yields make(key) for each key, in order, made by `workers` processes, at least one.
 
-    With `pin` the results, which have a method `pin_memory`, lie in memory that a GPU copies from by itself.
-    If make(key) raises, the exception comes where its result would come.
+    `pixel_bytes` is the size of the images (B, H, W, 3) of the largest batch.  A batch may be used until the second
+    next one is asked for.  With `pin` it lies in memory that a GPU copies from by itself.  If make(key) raises, the
+    exception comes where its batch would come.
     """
-    loader: DataLoader[T] = DataLoader(
-        _Results(make),
-        sampler=keys,  # torch hands on whatever comes out of it
+    places = torch.empty((workers * AHEAD + IN_USE, pixel_bytes), dtype=torch.uint8).share_memory_()
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(make, places),
+        sampler=enumerate(keys),  # type: ignore[arg-type]  # torch hands on whatever comes out of it
         batch_size=None,
         num_workers=workers,
-        pin_memory=pin,
         prefetch_factor=AHEAD,
         multiprocessing_context="fork",
     )
     with warnings.catch_warnings():  # torch's processes start no threads and use no GPU, which is what it warns of
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         results = iter(loader)
+    pinned = pin and _pin(places)  # after the fork: the processes have no part in it
     try:
         for result in results:
-            if isinstance(result, _Raised):
-                raise result.error
-            yield result
+            if isinstance(result, Exception):
+                raise result
+            yield result.batch(places, pin)
     finally:
         del results  # it ends its processes when nobody holds it, and the traceback of an error would
+        if pinned:
+            torch.cuda.synchronize()
+            torch.cuda.cudart().cudaHostUnregister(places.data_ptr())
 
 
-class _Raised:
-    """An exception on its way to the process that asked; torch itself would put a traceback into its message."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def pin_memory(self) -> _Raised:
-        return self
+def _pin(places: Tensor) -> bool:
+    """Fix the memory where it is, so that a GPU copies from it by itself; False if the system does not let us."""
+    return int(torch.cuda.cudart().cudaHostRegister(places.data_ptr(), places.numel(), 0)) == 0
 
 
-class _Results(Dataset[T]):
-    """`make`, as torch's loader asks for its results: by key."""
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch on its way: the place of its pixels, their shape (B, H, W, 3), and all else that it holds."""
 
-    def __init__(self, make: Callable[[K], T]) -> None:
-        self._make = make
+    place: int
+    shape: tuple[int, ...]
+    rest: dict[str, NDArray[Any]]
+    files: tuple[str, ...]
 
-    def __getitem__(self, key: K) -> T:
+    def batch(self, places: Tensor, pin: bool) -> TrainBatch:
+        rest = {name: torch.from_numpy(values) for name, values in self.rest.items()}
+        if pin:
+            rest = {name: values.pin_memory() for name, values in rest.items()}
+        return TrainBatch(images=_images(places[self.place], self.shape), files=self.files, **rest)
+
+
+def _images(place: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return place[: torch.Size(shape).numel()].view(shape)
+
+
+class _Batches(Dataset[Any]):
+    """`make`, as torch's loader asks for its results: by number and key."""
+
+    def __init__(self, make: Callable[[K], TrainBatch], places: Tensor) -> None:
+        self._make, self._places = make, places
+
+    def __getitem__(self, numbered: tuple[int, Any]) -> _Sent | Exception:
+        number, key = numbered
         try:
-            return self._make(key)  # type: ignore[arg-type]
-        except Exception as error:
-            return _Raised(error)  # type: ignore[return-value]
+            batch = self._make(key)
+        except Exception as error:  # torch itself would put a traceback into its message
+            return error
+        place, shape = number % len(self._places), tuple(batch.images.shape)
+        _images(self._places[place], shape).copy_(batch.images)
+        return _Sent(place, shape, {name: getattr(batch, name).numpy() for name in TENSORS[1:]}, batch.files)

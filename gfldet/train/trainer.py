@@ -212,9 +212,10 @@ class Trainer:
             for _, numbers in self.train.keys(epoch)
         )
         height, width = self.train.frame
-        processes = fitting(self.workers, 3 * height * width * self.train.batch) if self.by_processes else 0
+        pixel_bytes = 3 * height * width * self.train.batch
+        processes = fitting(self.workers, pixel_bytes) if self.by_processes else 0
         if processes:
-            return in_order_by_processes(load, keys, processes, pin=self.pins)
+            return in_order_by_processes(load, keys, processes, pixel_bytes, pin=self.pins)
         return in_order((lambda key: load(key).pin_memory()) if self.pins else load, keys, self.workers)
 
     def _step(self, batch: TrainBatch) -> Tensor | None:
