@@ -31,7 +31,6 @@ class _Anchors:
     reach: float
 
 
-GPU_SHARE = 8  # times `max_pairs` of pairs at a time on a GPU, which takes as long for few as for many
 WORST = -1e5  # log metric below any of finite predictions, and small beside the distance of truths in `_topk_per_truth`
 
 
@@ -80,10 +79,11 @@ class TaskAlignedAssigner:
     def __call__(self, predictions: Predictions, truths: Truths, levels: Sequence[Grid], reach: float) -> Assignment:
         """See `assignment.Assigner`."""
         anchors = _Anchors(*anchor_points(levels, predictions.boxes.device), reach)
-        best = [
-            _topk_per_truth(self._measure(predictions, truths, anchors, *inside.pairs()), inside.counts, self.topk)
-            for inside in _candidates(truths, levels, self.max_pairs * (GPU_SHARE if truths.boxes.is_cuda else 1))
-        ]
+        best = []
+        for inside in _candidates(truths, levels, *self._portions(truths.boxes.device)):
+            pairs = self._measure(predictions, truths, anchors, *inside.pairs())
+            pairs.metric[inside.total :] = -torch.inf
+            best.append(_topk_per_truth(pairs, inside.counts, self.topk))
         if not best:
             return no_positives(predictions.boxes)
         pairs = _joined(best)
@@ -99,6 +99,14 @@ class TaskAlignedAssigner:
             alignment=_normalised(pairs, len(truths.boxes)),
             reachable=pairs.reachable,
         )
+
+    def _portions(self, device: torch.device) -> tuple[int, int]:
+        """How many pairs are handled at a time, and what their number is rounded up to.
+
+        A GPU takes as long for few as for many; and as long as it is asked for pieces of memory of sizes that it never
+        gave before, it waits for each of them.
+        """
+        return (8 * self.max_pairs, self.max_pairs // 2) if device.type == "cuda" else (self.max_pairs, 1)
 
     def _measure(
         self, predictions: Predictions, truths: Truths, anchors: _Anchors, truth: Tensor, point: Tensor
@@ -131,26 +139,27 @@ class _Inside:
 
     `cells` (n * levels, 5) int64 are the number of pairs before a rectangle, its first point, its columns, the points
     from one row to the next, and its truth.  `sizes` (n * levels,) are the pairs of each rectangle, `counts` (n,) those
-    of each truth, `total` all.
+    of each truth, `total` all.  Where there are to be more, `given` in all, the last rectangle holds the rest.
     """
 
     cells: Tensor
     sizes: Tensor
     counts: Tensor
     total: int
+    given: int
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """The truth (P,) and the point (P,) of every pair, truth by truth."""
+        """The truth (P,) and the point (P,) of every pair, truth by truth; then what fills them up to `given`."""
         number = torch.arange(len(self.cells), device=self.cells.device)
-        rectangle = number.repeat_interleave(self.sizes, output_size=self.total)
+        rectangle = number.repeat_interleave(self.sizes, output_size=self.given)
         before, first, columns, across, truth = self.cells[rectangle].unbind(1)
-        inside = torch.arange(self.total, device=self.cells.device) - before
+        inside = torch.arange(self.given, device=self.cells.device) - before
         down = inside.div(columns, rounding_mode="floor")
         return truth, first + down * across + inside - down * columns
 
 
-def _candidates(truths: Truths, levels: Sequence[Grid], max_pairs: int) -> Iterator[_Inside]:
-    """The points inside the truths, truth by truth, about `max_pairs` pairs at a time.
+def _candidates(truths: Truths, levels: Sequence[Grid], max_pairs: int, multiple: int = 1) -> Iterator[_Inside]:
+    """The points inside the truths, truth by truth, about `max_pairs` pairs at a time, filled up to a `multiple`.
 
     The host counts them by its own copy of the boxes, so that a GPU need not be waited for.
     """
@@ -172,8 +181,13 @@ def _candidates(truths: Truths, levels: Sequence[Grid], max_pairs: int) -> Itera
         first, columns, _, across = rectangles[part].unbind(-1)
         cells = torch.stack((before, first, columns, across, truth[part]), dim=-1).flatten(0, 1)
         total = ends[part.stop - 1] - (ends[start - 1] if start else 0)
+        given = -(-total // multiple) * multiple
+        if given > total:
+            rest = torch.stack([torch.full((), number) for number in (total, 0, 1, 0, part.stop - 1)])
+            cells, flat = torch.cat((cells, rest[None])), torch.cat((flat, torch.full((1,), given - total)))
         if total:
-            yield _Inside(*(_sent(values, truths.boxes.device) for values in (cells, flat, counts[part])), total)
+            device = truths.boxes.device
+            yield _Inside(_sent(cells, device), _sent(flat, device), _sent(counts[part], device), total, given)
         start = part.stop
 
 

@@ -55,7 +55,7 @@ def in_order_by_processes(
     places = torch.empty((workers * AHEAD + IN_USE, pixel_bytes), dtype=torch.uint8).share_memory_()
     loader: DataLoader[Any] = DataLoader(
         _Batches(make, places),
-        sampler=enumerate(keys),  # type: ignore[arg-type]  # torch hands on whatever comes out of it
+        sampler=enumerate(keys),  # torch hands on whatever comes out of it
         batch_size=None,
         num_workers=workers,
         prefetch_factor=AHEAD,

@@ -24,7 +24,7 @@ from gfldet.train.trainer import Trainer
 USUAL = 16  # the batch that the recipe was made with
 MOST = 64  # more keep a GPU no busier, and give a run fewer steps
 STEPS = 12  # of an epoch, at least: a run of a few hundred images lives on its steps
-SHARE = 0.85  # of the free memory that a step is given: what is freed leaves gaps
+SHARE = 0.75  # of the free memory that a step is given: what is freed leaves gaps, and a validation comes beside it
 COPIES = 6  # of the weights beside the model and its gradient: moments, average, what `StepGuard` keeps
 TRUTHS = 32  # an image of the trial batches
 FULL = ("can't allocate memory", "not enough memory")  # what torch says of a CPU's memory

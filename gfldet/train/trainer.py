@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
@@ -39,6 +39,7 @@ from gfldet.train.guard import StepGuard
 from gfldet.train.joint import add_up
 from gfldet.train.parts import keep_frozen_statistics, make_assigner, make_optimizer
 from gfldet.train.progress import Progress, out_of_patience
+from gfldet.train.replay import replayed
 from gfldet.train.schedule import Plan, with_epochs
 from gfldet.train.timing import HOUR, Pace, length_in_time
 
@@ -86,6 +87,7 @@ class Trainer:
         self.workers = loader_threads(s.workers, self.device.type == "cpu", self.ranks.local_size)
         self.pins = self.device.type == "cuda"  # batches in memory that a GPU copies from by itself
         self.by_processes = self.pins and can_fork()
+        self.replays = self.device.type == "cuda" and self.ranks.size == 1
 
     @property
     def folder(self) -> Path:
@@ -103,8 +105,24 @@ class Trainer:
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
         self.progress.running = 1
-        with closing(self._batches(self.progress.epoch)) as batches:
+        with closing(self._batches(self.progress.epoch)) as batches, self._replaying():
             return self._run(batches)
+
+    @contextmanager
+    def _replaying(self) -> Iterator[None]:
+        """On a GPU, whole batches go through a recording of the network, if one can be made."""
+        if not self.replays:
+            yield
+            return
+        self.model.train()
+        keep_frozen_statistics(self.model)
+        self.guard.remember()
+        with replayed(self.model, (self.train.batch, 3, *self.train.frame), self.precision) as why_not:
+            if why_not:
+                self.replays = False
+                self.observers.warn(f"this model cannot be recorded, so its steps take longer: {why_not}")
+            self.guard.restore()
+            yield
 
     def _run(self, batches: Iterator[TrainBatch]) -> Progress:
         """See `run`."""
@@ -227,7 +245,8 @@ class Trainer:
         for module in self.model.modules() if self.ranks.size > 1 else ():
             if isinstance(module, JointBatchNorm2d):
                 module.counts = bool(batch.files)
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+        mixed = self.precision is not None  # a recording must not lean on casts that are kept outside of it
+        with torch.autocast(self.device.type, self.precision, mixed, cache_enabled=not self.replays):
             loss, items = self.model(batch.to(self.device))
         self.scaler.scale(loss).backward()
         if self.ranks.size > 1:

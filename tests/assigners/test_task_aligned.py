@@ -239,6 +239,28 @@ def test_the_best_of_claims_that_are_no_numbers() -> None:
     assert best_of_each(group, 4, [claims, second]).tolist() == [1, 3, 4]
 
 
+def test_the_best_among_some() -> None:
+    group, claims = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([5.0, 1.0, 2.0, 3.0, 4.0])
+    among = torch.tensor([False, True, True, False, False])
+    assert best_of_each(group, 4, [claims], among).tolist() == [1, 2]
+
+
+class Filled(TaskAlignedAssigner):
+    """As on a GPU: the number of pairs is filled up."""
+
+    def _portions(self, device: torch.device) -> tuple[int, int]:
+        return 1000, 701
+
+
+@pytest.mark.parametrize("count", [1, 7, 60])
+def test_what_fills_the_pairs_up_changes_nothing(count: int) -> None:
+    truths, predictions = random_truths(count, 2, count), random_predictions(2, count)
+    plain = TaskAlignedAssigner()(predictions, truths, LEVELS, REACH)
+    filled = Filled()(predictions, truths, LEVELS, REACH)
+    for name in Assignment.__slots__:
+        assert torch.equal(getattr(plain, name), getattr(filled, name))
+
+
 def test_the_order_without_float64_is_the_same() -> None:
     """Apple's GPUs have no float64; equal pairs keep their order."""
     truth = torch.randint(50, (3000,)).sort().values

@@ -129,7 +129,7 @@ def test_a_gpu_is_asked_for_its_free_memory(tiny: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(memory, "trial_step", lambda model, batch, *_: taken.update(peak=100_000 * batch))
     settings = resolve("train", {})
     found = memory._largest_on_gpu(DetectionModel(tiny), settings, GPU, held=1_000_000, most=1000)
-    assert found == int(0.85 * 10_000_000 - 1_000_000) // 100_000
+    assert found == int(0.75 * 10_000_000 - 1_000_000) // 100_000
 
 
 def test_a_trial_changes_nothing(tiny: Any) -> None:
