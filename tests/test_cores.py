@@ -125,7 +125,7 @@ def test_threads_wait_asleep_unless_the_user_says_how() -> None:
 def test_loader_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "cores", lambda: 6)
     assert room.loader_threads(-1, on_cpu=True) == 0
-    assert room.loader_threads(-1, on_cpu=False) == 4
+    assert room.loader_threads(-1, on_cpu=False) == 3
     assert room.loader_threads(0, on_cpu=False) == 0
     assert room.loader_threads(4, on_cpu=True) == 4
     assert room.loader_threads(-1, on_cpu=False, processes=2) == 1

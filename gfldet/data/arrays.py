@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -60,7 +61,11 @@ def _from_opencv(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows = rows if rows.ndim == 3 else rows[..., None]
     if rows.shape[2] == 4:
         return over_white(Image.fromarray(np.ascontiguousarray(rows[..., [2, 1, 0, 3]]), "RGBA"))
-    return rows[..., ::-1]
+    if rows.shape[2] == 1:
+        return rows
+    return np.asarray(
+        cv2.cvtColor(np.ascontiguousarray(rows), cv2.COLOR_BGR2RGB), np.uint8
+    )  # numpy takes 20 times as long
 
 
 def check_array(image: NDArray[Any], what: str) -> None:

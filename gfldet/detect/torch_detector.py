@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,8 @@ from gfldet.ops.detections import Detections
 from gfldet.ops.images import image_tensor
 from gfldet.ops.letterbox import PAD_COLOUR
 from gfldet.ops.nms import non_max_suppression
+
+_LIBRARY = ctypes.CDLL(None if os.name == "posix" else "msvcrt")  # of C
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +113,7 @@ class KeptDetector:
             and all(a is b for a, b in zip(modules, self._modules, strict=True))
             and model.names == self._names
             and len(weights) == len(self._weights)
-            and all(_same(a, b) for a, b in zip(weights, self._weights, strict=True))
+            and _same(weights, self._weights)
         )
 
 
@@ -119,5 +123,20 @@ def _weights(modules: Sequence[nn.Module]) -> list[Tensor]:
     return [weight for table in tables for weight in table.values() if weight is not None]
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+def _same(now: Sequence[Tensor], before: Sequence[Tensor]) -> bool:
+    """Whether tensors are what they were; those of one device are compared at once where to ask it takes time."""
+    pairs = list(zip(now, before, strict=True))
+    if not all(a.device == b.device and a.dtype == b.dtype and a.shape == b.shape for a, b in pairs):
+        return False
+    if all(a.is_cpu for a in now):
+        return all(_same_bytes(a, b) for a, b in pairs)
+    return bool(torch.stack([(a == b).all() for a, b in pairs]).all())
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in the processor's memory are the same: dense ones by the C library, in half the time."""
+    dense = a.stride() == b.stride() and (a.is_contiguous() or a.is_contiguous(memory_format=torch.channels_last))
+    if not dense:
+        return torch.equal(a, b)
+    length = a.numel() * a.element_size()
+    return not _LIBRARY.memcmp(ctypes.c_void_p(a.data_ptr()), ctypes.c_void_p(b.data_ptr()), ctypes.c_size_t(length))
