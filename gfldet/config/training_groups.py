@@ -17,6 +17,7 @@ from gfldet.config.kinds import (
     Real,
     Weights,
     Whole,
+    Words,
 )
 from gfldet.config.setting import setting
 
@@ -70,6 +71,11 @@ class TrainingGroup:
     )
     save_period: int = setting(
         0, Whole(0), "keep a checkpoint every so many epochs; 0 keeps last and best only", "epochs"
+    )
+    log: tuple[str, ...] = setting(
+        ("csv",),
+        Words("csv", "tensorboard", "mlflow", "wandb", none="csv", false="csv"),
+        "tools that the run is logged to, each an extra package; csv is results.csv, which there always is",
     )
 
 

@@ -265,6 +265,12 @@ def test_what_opens_no_connection_is_let_be(text: str) -> None:
     assert not network_of(text)
 
 
+def test_one_module_alone_knows_the_tools_that_may_send() -> None:
+    tools = {"mlflow", "wandb", "tensorboard", "torch.utils.tensorboard"}
+    users = {module_of(f) for f in FILES if any(n in tools or n.split(".")[0] in tools for n in imports_of(f))}
+    assert users == {"train.loggers"}
+
+
 def test_third_party_imports_are_declared_dependencies() -> None:
     pyproject = PACKAGE.parent / "pyproject.toml"
     if not pyproject.is_file():
