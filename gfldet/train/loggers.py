@@ -249,8 +249,9 @@ class WandB(Logger):
             settings=self._settings(console="off", silent=True),  # the terminal is the run's own
         )
         file.write_text(name, encoding="ascii")
-        url = self._run.url
-        return url if mode == "online" and url else f"{Path(self._run.dir).parent}; wandb sync uploads it, if you want"
+        if mode == "online":
+            return str(self._run.url)
+        return f"{Path(self._run.dir).parent}; wandb sync uploads it, if you want"
 
     def log_numbers(self, numbers: Mapping[str, float], epoch: int) -> None:
         self._run.log({"epoch": epoch, **numbers}, step=epoch)
