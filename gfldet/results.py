@@ -25,7 +25,7 @@ from gfldet.errors import ConfigError, DataError, OutputError, nearest, no_attri
 from gfldet.labels.yolo import label_row
 from gfldet.viz.draw import draw_boxes
 from gfldet.viz.pictures import save_bgr
-from gfldet.writing import write_whole
+from gfldet.writing import write_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -266,8 +266,7 @@ class Results:
         text = "".join(f"{row}\n" for row in rows)
         target = Path(txt_file)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, lambda file: file.write(text.encode()), lasting=False)
+            write_text(target, text)
         except OSError as error:
             raise OutputError(f"{target}: the labels cannot be written: {error.strerror or error}.") from error
         return str(target)

@@ -24,6 +24,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], lasting: bool =
         write(file)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, and the folder that it lies in; whole, but not lasting.  Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(text.encode()), lasting=False)
+
+
 @contextmanager
 def whole(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
     """A file beside `path` to write into, which is renamed to `path` at the end.

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gfldet import Model
 from gfldet.machine.cores import cores
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
@@ -164,6 +165,15 @@ def colour_finder(tiny: Description) -> DetectionModel:
     return ColourFinder(tiny, NAMES)
 
 
+@pytest.fixture
+def model(tiny_yaml: Path, colour_finder: DetectionModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Model:
+    """A `Model` that finds the rectangles by their colour, in a folder of its own, where runs/ would go."""
+    monkeypatch.chdir(tmp_path)
+    made = Model(tiny_yaml)
+    made.model = colour_finder
+    return made
+
+
 # ---- models whose scores differ from point to point and from picture to picture, as those of trained ones do
 
 
@@ -264,3 +274,46 @@ def chromium(
     yield start
     for browser in started:
         browser.quit()
+
+
+class Page:
+    """What the tests of the pages ask a browser that shows one."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+
+    def visible(self, elements: str, name: str) -> list[str]:
+        """`data-name` of the elements of a CSS selector that are shown."""
+        seen = f"[...document.querySelectorAll('{elements}')].filter(e => e.offsetParent)"
+        found: list[str] = self._browser.execute_script(f"return {seen}.map(e => e.dataset.{name})")
+        return found
+
+    def choose(self, name: str, value: str) -> None:
+        """Give the field with the id `name` a value, as a user does."""
+        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        self._browser.execute_script(f"{script} e.dispatchEvent(new Event('input', {{bubbles: true}}))", name, value)
+
+    def loaded(self) -> int:
+        """How many files the page has loaded beside itself."""
+        loaded = "performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'))"
+        count: int = self._browser.execute_script(f"return {loaded}.length")
+        return count
+
+    def errors(self) -> list[Any]:
+        """The errors in the console."""
+        return [line for line in self._browser.get_log("browser") if line["level"] == "SEVERE"]
+
+    def backgrounds(self) -> list[str]:
+        """The colour of the page's background for users who like it light, and dark."""
+        colours = []
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            self._browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            colours.append(self._browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+        return colours
+
+
+@pytest.fixture
+def page() -> Callable[[Any], Page]:
+    """browser -> what there is to ask about the page that it shows"""
+    return Page

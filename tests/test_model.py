@@ -30,14 +30,6 @@ BOXES = [list(map(float, r[1:])) for r in RECTANGLES]
 
 
 @pytest.fixture
-def model(tiny_yaml: Path, colour_finder: DetectionModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Model:
-    monkeypatch.chdir(tmp_path)  # where runs/ would go
-    made = Model(tiny_yaml)
-    made.model = colour_finder
-    return made
-
-
-@pytest.fixture
 def picture(draw: Callable[..., np.ndarray]) -> np.ndarray:
     """RGB"""
     return draw(RECTANGLES, WIDTH, HEIGHT, 0)

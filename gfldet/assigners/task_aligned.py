@@ -136,15 +136,13 @@ def _candidates(boxes: Tensor, levels: Sequence[Grid], max_pairs: int) -> Iterat
     low, high = centre - half, centre + half
     cells = torch.stack([_cells_inside(low, high, level) for level in levels])  # (levels, N, 4)
     counts = (cells[..., 2] * cells[..., 3]).T  # (N, levels)
-    ends = counts.sum(1).cumsum(0).tolist()
+    of_each = counts.sum(1)
+    ends = of_each.cumsum(0).tolist()
     start = 0
     for _, truths in groupby(ends, lambda end: (end - 1) // max_pairs):
         stop = start + len(list(truths))
         pairs = ends[stop - 1] - (ends[start - 1] if start else 0)
-        yield (
-            *_expand(cells[:, start:stop], counts[start:stop], pairs, levels, start),
-            counts[start:stop].sum(1),
-        )
+        yield *_expand(cells[:, start:stop], counts[start:stop], pairs, levels, start), of_each[start:stop]
         start = stop
 
 

@@ -116,7 +116,7 @@ def read_part(items: Sequence[Item], visit: Visit | None, bits: int | None, quic
         size, pixels = plain_size(path) if quick else None, None
         if size is None:
             try:
-                pixels = open_with(item.path, warned.append, depth)
+                pixels = _open_with(item.path, warned.append, depth)
                 size = pixels.shape[1], pixels.shape[0]
             except ImageError as error:
                 problems.append(Located(str(error), item.path))
@@ -147,10 +147,10 @@ def open_image(path: str | Path, warn: Warn | None = None, bits: int | None = No
 
     `bits` is the record's: how many the samples of a 16-bit file use.
     """
-    return open_with(path, warn, Depth(bits))
+    return _open_with(path, warn, Depth(bits))
 
 
-def open_with(path: str | Path, warn: Warn | None, depth: Depth) -> NDArray[np.uint8]:
+def _open_with(path: str | Path, warn: Warn | None, depth: Depth) -> NDArray[np.uint8]:
     """As `open_image`; `depth` tells afterwards what was found in the samples."""
     return shapes.read(path) if shapes.is_virtual(path) else read_image(path, warn, depth)
 

@@ -64,10 +64,10 @@ def _header(path: str) -> _Header | None:
 
 
 def _of_jpeg(file: BinaryIO, head: bytes) -> _Header | None:
-    if len(head) == HEADS[0] and all(marker != SCAN for marker, _, _ in segments(head)):
+    if len(head) == HEADS[0] and all(marker != SCAN for marker, _ in segments(head)):
         head += file.read(HEADS[1] - len(head))
     size, plain, turned = (0, 0), False, False
-    for marker, at, _ in segments(head):
+    for marker, at in segments(head):
         turned |= marker == 0xE1  # EXIF or XMP
         if marker in (0xC0, 0xC1, 0xC2) and at + 10 <= len(head):
             size = int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")

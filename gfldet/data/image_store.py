@@ -99,30 +99,24 @@ class ImageStore:
 
         Raises ImageError for one that cannot be read, although the check at the start let it pass.
         """
+        try:
+            return self._image(record)
+        except ImageError as error:
+            raise _with_advice(record, error) from error
+
+    def _image(self, record: Record) -> NDArray[np.uint8]:
+        """`get`; the error tells what is wrong, and no more."""
         key = str(record.path), record.window
         number = self._numbers.get(key)
         if number is not None and self._there[number]:
             return self._place(number)
-        try:
-            image = self._fitted(self._read(record))
-        except ImageError as error:
-            raise ImageError(
-                key[0],
-                f"{error.reason}. The check at the start did not find this: check_images=full decodes every image "
-                "there. "
-                "A training run goes on with resume=, and with on_bad=skip without such images",
-            ) from error
+        image = self._fitted(self._read(record))
         self._keep(key, image)
         return image
 
     def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = image.shape[:2]
-        if self._size is None:
-            return image
-        box = letterbox.fit(height, width, self._size)
-        if box.resized_height >= height:
-            return image
-        return letterbox.resize(image, box.resized_height, box.resized_width)
+        height, width = _fitted_shapes(np.array([image.shape[:2]]), self._size)[0].tolist()
+        return letterbox.resize(image, height, width)
 
     def sample(self, record: Record) -> Sample:
         """A record's image with its truths scaled to it.
@@ -131,22 +125,32 @@ class ImageStore:
         it, and the other images of a mosaic are what they are without it.  It is told once.
         """
         try:
-            image = self.get(record)
+            image = self._image(record)
         except ImageError as error:
             if not self._skip_bad:
-                raise
+                raise _with_advice(record, error) from error
             return self._left_out(record, error)
         scale = np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2, dtype=np.float32)
         return Sample(image, record.boxes * scale, record.classes, record.ignore * scale)
 
     def _left_out(self, record: Record, error: ImageError) -> Sample:
-        if error.path not in self._told:
-            self._told.add(error.path)
-            warn(f"left out (on_bad=skip): {error.path}: {error.reason.split('. The check')[0]}")
+        path = str(record.path)
+        if path not in self._told:
+            self._told.add(path)
+            warn(f"left out (on_bad=skip): {path}: {error.reason}")
         height, width = _fitted_shapes(np.array([[record.height, record.width]]), self._size)[0].tolist()
         grey = np.full((height, width, 3), PAD_COLOUR, np.uint8)
         everywhere = np.array([[0, 0, width, height]], np.float32)
         return Sample(grey, everywhere[:0], np.zeros(0, np.int64), everywhere)
+
+
+def _with_advice(record: Record, error: ImageError) -> ImageError:
+    """The error of an image that the check at the start let pass."""
+    return ImageError(
+        str(record.path),
+        f"{error.reason}. The check at the start did not find this: check_images=full decodes every image there. "
+        "A training run goes on with resume=, and with on_bad=skip without such images",
+    )
 
 
 def _fitted_shapes(shapes: NDArray[np.integer], size: tuple[int, int] | None) -> NDArray[np.int64]:

@@ -189,7 +189,7 @@ def _read_jpeg(path: str | Path, data: bytes, warn: Warn | None) -> NDArray[np.u
 def _jpeg_header(data: bytes) -> tuple[int, int]:
     """(number of colour channels, offset of the first scan) of a JPEG."""
     channels = 0
-    for marker, at, _ in segments(data):
+    for marker, at in segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
             height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
             _check_size(width, height)

@@ -53,8 +53,8 @@ def is_watchable(data: bytes, scan: int, channels: int, end: int) -> bool:
     )
 
 
-def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset, size of its body) of the segments of a JPEG up to the first scan, as far as the data go."""
+def segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, offset) of the segments of a JPEG up to the first scan, as far as the data go."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -62,7 +62,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             at += 1 if marker == 0xFF else 2
             continue
         size = int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, at, size
+        yield marker, at
         if marker == SCAN:
             return
         at += 2 + size

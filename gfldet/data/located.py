@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class Located(str):
@@ -23,6 +25,19 @@ class Located(str):
     def told(self, what: object) -> Located:
         """'a.txt:3: not a number': what is said of this place."""
         return Located(f"{self}: {what}", self.file, self.line)
+
+
+class Made(Sequence[Located]):
+    """Places that are made when they are asked for, by their number from 0."""
+
+    def __init__(self, count: int, make: Callable[[int], Located]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(range(self._count)[index])
 
 
 def location(text: str) -> tuple[Path | None, int | None]:

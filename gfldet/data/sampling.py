@@ -16,12 +16,12 @@ def repeat_factors(split: Split, share: float) -> NDArray[np.float64]:
     A class that occurs in less than `share` of the images has the factor sqrt(share / its share), any other class 1.
     An image has the factor of its rarest class, at least 1.  Source: Gupta et al., LVIS, CVPR 2019, section 5.
     """
-    records = split.records
-    present = np.unique(records.images * len(split.names) + records.classes) % len(split.names)  # once an image
+    records, image = split.records, split.records.images
+    present = np.unique(image * len(split.names) + records.classes) % len(split.names)  # once an image
     frequency = np.bincount(present, minlength=len(split.names)) / len(records)
     factor = np.sqrt(np.maximum(1.0, share / np.where(frequency > 0, frequency, np.inf)))
     factors = np.ones(len(records))
-    np.maximum.at(factors, records.images, factor[records.classes])
+    np.maximum.at(factors, image, factor[records.classes])
     return factors
 
 

@@ -44,6 +44,7 @@ from gfldet.files import exists, is_file, is_folder, listing, size
 if TYPE_CHECKING:
     from torch import Tensor
 
+FPS = 30.0  # of a video that does not tell its own
 MAX_CAMERA = 4  # digits of a camera's number
 VIDEO_SUFFIXES = frozenset(
     f".{kind}"
@@ -77,6 +78,10 @@ class Frame:
     index: int | None = None
     fps: float | None = None
     on_disk: bool = False
+
+    def rate(self, vid_stride: int) -> float:
+        """Frames per second as they come, of a video every `vid_stride`-th; as if it had FPS where nobody tells."""
+        return (self.fps or FPS) / (1 if self.index is None else vid_stride)
 
 
 @dataclass(frozen=True, slots=True)

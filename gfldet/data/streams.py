@@ -20,6 +20,7 @@ from gfldet.errors import DataError, plain
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp")
 TIMEOUT = 10.0  # s to wait for a connection, or for a frame
+WHOLE = 0.9  # of the frames that a video announces; some count them by its seconds
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # s between the tries to open a stream again that broke
 
 Warn = Callable[[str], None]
@@ -56,7 +57,8 @@ def frames_of(address: str, stride: int, tell: Warn) -> Iterator[tuple[NDArray[n
     """(BGR frame, its number from 0, frames a second) of every `stride`-th frame of a stream.
 
     A stream that breaks is opened again, and the numbers go on; `tell` hears of it.  Raises DataError for a stream that
-    never begins, or that breaks and does not come back.  One of known length, as a video on a server, ends by itself.
+    never begins, or that breaks and does not come back.  One of known length, as a video on a server, is not opened
+    again; `tell` hears of one that ends long before.
     """
     told, index = shown_address(address), -1
     capture, left = _opened(address), list(PAUSES)
@@ -74,7 +76,11 @@ def frames_of(address: str, stride: int, tell: Warn) -> Iterator[tuple[NDArray[n
                         break
                     yield np.asarray(image, np.uint8), index, fps or None
             capture.release()
-            if 0 < length <= index + 1:
+            if length > 0:  # a video on a server: opened again, it would begin anew
+                if index < 0:
+                    raise DataError(f"{told}: holds no frame that can be decoded")
+                if index + 1 < WHOLE * length:
+                    tell(f"{told}: ended after {index + 1} of about {int(length)} frames")
                 return
             if left == list(PAUSES):
                 tell(f"{told}: the stream broke after {index + 1} frames; it is opened again")

@@ -235,7 +235,7 @@ def openvino_core() -> Any:
 def _openvino(file: Path, device: str, threads: int) -> Engine:
     """An .xml, with its .bin beside it, in OpenVINO on the CPU."""
     try:
-        import openvino  # noqa: F401
+        core = openvino_core()
     except ImportError as error:
         raise ConfigError(f"{file}: OpenVINO is not installed; pip install openvino") from error
     if device not in ("auto", "cpu"):
@@ -243,7 +243,6 @@ def _openvino(file: Path, device: str, threads: int) -> Engine:
     # In full precision also where the processor has bfloat16: the same detections as torch's.
     hints = {"INFERENCE_NUM_THREADS": threads or FreeCores()(), "INFERENCE_PRECISION_HINT": "f32"}
     try:
-        core = openvino_core()
         model = core.read_model(str(file))
         text = {key: model.get_rt_info([RT_INFO, key]).astype(str) for key in _rt_keys(model)}
         card = Card.from_text(text, str(file))

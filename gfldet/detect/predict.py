@@ -90,9 +90,12 @@ class Predictor:
         if failure is not None:
             raise failure
 
+    def _look(self) -> Look:
+        return Look(self.detector, self.size, self.selection, self.classes, self.rect)
+
     def _predict(self, frames: Sequence[Frame]) -> Iterator[Prediction]:
         """Predict frames of one image size in one batch."""
-        look = Look(self.detector, self.size, self.selection, self.classes, self.rect)
+        look = self._look()
         found = look.at([frame.image for frame in frames])
         for frame, one in zip(frames, found, strict=True):
             yield self._prediction(frame, one, look.milliseconds(len(frames)))
@@ -100,7 +103,7 @@ class Predictor:
     def _in_tiles(self, frame: Frame, batch: int) -> Prediction:
         """Predict a frame that is cut into tiles."""
         assert self.tiles is not None
-        look = Look(self.detector, self.size, self.selection, self.classes, self.rect)
+        look = self._look()
         found = look.at_tiles(frame.image, self.tiles, batch)
         return self._prediction(frame, found, look.milliseconds(1))
 

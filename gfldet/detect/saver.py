@@ -21,10 +21,8 @@ from gfldet.labels.writer import LabelFiles
 from gfldet.machine.memory import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
-from gfldet.viz.pictures import save_picture
+from gfldet.viz.pictures import save_bgr
 from gfldet.writing import write_whole
-
-VIDEO_FPS = 30.0  # of a written video if the source does not report its own
 
 
 @dataclass(slots=True, eq=False)
@@ -75,9 +73,11 @@ class Saver:
 
     def close(self) -> None:
         """Finish the video and the labels, and write predictions.json, if there were predictions."""
-        self._finish_video()
-        if self._labels:
-            self._labels.close()
+        try:
+            self._finish_video()
+        finally:
+            if self._labels:
+                self._labels.close()
         if self.coco and self._images is not None:
             ids = image_ids([name for name, _ in self._images])
             images = [(image_id, file_name) for image_id, (_, file_name) in zip(ids, self._images, strict=True)]
@@ -91,8 +91,7 @@ class Saver:
             self._finish_video()
             height, width = picture.shape[:2]
             code = cv2.VideoWriter.fourcc(*"mp4v")
-            fps = (frame.fps or VIDEO_FPS) / self.vid_stride
-            self._video = cv2.VideoWriter(str(path), code, fps, (width, height))
+            self._video = cv2.VideoWriter(str(path), code, frame.rate(self.vid_stride), (width, height))
             self._video_path = path
             if not self._video.isOpened():
                 raise OutputError(f"{path}: the video cannot be written; choose another project=, or save=false")
@@ -130,19 +129,20 @@ def _labelled(prediction: Prediction) -> Picture:
         found.boxes,
         found.classes,
         found.scores,
-        partial(_put, frame),
+        partial(_put, prediction),
     )
 
 
-def _put(frame: Frame, path: Path) -> None:
-    """The picture of a frame at `path`: another name of its file, or a copy where the file system has none.
+def _put(prediction: Prediction, path: Path) -> None:
+    """The picture of a prediction at `path`: another name of its file, or a copy where the file system has none.
 
     Not a symbolic link: readers of data sets refuse what leads out of their folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = prediction.frame
     if not frame.on_disk:
-        save_picture(path, frame.image)
+        save_bgr(path, prediction.results.orig_img)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     file = os.path.realpath(frame.path)
     if os.path.lexists(path):
         if exists(path) and os.path.samefile(file, path):

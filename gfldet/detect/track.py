@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.boxes import Boxes
+from gfldet.data.sources import FPS
 from gfldet.detect.predict import Prediction
 from gfldet.errors import ConfigError
 from gfldet.ops.detections import Detections
 
-FPS = 30.0  # where nobody tells
 SURE = 0.5  # score from which a box may begin a track, and is matched first; scores of gfldet go by the overlap
 MEMORY = 1.0  # s for which a track waits for an object that is hidden
 
@@ -40,12 +40,13 @@ def tracked(predictions: Iterable[Prediction], vid_stride: int) -> Iterator[Pred
         frame = prediction.frame
         name = "" if frame.index is None else frame.path
         if tracker is None or name != source or frame.index == 0:
-            source, tracker = name, _tracker((frame.fps or FPS) / (vid_stride if frame.fps else 1))
+            source, tracker = name, _tracker(frame.rate(vid_stride))
         found = prediction.detections
         tracks = _tracks(tracker, found)
         results = prediction.results
         results.boxes = Boxes(results.boxes.data, results.orig_shape, tracks)
         yield replace(prediction, detections=replace(found, tracks=tracks))
+        del prediction, frame, results  # not held while the next frame is read
 
 
 def _tracks(tracker: Any, found: Detections) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ def validate(
     however many ranks there are; rank 0 measures.
     """
     keys = ranks.share(data.keys())
-    if data.tiles is not None:
+    if any(frame is None for frame, _ in keys):
         workers = min(workers, MOST_CUT)
     batches: Iterator[EvalBatch] = in_order(data.load, keys, workers)
     if progress is not None:

@@ -8,7 +8,7 @@ is what CVAT and datumaro add, which know the classes of VOC itself alone withou
 from __future__ import annotations
 
 from gfldet.labels.picture import Picture, RowFile, Target, data_yaml, xml_text
-from gfldet.writing import write_whole
+from gfldet.writing import write_text
 
 LIST = "ImageSets/Main/train.txt"
 
@@ -30,9 +30,7 @@ class Voc:
     def add(self, picture: Picture) -> None:
         picture.put(self._target.folder / "JPEGImages" / picture.file_name)
         path = self._target.folder / "Annotations" / f"{picture.stem}.xml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = self._annotation(picture)
-        write_whole(path, lambda file: file.write(text.encode()), lasting=False)
+        write_text(path, self._annotation(picture))
         self._list.add(f"{picture.stem}\n")
 
     def end(self) -> None:

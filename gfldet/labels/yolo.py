@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gfldet.labels.picture import Picture, RowFile, Target, data_yaml
-from gfldet.writing import write_whole
+from gfldet.writing import write_text
 
 
 class Yolo:
@@ -23,15 +23,13 @@ class Yolo:
 
     def add(self, picture: Picture) -> None:
         picture.put(self._target.folder / "images" / picture.file_name)
-        path = self._target.folder / "labels" / f"{picture.stem}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
         sides = (picture.width, picture.height)
         rows = [
             (number, ((left + w / 2) / sides[0], (top + h / 2) / sides[1], w / sides[0], h / sides[1]))
             for number, _, (left, top, w, h) in picture.rows()
         ]
-        text = "".join(f"{label_row(*row)}\n" for row in rows)
-        write_whole(path, lambda file: file.write(text.encode()), lasting=False)
+        path = self._target.folder / "labels" / f"{picture.stem}.txt"
+        write_text(path, "".join(f"{label_row(*row)}\n" for row in rows))
 
     def end(self) -> None:
         pass

@@ -38,6 +38,11 @@ MOST_CLASSES_CONFUSED = 2000  # the confusion matrix grows with the square of th
 CONF_WITHOUT_BEST = 0.25  # the score threshold where no threshold has a best F1
 
 
+def working_conf(best_conf: float) -> float:
+    """The score threshold of the best F1, or CONF_WITHOUT_BEST if that is NaN."""
+    return CONF_WITHOUT_BEST if math.isnan(best_conf) else best_conf
+
+
 @dataclasses.dataclass(frozen=True)
 class ClassMetrics:
     """One class.  `precision`, `recall` and `f1` hold at `best_conf`, the score threshold with the best F1 (IoU .5).
@@ -99,7 +104,7 @@ class DetectionMetrics:
     @property
     def working_conf(self) -> float:
         """The score threshold that the confusion matrix and pictures go by: `best_conf`, or .25 if that is NaN."""
-        return CONF_WITHOUT_BEST if math.isnan(self.best_conf) else self.best_conf
+        return working_conf(self.best_conf)
 
     @property
     def mp(self) -> float:
@@ -204,8 +209,7 @@ def _per_class(
     split: Split, truths: SplitTruths, precision: Floats, curves: Sequence[Curve]
 ) -> tuple[ClassMetrics, ...]:
     """precision: (10 IoU thresholds, 101 recall points, C)."""
-    image = np.repeat(np.arange(len(split.records)), np.diff(truths.start))
-    classes_of_images = np.unique(np.column_stack((truths.classes, image)), axis=0)[:, 0]
+    classes_of_images = np.unique(np.column_stack((truths.classes, split.records.images)), axis=0)[:, 0]
     images = np.bincount(classes_of_images, minlength=len(curves))
     rows = []
     for c, curve in enumerate(curves):
@@ -228,8 +232,7 @@ def _per_class(
 
 
 def _confusion(truths: SplitTruths, columns: DetectionTable, classes: int, overall: Point) -> Ints:
-    conf = CONF_WITHOUT_BEST if math.isnan(overall.conf) else overall.conf
-    return confusion_matrix(truths, columns, classes, conf)
+    return confusion_matrix(truths, columns, classes, working_conf(overall.conf))
 
 
 def _mean_of_defined(precision: Floats) -> float:

@@ -55,6 +55,11 @@ class Errors:
     truth: Ints
     missed: NDArray[np.bool_]
 
+    def take(self, rows: Ints) -> Errors:
+        """What these detections are where they are the only ones; no detection changes what a surer one is."""
+        kind, truth = self.kind[rows], self.truth[rows]
+        return Errors(kind, truth, _missed(kind, truth, len(self.missed)))
+
 
 def find_errors(truths: SplitTruths, detections: DetectionTable) -> Errors:
     """The kinds of these detections; those below a threshold are to be left out before."""
@@ -71,9 +76,14 @@ def find_errors(truths: SplitTruths, detections: DetectionTable) -> Errors:
             own = detections.classes[rows][:, None] == truths.classes[None, here]
             kind[rows], about = _kinds(overlap, own)
             truth[rows] = np.where(about >= 0, about + here.start, -1)
-    missed = np.ones(len(truths.classes), np.bool_)
+    return Errors(kind, truth, _missed(kind, truth, len(truths.classes)))
+
+
+def _missed(kind: Ints, truth: Ints, truths: int) -> NDArray[np.bool_]:
+    """(T,) whether no detection is about a truth; `kind` and `truth` as in `Errors`."""
+    missed = np.ones(truths, np.bool_)
     missed[truth[np.isin(kind, (RIGHT, CLS, LOC))]] = False
-    return Errors(kind, truth, missed)
+    return missed
 
 
 def _kinds(overlap: Floats, own: NDArray[np.bool_]) -> tuple[Ints, Ints]:
@@ -91,11 +101,11 @@ def _kinds(overlap: Floats, own: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     return kind, np.where(kind == BKG, -1, about)
 
 
-def error_costs(split: Split, detections: DetectionTable) -> dict[Kind, float]:
+def error_costs(split: Split, detections: DetectionTable, errors: Errors | None = None) -> dict[Kind, float]:
     """What AP50 would gain without the errors of each kind, over detections of every score; NaN without truths.
 
-    Where all truths of a class are a Miss, the paper does not say what AP is without them, and hotcoco leaves it at 0,
-    as if they cost nothing.  Here it is 1.
+    `errors` are those of `find_errors`, where they are known.  Where all truths of a class are a Miss, the paper does
+    not say what AP is without them, and hotcoco leaves it at 0, as if they cost nothing.  Here it is 1.
     """
     truths = truth_columns(split)
     if not len(truths.classes):
@@ -103,6 +113,7 @@ def error_costs(split: Split, detections: DetectionTable) -> dict[Kind, float]:
     gains = run_hotcoco(split, detections).tide_errors(FOREGROUND, BACKGROUND)["delta_ap"]
     costs: dict[Kind, float] = {kind: float(gains[kind]) for kind in KINDS}
     there = np.unique(truths.classes)
-    left = np.unique(truths.classes[~find_errors(truths, detections).missed])
+    errors = errors or find_errors(truths, detections)
+    left = np.unique(truths.classes[~errors.missed])
     costs["Miss"] += 1 - len(left) / len(there)
     return costs

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gfldet.data.records import Split
-from gfldet.metrics.matching import SplitTruths, match, truth_columns
+from gfldet.metrics.matching import SplitTruths, truth_columns
 from gfldet.metrics.table import DetectionTable, Ints
 from gfldet.metrics.tide import KINDS, RIGHT, Errors, Kind, find_errors
 
@@ -40,6 +40,8 @@ class Mistakes:
     """All errors of a split in numbers, and the worst of each kind.
 
     conf      only detections of this score and more are looked at
+    every     what all detections are, whatever their score
+    sure      rows in `detections` of those that are looked at
     right     how many of these find a truth
     counts    how many errors of each kind there are
     examples  of each kind PER_KIND at most, the worst first
@@ -48,6 +50,8 @@ class Mistakes:
     conf: float
     truths: SplitTruths
     detections: DetectionTable
+    every: Errors
+    sure: Ints
     right: int
     counts: Mapping[Kind, int]
     examples: Mapping[Kind, tuple[Example, ...]]
@@ -63,13 +67,14 @@ def find_mistakes(split: Split, detections: DetectionTable, conf: float) -> Mist
     """The errors that are left at the score threshold `conf`; truths that are found at a lower score are missed."""
     truths = truth_columns(split)
     sure = np.flatnonzero(detections.scores >= conf)
-    errors = find_errors(truths, detections.take(sure))
+    every = find_errors(truths, detections)
+    errors = every.take(sure)
     counts: dict[Kind, int] = {}
     examples: dict[Kind, tuple[Example, ...]] = {}
     for number, kind in enumerate(KINDS):
         if kind == "Miss":
             counts[kind] = int(errors.missed.sum())
-            examples[kind] = _misses(truths, errors, _unsure(truths, detections, conf), detections)
+            examples[kind] = _misses(truths, errors, _unsure(every, detections, conf), detections)
             continue
         rows = np.flatnonzero(errors.kind == number)
         counts[kind] = len(rows)
@@ -78,15 +83,14 @@ def find_mistakes(split: Split, detections: DetectionTable, conf: float) -> Mist
         found = sure[rows]
         columns = zip(detections.image[found].tolist(), errors.truth[rows].tolist(), found.tolist(), strict=True)
         examples[kind] = tuple(Example(kind, *row) for row in columns)
-    return Mistakes(conf, truths, detections, int((errors.kind == RIGHT).sum()), counts, examples)
+    return Mistakes(conf, truths, detections, every, sure, int((errors.kind == RIGHT).sum()), counts, examples)
 
 
-def _unsure(truths: SplitTruths, detections: DetectionTable, conf: float) -> Ints:
+def _unsure(every: Errors, detections: DetectionTable, conf: float) -> Ints:
     """(T,) row of the detection below `conf` that finds a truth, -1 for none."""
-    matched = match(truths, detections).truth
-    rows = np.flatnonzero((matched >= 0) & (detections.scores < conf))
-    found = np.full(len(truths.classes), -1, np.int64)
-    found[matched[rows]] = rows
+    rows = np.flatnonzero((every.kind == RIGHT) & (detections.scores < conf))
+    found = np.full(len(every.missed), -1, np.int64)
+    found[every.truth[rows]] = rows
     return found
 
 

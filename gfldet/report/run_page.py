@@ -23,7 +23,7 @@ from gfldet.report.document import bytes_of, document, safe, select, write_docum
 from gfldet.report.examples import OF_CLASS, PER_KIND, Example, Mistakes, find_mistakes
 from gfldet.report.run_pictures import Gallery, make_gallery
 from gfldet.report.run_tables import TITLES, class_table, confusion, error_table, headline, number
-from gfldet.viz.plots import at_thresholds, envelope, read_columns
+from gfldet.viz.plots import at_thresholds, envelope, results_panels
 
 REPORT = "report.html"
 PICTURE_BYTES = 7_000_000
@@ -49,11 +49,12 @@ def run_page(found: Validation, split: Split, store: ImageStore, subject: str, r
     mistakes = find_mistakes(split, found.detections, metrics.working_conf)
     gallery = make_gallery(mistakes, split, store)
     cards = _fitting(mistakes, gallery)
+    costs = error_costs(split, found.detections, mistakes.every)
     size = f"{split.name}: {metrics.images:,} images, {metrics.truths:,} truths, {len(split.names):,} classes"
     body = (
         f"<h1>Validation</h1><p>{safe(subject)}</p><p class='faint'>{size}</p>",
         f'<div class="headline">{headline(metrics)}</div>',
-        f"<h2>Errors</h2>{error_table(mistakes, error_costs(split, found.detections))}{_about_errors(mistakes)}",
+        f"<h2>Errors</h2>{error_table(mistakes, costs)}{_about_errors(mistakes)}",
         f'<h2>Curves</h2><div class="charts">{"".join(_curves(metrics, split.names))}</div>',
         f'<h2>Training</h2><div class="charts">{"".join(_training(results))}</div>' if results else "",
         f"<h2>Classes</h2><p class='faint'>Precision, recall and F1 at the score where the F1 of the class is best.</p>"
@@ -117,14 +118,9 @@ def _mean_at(curves: Sequence[Curve], name: str, thresholds: np.ndarray) -> np.n
 
 
 def _training(results: Path) -> Iterator[str]:
-    columns = read_columns(results)
-    epochs = columns.get("epoch", np.arange(1.0, len(next(iter(columns.values()), ())) + 1))
-    panels = {
-        "Training losses": {name[6:]: y for name, y in columns.items() if name.startswith("train/")},
-        "Validation of each epoch": {name[8:]: y for name, y in columns.items() if name.startswith("metrics/")},
-        "Learning rate": {name: y for name, y in columns.items() if name == "lr"},
-    }
-    for title, of_panel in panels.items():
+    epochs, panels = results_panels(results)
+    titles = ("Training losses", "Validation of each epoch", "Learning rate")
+    for title, of_panel in zip(titles, panels, strict=True):
         top = max((float(np.nanmax(y)) for y in of_panel.values()), default=1.0)
         height = 1.0 if title.startswith("Validation") else 1.05 * top
         drawn = [Line(name, epochs, y, f"s{place}") for place, (name, y) in enumerate(of_panel.items())]

@@ -65,8 +65,8 @@ class _Boxes:
     def of(cls, mistakes: Mistakes, record: Record, number: int, size: tuple[int, ...]) -> _Boxes:
         scale = np.array([size[1] / record.width, size[0] / record.height] * 2)
         first, last = mistakes.truths.start[number : number + 2].tolist()
-        of_image = (mistakes.detections.image == number) & (mistakes.detections.scores >= mistakes.conf)
-        return cls(mistakes, scale, size, range(first, last), np.flatnonzero(of_image).tolist())
+        found = mistakes.sure[mistakes.detections.image[mistakes.sure] == number]
+        return cls(mistakes, scale, size, range(first, last), found.tolist())
 
     def drawn(self, example: Example) -> tuple[Part, str]:
         """The part of the image that shows an example, and its boxes as SVG, those that it is about on top."""
@@ -75,10 +75,10 @@ class _Boxes:
         corners = np.array(about)
         (x1, y1), (x2, y2) = corners[:, :2].min(axis=0).tolist(), corners[:, 2:].max(axis=0).tolist()
         part = part_around((x1, y1, x2, y2), self.size[1], self.size[0], AROUND)
-        other_truths = [self._truth(row) for row in self.truths if row != example.truth][:MAX_BOXES]
-        other_found = [self._found(row) for row in self.found if row != example.found][:MAX_BOXES]
-        boxes = [rect(box, part, "truth other") for box in other_truths if meets(box, part)]
-        boxes += [rect(box, part, "found other") for box in other_found if meets(box, part)]
+        other_truths = [row for row in self.truths if row != example.truth][:MAX_BOXES]
+        other_found = [row for row in self.found if row != example.found][:MAX_BOXES]
+        boxes = [rect(box, part, "truth other") for box in map(self._truth, other_truths) if meets(box, part)]
+        boxes += [rect(box, part, "found other") for box in map(self._found, other_found) if meets(box, part)]
         for kind, row, box_of in (("truth", example.truth, self._truth), ("found", example.found, self._found)):
             if row >= 0:
                 boxes += [rect(box_of(row), part, "halo"), rect(box_of(row), part, kind)]

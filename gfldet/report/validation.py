@@ -12,7 +12,7 @@ from gfldet.data.records import Record, Split
 from gfldet.detect.validate import Validation
 from gfldet.errors import DataError
 from gfldet.messages import warn
-from gfldet.metrics.coco import CONF_WITHOUT_BEST, DetectionMetrics
+from gfldet.metrics.coco import DetectionMetrics, working_conf
 from gfldet.metrics.table import DetectionTable, split_results
 from gfldet.store.runs import write_json, write_rows
 from gfldet.viz.fonts import fonts_for
@@ -68,11 +68,11 @@ def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) 
 def truths_beside_detections(split: Split, store: ImageStore, detections: DetectionTable, conf: float) -> np.ndarray:
     """A picture of a few images spread over the split: truths on the left, detections on the right.
 
-    Only detections with score >= `conf` are shown; CONF_WITHOUT_BEST replaces a `conf` that is NaN.
+    Only detections with score >= `conf` are shown; `working_conf` replaces a `conf` that is NaN.
     """
     step = max(1, len(split.records) // SHOWN_IMAGES)
     numbers = range(len(split.records))[::step][:SHOWN_IMAGES]
-    threshold = CONF_WITHOUT_BEST if np.isnan(conf) else conf
+    threshold = working_conf(conf)
     sure = detections.take(detections.scores >= threshold)
     truths, found = [], []
     for number in numbers:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gfldet.ranks.value import Ranks
+from gfldet.ranks.watch import LAUNCHED
 from gfldet.writing import write_aside
 
 MARK = ".launch"
@@ -20,12 +21,12 @@ MARK = ".launch"
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str:
     """The torchrun that started this process, in words that no other one has; empty without torchrun."""
-    if "TORCHELASTIC_RUN_ID" not in environment:
+    if LAUNCHED not in environment:
         return ""
     began = ""
     with suppress(OSError, IndexError):  # as Linux tells; numbers of processes come again
         began = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    return f"{environment['TORCHELASTIC_RUN_ID']} {platform.node()} {os.getppid()} {began}"
+    return f"{environment[LAUNCHED]} {platform.node()} {os.getppid()} {began}"
 
 
 def leave_mark(folder: Path, ranks: Ranks) -> None:
@@ -33,7 +34,7 @@ def leave_mark(folder: Path, ranks: Ranks) -> None:
     launchers = sorted(set(ranks.gathered(launcher())) - {""})
     if launchers:
         text = "\n".join(launchers)
-        ranks.together(lambda: write_aside(folder / MARK, lambda f: f.write(text.encode())) if ranks.leads else None)
+        ranks.of_first(lambda: write_aside(folder / MARK, lambda f: f.write(text.encode())))
 
 
 def remove_mark(folder: Path, ranks: Ranks) -> None:

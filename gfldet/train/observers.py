@@ -104,8 +104,8 @@ def told_of_length(report: PlanReport) -> str:
             "after it; the run ends after one epoch"
         )
     return (
-        f"time={report.hours:g}: {plan.epochs} epoch{'s' * (plan.epochs != 1)} in all, at {each} each; weight decay "
-        f"{plan.weight_decay:.2g}, warm-up {plan.warmup_steps} steps; no mosaic from epoch {plan.close_epoch + 1}"
+        f"time={report.hours:g}: {plan.epochs} epoch{'s' * (plan.epochs != 1)} in all, at {each} each; "
+        f"{plan.of_length()}"
     )
 
 

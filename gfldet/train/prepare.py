@@ -297,17 +297,11 @@ def tell_plan(trainer: Trainer, tell: Tell) -> None:
     if trainer.ranks.size > 1:
         tell(told_of_ranks(settings.batch, trainer.ranks))
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
+    steps = f"epochs x {numbers.steps_per_epoch} steps"
+    length, derived = f"{numbers.epochs} {steps}", f", {numbers.of_length()}"
     if settings.time is not None and not trainer.progress.planned:
-        tell(
-            f"plan: as many epochs x {numbers.steps_per_epoch} steps as fit into {settings.time:g} h, to be told in "
-            f"the first; {settings.optimizer} lr0 {numbers.lr0:g}; median half side of the boxes {half}"
-        )
-    else:
-        tell(
-            f"plan: {numbers.epochs} epochs x {numbers.steps_per_epoch} steps; {settings.optimizer} lr0 "
-            f"{numbers.lr0:g}, weight decay {numbers.weight_decay:.2g}, warm-up {numbers.warmup_steps} steps; no "
-            f"mosaic from epoch {numbers.close_epoch + 1}; median half side of the boxes {half}"
-        )
+        length, derived = f"as many {steps} as fit into {settings.time:g} h, to be told in the first", ""
+    tell(f"plan: {length}; {settings.optimizer} lr0 {numbers.lr0:g}{derived}; median half side of the boxes {half}")
     if numbers.class_weights is not None:
         weights = zip(model.names.values(), numbers.class_weights, strict=True)
         tell(f"class weights: {', '.join(f'{name} {weight:g}' for name, weight in weights)}")

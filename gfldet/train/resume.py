@@ -143,23 +143,24 @@ def _check_time(hours: float, progress: Progress, before: object, path: Path) ->
     )
 
 
+def _progress_of(checkpoint: Checkpoint) -> Progress:
+    """Where the run stands that a checkpoint is of; at its beginning, where it holds weights alone."""
+    return Progress(**checkpoint.training["progress"]) if checkpoint.training else Progress()
+
+
 def in_its_time(numbers: Plan, settings: TrainSettings, checkpoint: Checkpoint) -> Plan:
     """The plan of a run that goes on from `checkpoint`, where `time` decides its length; any other stays as it is.
 
     With the time that it had its schedule goes on where it was.  With another one it is that of a run of this time, of
     which the time that was used is done.
     """
-    progress = Progress(**checkpoint.training["progress"]) if checkpoint.training else Progress()
+    progress = _progress_of(checkpoint)
     if settings.time is None or not progress.epoch:
         return numbers
     epochs, share = progress.planned, progress.share
     if checkpoint.settings.get("time") != settings.time:
         share = min(1.0, progress.seconds / (HOUR * settings.time))
         epochs = max(progress.epoch + 1, int(progress.epoch / max(share, 1e-9)))
-    elif progress.running:  # also where only the best weights are still to be measured
-        epochs = max(epochs, progress.epoch)
-    else:
-        epochs = max(epochs, progress.epoch + 1)
     step = progress.epoch * numbers.steps_per_epoch
     whole = with_epochs(numbers, settings, epochs, progress.epoch, Joint())
     return replace(whole, joint=Joint(step, share, whole.warm(step - 1)))
@@ -189,7 +190,7 @@ def keep_warmup(settings: TrainSettings, checkpoint: Checkpoint, steps_per_epoch
     Where an epoch has other steps than before, the warm-up's are counted anew, and kept as a setting, so that the next
     resume has them.  What the user gives now counts steps as they are now, and stays.
     """
-    progress = Progress(**checkpoint.training["progress"]) if checkpoint.training else Progress()
+    progress = _progress_of(checkpoint)
     before = progress.step // max(progress.epoch, 1)
     if before in (0, steps_per_epoch) or "warmup_steps" in settings.explicit:
         return settings

@@ -59,6 +59,13 @@ class Plan:
     class_weights: tuple[float, ...] | None = None
     joint: Joint = Joint()
 
+    def of_length(self) -> str:
+        """The numbers that follow from the length of the run, in words."""
+        return (
+            f"weight decay {self.weight_decay:.2g}, warm-up {self.warmup_steps} steps; no mosaic from epoch "
+            f"{self.close_epoch + 1}"
+        )
+
     @property
     def total_steps(self) -> int:
         return self.epochs * self.steps_per_epoch

@@ -300,13 +300,15 @@ class Trainer:
             checkpoints.save(self.weights / "best.pt", plain)
         if period and done % period == 0:
             checkpoints.save(self.weights / f"epoch{done}.pt", plain)
+        self._save_last(plain)
+
+    def _save_last(self, plain: Checkpoint) -> None:
         checkpoints.save(self.weights / "last.pt", replace(plain, training=self._state()))
 
     def end(self) -> None:
         """Note in last.pt that nothing of the run is left to do."""
         self.progress.running = 0
-        whole = replace(self._plain(), training=self._state())
-        self.ranks.together(lambda: checkpoints.save(self.weights / "last.pt", whole) if self.ranks.leads else None)
+        self.ranks.of_first(lambda: self._save_last(self._plain()))
 
     def _plain(self) -> Checkpoint:
         """The averaged weights of the last whole epoch."""

@@ -39,22 +39,27 @@ _NAMED_LINES = 12  # up to this number of classes, each class has a colour and a
 _NAMED_CELLS = 30  # up to this number of classes, the cells of the confusion matrix hold numbers
 
 
+def results_panels(csv_path: Path) -> tuple[Floats, tuple[dict[str, Floats], ...]]:
+    """The epochs of a results.csv, and its columns by their short names: losses, metrics, rates; as `read_columns`."""
+    columns = read_columns(csv_path)
+    rows = len(next(iter(columns.values()), ()))
+    losses, metrics = (
+        {name.removeprefix(kind): values for name, values in columns.items() if name.startswith(kind)}
+        for kind in ("train/", "metrics/")
+    )
+    rates = {name: values for name, values in columns.items() if name == "lr" or name.startswith("lr/")}
+    return columns.get("epoch", np.arange(1.0, rows + 1)), (losses, metrics, rates)
+
+
 def plot_results(csv_path: str | Path, path: str | Path) -> None:
     """results.csv -> one picture: training losses, metrics and learning rate against the epoch.
 
     Columns are found by name: `train/...` losses, `metrics/...`, `lr`, and `epoch`.  Missing columns, and cells
     without a number, are left out.  Raises DataError if the file cannot be read.
     """
-    columns = read_columns(Path(csv_path))
-    rows = len(next(iter(columns.values()), ()))
-    epochs = columns.get("epoch", np.arange(1.0, rows + 1))
-    panels = {
-        "training losses": {k.removeprefix("train/"): v for k, v in columns.items() if k.startswith("train/")},
-        "validation": {k.removeprefix("metrics/"): v for k, v in columns.items() if k.startswith("metrics/")},
-        "learning rate": {k: v for k, v in columns.items() if k == "lr" or k.startswith("lr/")},
-    }
+    epochs, panels = results_panels(Path(csv_path))
     figure, axes = _figure(13.0, 4.0, len(panels), fitted=True)  # rates have labels of any length
-    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+    for ax, title, lines in zip(axes, ("training losses", "validation", "learning rate"), panels, strict=True):
         for i, (label, values) in enumerate(lines.items()):
             _line(ax, epochs, values, _colour(i), _text(label))
         _finish(ax, title, "epoch", "", empty=not lines)

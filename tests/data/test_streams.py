@@ -79,6 +79,40 @@ def test_a_stream_that_breaks_goes_on(camera: Camera) -> None:
     assert told == [f"{camera.address}: the stream broke after {count} frames; it is opened again" for count in (4, 7)]
 
 
+class Film:
+    """A video of `frames` frames on a server, which announces `length`."""
+
+    def __init__(self, frames: int, length: float) -> None:
+        self.left, self.length = frames, length
+
+    def get(self, what: int) -> float:
+        return self.length if what == cv2.CAP_PROP_FRAME_COUNT else 25.0
+
+    def grab(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_video_on_a_server_is_played_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it announces more frames than it has."""
+    short = ["http://x/a.mp4: ended after 3 of about 10 frames"]
+    for frames, length, said in ((10, 10, []), (10, 11, []), (3, 10, short)):
+        told: list[str] = []
+        films = [Film(frames, length)]
+        monkeypatch.setattr(streams, "_opened", lambda address, films=films: films.pop())
+        found = [index for _, index, _ in streams.frames_of("http://x/a.mp4", 1, told.append)]
+        assert (found, told) == (list(range(frames)), said)
+    monkeypatch.setattr(streams, "_opened", lambda address: Film(0, 10))
+    with pytest.raises(DataError, match=r"a\.mp4: holds no frame that can be decoded"):
+        list(streams.frames_of("http://x/a.mp4", 1, told.append))
+
+
 def test_a_stream_that_never_begins(camera: Camera) -> None:
     address = camera.address.replace("http://", "http://me:geheim@") + "?token=abc"
     with pytest.raises(DataError) as told:

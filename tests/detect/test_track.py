@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 
 from gfldet import Model, cli
 from gfldet.data.sources import Frame
+from gfldet.detect import track
 from gfldet.detect.predict import Prediction
 from gfldet.detect.track import tracked
 from gfldet.errors import ConfigError
-from gfldet.nn.tasks import DetectionModel
 from gfldet.ops.detections import Detections
 from gfldet.results import Results
 
@@ -27,15 +28,6 @@ QUIET: dict[str, Any] = {"imgsz": 96, "threads": 1, "verbose": False}
 @pytest.fixture
 def trackers() -> Any:
     return pytest.importorskip("trackers")
-
-
-@pytest.fixture
-def model(tiny_yaml: Path, colour_finder: DetectionModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Model:
-    """Finds one red and one blue rectangle by their colour."""
-    monkeypatch.chdir(tmp_path)
-    made = Model(tiny_yaml)
-    made.model = colour_finder
-    return made
 
 
 def prediction(index: int | None, places: list[tuple[float, float]], scores: list[float], path: str = "a.mp4") -> Any:
@@ -135,3 +127,24 @@ def test_without_the_package(
     told = capsys.readouterr().err
     assert told == "gfldet: track=true: the package trackers is not installed; pip install 'gfldet[track]'\n"
     assert not Path("runs").exists()
+
+
+def test_the_frame_before_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track, "_tracker", lambda fps: fps)
+    monkeypatch.setattr(track, "_tracks", lambda tracker, found: np.zeros(len(found), np.int64))
+    alive: list[weakref.ref[np.ndarray]] = []
+    empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    def predictions() -> Iterator[Prediction]:
+        for number in range(3):
+            assert all(one() is None for one in alive)
+            image = np.zeros((8, 8, 3), np.uint8)
+            alive.append(weakref.ref(image))
+            results = Results(image, "a.mp4", {0: "x"}, np.zeros((0, 6)), {}, f"a_{number}")
+            handed = [Prediction(Frame(image, "a.mp4", f"a_{number}", "a.mp4", number), results, empty)]
+            del image, results
+            yield handed.pop()
+
+    for found in tracked(predictions(), 1):
+        del found
+    assert len(alive) == 3

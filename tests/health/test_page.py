@@ -110,39 +110,31 @@ def test_charts_have_every_count() -> None:
 
 @pytest.mark.long
 @local
-def test_the_page_in_a_browser(health: Health, chromium: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_page_in_a_browser(
+    health: Health, chromium: Callable[..., Any], page: Callable[..., Any], tmp_path: Path
+) -> None:
     file = tmp_path / "check.html"
     write_page(health, file)
     browser = chromium("window-size=1200,900")
     browser.get(file.as_uri())
+    shown = page(browser)
 
     def visible() -> set[str]:
-        seen = "[...document.querySelectorAll('[data-code]')].filter(e => e.offsetParent)"
-        return set(browser.execute_script(f"return {seen}.map(e => e.dataset.code)"))
-
-    def choose(name: str, value: str) -> None:
-        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        browser.execute_script(f"{script} e.dispatchEvent(new Event('input', {{bubbles: true}}))", name, value)
+        return set(shown.visible("[data-code]", "code"))
 
     everything = {finding.code for finding in health.findings}
     assert visible() == everything
-    loaded = "performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'))"
-    assert browser.execute_script(f"return {loaded}.length") == 0
-    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+    assert shown.loaded() == 0
+    assert shown.errors() == []
     pictures = "return [...document.querySelectorAll('.pictures svg')].every(s => s.getBoundingClientRect().width > 50)"
     assert browser.execute_script(pictures)
     browser.find_element("css selector", "input[value=error]").click()
     assert visible() == {code for code in everything if code != "unreadable-labels"}
     browser.find_element("css selector", "input[value=error]").click()
-    choose("code", "box-tiny")
+    shown.choose("code", "box-tiny")
     assert visible() == {"box-tiny"}
     assert browser.find_element("id", "shown").text == f"1 of {len(health.findings)} findings on this page are shown"
-    choose("code", "")
-    choose("label", NAME)
+    shown.choose("code", "")
+    shown.choose("label", NAME)
     assert visible() == {finding.code for finding in health.findings if finding.label == NAME} >= {"box-outside"}
-    colours = []
-    for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        colours.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
-    assert colours == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
+    assert shown.backgrounds() == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]

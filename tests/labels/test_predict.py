@@ -18,21 +18,11 @@ from PIL import Image
 from gfldet import Model, cli
 from gfldet.errors import ConfigError, DataError, Notice
 from gfldet.labels.writer import FORMATS
-from gfldet.nn.tasks import DetectionModel
 
 QUIET: dict[str, Any] = {"imgsz": 96, "threads": 1, "verbose": False}
 RECTANGLES = [(0, 8, 4, 40, 36), (1, 60, 40, 88, 60)]
 ALL = tuple(FORMATS)
 Draw = Callable[..., np.ndarray]
-
-
-@pytest.fixture
-def model(tiny_yaml: Path, colour_finder: DetectionModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Model:
-    """Finds the rectangles by their colour."""
-    monkeypatch.chdir(tmp_path)  # where runs/ would go
-    made = Model(tiny_yaml)
-    made.model = colour_finder
-    return made
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ def _child(work: Callable[[Group], Any], rank: int, size: int, folder: Path, num
         torch.set_num_threads(1)
         store = dist.FileStore(str(folder / f"store{number}"), size)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+        dist.barrier()  # who has nothing to say to the others would be gone before they have found it
         found: Any = work(Group(rank, size, size, "cpu"))
         dist.destroy_process_group()
     except BaseException:

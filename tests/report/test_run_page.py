@@ -318,37 +318,31 @@ def test_round_numbers_on_the_axes(low: float, high: float, expected: list[float
 
 @pytest.mark.long
 @local
-def test_the_page_in_a_browser(chromium: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_page_in_a_browser(chromium: Callable[..., Any], page: Callable[..., Any], tmp_path: Path) -> None:
     split, found = one_of_each()
     file = tmp_path / "report.html"
     write_run_page(file, found, split, store_of(), "x")
     browser = chromium("window-size=1200,900")
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     browser.get(file.as_uri())
+    shown = page(browser)
     measured = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     (busy,) = (one["value"] for one in measured if one["name"] == "TaskDuration")
     assert busy < 2  # seconds of a processor, whatever else the machine does
 
     def visible() -> list[str]:
-        seen = "[...document.querySelectorAll('figure[data-kind]')].filter(e => e.offsetParent)"
-        kinds: list[str] = browser.execute_script(f"return {seen}.map(e => e.dataset.kind)")
-        return kinds
-
-    def choose(name: str, value: str) -> None:
-        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        browser.execute_script(f"{script} e.dispatchEvent(new Event('input', {{bubbles: true}}))", name, value)
+        return shown.visible("figure[data-kind]", "kind")
 
     assert visible() == list(KINDS)
-    loaded = "performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'))"
-    assert browser.execute_script(f"return {loaded}.length") == 0
-    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
-    choose("kind", "Loc")
+    assert shown.loaded() == 0
+    assert shown.errors() == []
+    shown.choose("kind", "Loc")
     assert visible() == ["Loc"]
     assert browser.find_element("id", "shown").text == "1 of 6 pictures are shown"
-    choose("kind", "")
-    choose("class", "1")
+    shown.choose("kind", "")
+    shown.choose("class", "1")
     assert visible() == ["Bkg", "Cls", "Both"]
-    choose("from", "0.92")
+    shown.choose("from", "0.92")
     assert visible() == ["Cls"]
     browser.find_element("css selector", "a[href='#errors-Miss']").send_keys("\n")
     assert visible() == list(KINDS)
@@ -361,9 +355,4 @@ def test_the_page_in_a_browser(chromium: Callable[..., Any], tmp_path: Path) -> 
     assert browser.execute_script(wide)
     browser.set_window_size(400, 800)
     assert browser.execute_script(wide)
-    colours = []
-    for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        colours.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
-    assert colours == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
+    assert shown.backgrounds() == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]

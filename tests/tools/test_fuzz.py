@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 WORKER = """
-import os
-import subprocess
 import sys
 from pathlib import Path
 family, folder, seed, first, last, seconds, memory = sys.argv[1:]

@@ -15,9 +15,9 @@ import gfldet
 ROOT = Path(gfldet.__file__).parents[1]
 PYTHON_SCRIPTS = [
     *("tools/check", "tools/test", "tools/demo", "tools/bench", "tools/compare", "tools/reproduce", "tools/fuzz"),
-    *("tools/flat", "tools/kills", "tools/small"),
+    *("tools/flat", "tools/kills", "tools/large", "tools/small", "tools/tiles"),
 ]
-SCRIPTS = [*PYTHON_SCRIPTS, "tools/browser", "tools/small", ".ci/run"]
+SCRIPTS = [*PYTHON_SCRIPTS, "tools/browser", ".ci/run"]
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "tools" / "env.sh").is_file(), reason="not a checkout"),

@@ -125,6 +125,8 @@ def test_runs_that_can_go_on_after_all(stopped: Callable[..., Checkpoint]) -> No
     assert go_on(stopped(epoch=8, best=2, patience=5), patience=50).patience == 50
     for run in ({"epoch": 10}, {"epoch": 8, "best": 2, "patience": 5}):  # killed before their end
         assert go_on(stopped(**run, running=1)).epochs == 10
+    assert go_on(stopped(augment=print), augment=max).augment is max
+    assert go_on(stopped(freeze=[1, 2]), freeze=[1, 2]).freeze == (1, 2)
 
 
 def test_the_device_of_a_run_is_read_without_its_tensors(
@@ -147,8 +149,6 @@ def test_the_device_of_a_run_is_read_without_its_tensors(
     assert resume.device_of_run(train_settings(resume=last, device="cpu"), Place()) == "cpu"
     last.write_bytes(last.read_bytes()[:500])
     assert resume.device_of_run(given, Place()) == "auto"  # what is wrong is told when it is loaded
-    assert go_on(stopped(augment=print), augment=max).augment is max
-    assert go_on(stopped(freeze=[1, 2]), freeze=[1, 2]).freeze == (1, 2)
 
 
 def test_weights_alone_do_not_go_on(stopped: Callable[..., Checkpoint]) -> None:

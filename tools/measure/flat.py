@@ -22,18 +22,9 @@ from numpy.typing import NDArray
 from gfldet import Model, Observer
 from gfldet.errors import GfldetError
 from gfldet.machine.system import PROC, numbers
+from measure.kills.subject import MODEL
+from measure.yolo import Picture, write
 
-TINY = """\
-nc: 2
-reg_max: 8
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 4]]
-head:
-  - [[2, 3], 1, GFLHead, [nc]]
-"""
 PARTS = ("train", "pt", "onnx", "video")
 SIDE = 64  # px of the training images
 FRAME = 32  # px of the frames to predict on
@@ -108,29 +99,22 @@ def frames(count: int) -> Iterator[NDArray[np.uint8]]:
         yield few[number % len(few)]
 
 
-def write_data(folder: Path) -> Path:
-    """A data set of 12 and 4 pictures with a square each; its YAML."""
+def pictures(count: int) -> Iterator[Picture]:
+    """Pictures with a square each, red and blue in turn."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4)):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for number in range(count):
-            image = rng.integers(70, 120, (SIDE, SIDE, 3), np.uint8)
-            left = 4 + 2 * number
-            image[20:44, left : left + 24] = (0, 0, 255) if number % 2 else (255, 0, 0)
-            cv2.imwrite(str(folder / "images" / split / f"{number}.png"), image)
-            row = f"{number % 2} {(left + 12) / SIDE} 0.5 {24 / SIDE} {24 / SIDE}\n"
-            (folder / "labels" / split / f"{number}.txt").write_text(row, encoding="utf-8")
-    yaml = folder / "data.yaml"
-    yaml.write_text("train: images/train\nval: images/val\nnames: [red, blue]\n", encoding="utf-8")
-    return yaml
+    for number in range(count):
+        image = rng.integers(70, 120, (SIDE, SIDE, 3), np.uint8)
+        left = 4 + 2 * number
+        image[20:44, left : left + 24] = (255, 0, 0) if number % 2 == 0 else (0, 0, 255)
+        yield Picture(image, [number % 2], np.array([[left, 20, left + 24, 44]], np.float64))
 
 
 def train(folder: Path, epochs: int, table: Table) -> None:
     """A training, validated and saved after each epoch."""
-    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    data = write(folder / "data", ("red", "blue"), train=pictures(12), val=pictures(4))
+    (folder / "tiny.yaml").write_text(MODEL, encoding="utf-8")
     common: dict[str, Any] = {"imgsz": SIDE, "batch": 4, "patience": 0, "workers": 2, "verbose": False}
-    where: dict[str, Any] = {"data": str(write_data(folder / "data")), "project": str(folder), "name": "train"}
+    where: dict[str, Any] = {"data": str(data), "project": str(folder), "name": "train"}
     Model(folder / "tiny.yaml").train(epochs=epochs, observers=[Watch(table)], device="cpu", **common, **where)
 
 

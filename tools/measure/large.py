@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from measure.processes import environment_of
 
 NAMES = [f"class {number}" for number in range(80)]
 SIDES = (16, 33)  # px, from and below
@@ -91,10 +93,10 @@ def start(data: str, check: str) -> None:
     from gfldet.model import Model
     from gfldet.train import prepare
 
-    settings = resolve(
-        "train", {"data": data, "imgsz": 64, "batch": 16, "check_images": check, "project": "/tmp/large-runs"}
-    )
-    with prepare.run_folder(settings, None) as folder:
+    given = {"data": data, "imgsz": 64, "batch": 16, "check_images": check}
+    with tempfile.TemporaryDirectory() as runs:
+        settings = resolve("train", {**given, "project": runs})
+        folder = Path(runs)
         trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, folder)
         batches = trainer._batches(0)
         trainer._step(next(batches))
@@ -122,46 +124,32 @@ def validation(data: str, check: str) -> None:
 
 def ranks(data: str, processes: int, rest: list[str]) -> None:
     """Train for an epoch in `processes` processes; the most memory of each, in MB."""
+    from gfldet.machine.system import PROC, numbers
+
     command = [sys.executable, "-m", "gfldet", "train", f"data={data}", "epochs=1", "plots=false", *rest]
     command += [f"device=cpu:{processes}"] if processes > 1 else ["device=cpu"]
     run = subprocess.Popen(command)
     most: dict[str, int] = {}
     while run.poll() is None:
         for rank, process in _ranks_of(run.pid):
-            most[rank] = max(most.get(rank, 0), _pss(process))
+            kept = numbers(PROC / str(process) / "smaps_rollup").get("Pss:", 0)  # KiB; of shared pages its share
+            most[rank] = max(most.get(rank, 0), kept)
         time.sleep(0.5)
     print("PSS: " + ", ".join(f"rank {rank} {pss >> 10} MB" for rank, pss in sorted(most.items())))
 
 
 def _ranks_of(parent: int) -> list[tuple[str, int]]:
     """(rank, process) of a run and the processes that it started; a run in one process is rank 0."""
-    found = []
-    for process in (parent, *_children(parent)):
-        try:
-            environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        given = [one[5:].decode() for one in environment if one.startswith(b"RANK=")]
-        found += [(rank, process) for rank in given]
-    return found or [("0", parent)]
+    given = [(environment_of(process).get("RANK"), process) for process in (parent, *_children(parent))]
+    return [(rank, process) for rank, process in given if rank is not None] or [("0", parent)]
 
 
 def _children(parent: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-    except OSError:
-        return []
-    own = [int(word) for word in text.split()]
+    from gfldet.machine.system import PROC, lines
+
+    rows = lines(PROC / f"{parent}/task/{parent}/children")
+    own = [int(word) for row in rows for word in row.split()]
     return [*own, *(child for one in own for child in _children(one))]
-
-
-def _pss(process: int) -> int:
-    """KiB of a process, of shared pages its share; 0 for one that is gone."""
-    try:
-        rows = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
 
 
 def _peak() -> float:
@@ -195,7 +183,10 @@ def main() -> None:
         ranks(given.data, given.processes, given.settings)
     else:
         measured[given.command](given.data, given.check)
-    print(f"{given.command}: {time.perf_counter() - began:.1f} s, peak {_peak():.2f} GB, {os.cpu_count()} cores")
+    seconds, peak = time.perf_counter() - began, _peak()
+    from gfldet.machine.cores import cores
+
+    print(f"{given.command}: {seconds:.1f} s, peak {peak:.2f} GB, {cores()} cores")
 
 
 if __name__ == "__main__":

@@ -20,53 +20,38 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from gfldet import Model
 from gfldet.data.shapes import Variant, draw, layout
 from gfldet.data.spec import load_spec
 from gfldet.data.split import load_split
 from gfldet.metrics.coco import DetectionMetrics, evaluate
+from measure.yolo import Picture, write
 
 SIDE, ACROSS = 640, 6  # px of a small picture; how many make a row of a large one
 SHAPES = {"radius": (5.8, 7.0), "hidden": 0.0, "inside": 1.2}  # about 12 px
 HUGE = (9000, 12000)  # height and width, px
+NAMES = ("shape",)
 SURE = 0.25  # score from which `predict` shows a detection
-
-Picture = tuple[NDArray[np.uint8], NDArray[np.float64]]  # RGB, and the boxes (M, 4) xyxy px in it
 
 
 def small_picture(seed: Sequence[int], size: int) -> Picture:
     """A picture of `size` px with 1 or 2 shapes; COCO counts 100 detections of a class, so 36 must have fewer."""
     variant, rng = Variant(size=size, objects=(1, 2), **SHAPES), np.random.default_rng(seed)  # type: ignore[arg-type]
     figures = layout(variant, rng)
-    return draw(variant, figures, rng), np.array([figure.box for figure in figures]).reshape(-1, 4)
+    boxes = np.array([figure.box for figure in figures], np.float64).reshape(-1, 4)
+    return Picture(draw(variant, figures, rng), [0] * len(boxes), boxes)
 
 
 def side_by_side(pictures: Sequence[Picture]) -> Picture:
     """ACROSS x ACROSS pictures as one."""
     places = [(SIDE * (n % ACROSS), SIDE * (n // ACROSS)) for n in range(ACROSS**2)]
     canvas = np.empty((SIDE * ACROSS, SIDE * ACROSS, 3), np.uint8)
-    for (x, y), (image, _) in zip(places, pictures, strict=True):
-        canvas[y : y + SIDE, x : x + SIDE] = image
-    moved = [boxes + np.array([x, y] * 2) for (x, y), (_, boxes) in zip(places, pictures, strict=True)]
-    return canvas, np.concatenate(moved)
-
-
-def write(folder: Path, **splits: Sequence[Picture]) -> str:
-    """A YOLO data set of one class; the path of its YAML."""
-    for split, pictures in splits.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for number, (image, boxes) in enumerate(pictures):
-            cv2.imwrite(str(folder / "images" / split / f"{number:03d}.png"), image[..., ::-1])
-            shares = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1) / len(image)
-            rows = "".join(f"0 {' '.join(f'{v:.7f}' for v in row)}\n" for row in shares)
-            (folder / "labels" / split / f"{number:03d}.txt").write_text(rows, encoding="utf-8")
-    yaml = folder / "data.yaml"
-    train = "train" if "train" in splits else "val"
-    yaml.write_text(f"train: images/{train}\nval: images/val\nnames: [shape]\n", encoding="utf-8")
-    return str(yaml)
+    for (x, y), picture in zip(places, pictures, strict=True):
+        canvas[y : y + SIDE, x : x + SIDE] = picture.image
+    moved = [picture.boxes + np.array([x, y] * 2) for (x, y), picture in zip(places, pictures, strict=True)]
+    boxes = np.concatenate(moved)
+    return Picture(canvas, [0] * len(boxes), boxes)
 
 
 def trained(folder: Path, epochs: int) -> Path:
@@ -74,7 +59,7 @@ def trained(folder: Path, epochs: int) -> Path:
     train, val = ([small_picture((split, n), 160) for n in range(count)] for split, count in ((0, 160), (1, 16)))
     model = Model("gfldet-n")
     model.train(
-        data=write(folder / "learnt", train=train, val=val),
+        data=write(folder / "learnt", NAMES, train=train, val=val),
         imgsz=160,
         epochs=epochs,
         project=str(folder / "runs"),
@@ -91,8 +76,8 @@ def measure(model: Path, folder: Path, tile: int, large: int) -> None:
     """
     pictures = [small_picture((2, n), SIDE) for n in range(large * ACROSS**2)]
     some = [pictures[n : n + ACROSS**2] for n in range(0, len(pictures), ACROSS**2)]
-    small = write(folder / "small", val=pictures)
-    one = write(folder / "large", val=[side_by_side(part) for part in some])
+    small = write(folder / "small", NAMES, val=pictures)
+    one = write(folder / "large", NAMES, val=[side_by_side(part) for part in some])
     size = f"{large} of {SIDE * ACROSS} px"
     print(f"{'':44} {'AP50-95':>8} {'AP50':>8} {f'recall at score {SURE}':>20} {'seconds':>8}")
     rows = (

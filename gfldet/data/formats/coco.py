@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
-from gfldet.data.located import Located
+from gfldet.data.located import Located, Made
 from gfldet.errors import DataError, listed, shown
 
 
@@ -100,24 +100,20 @@ class _Plain:
         if self.others[first] != self.others[end]:
             return None
         boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in self.corners[first:end].tolist()]
-        crowd, places = file.crowd[first:end].tolist(), _Annotations(file, number)
+        crowd, places = file.crowd[first:end].tolist(), _places(file, number)
         return Labels(boxes, self.classes[first:end].tolist(), crowd, places, declared=file.declared[number])
 
 
-class _Annotations(Sequence[Located]):
+def _places(file: CocoFile, number: int) -> Made:
     """The annotations of an image, as messages name them."""
+    first, end = file.starts[number : number + 2].tolist()
+    return Made(end - first, partial(_annotation, file, number))
 
-    def __init__(self, file: CocoFile, number: int) -> None:
-        self._file, self._number = file, number
 
-    def __len__(self) -> int:
-        return int(self._file.starts[self._number + 1] - self._file.starts[self._number])
-
-    def __getitem__(self, index: Any) -> Any:
-        file, image = self._file, shown(self._file.image_ids[self._number], quoted=False)
-        row = range(int(file.starts[self._number]), int(file.starts[self._number + 1]))[index]
-        annotation = shown(file.annotation_id(row), quoted=False)
-        return Located(f"{file.path}: annotation {annotation} of image {image}", file.path)
+def _annotation(file: CocoFile, number: int, row: int) -> Located:
+    image = shown(file.image_ids[number], quoted=False)
+    annotation = shown(file.annotation_id(int(file.starts[number]) + row), quoted=False)
+    return Located(f"{file.path}: annotation {annotation} of image {image}", file.path)
 
 
 def read_labels(file: CocoFile, plain: _Plain, number: int, class_of: Mapping[int, int]) -> Labels:
@@ -125,7 +121,7 @@ def read_labels(file: CocoFile, plain: _Plain, number: int, class_of: Mapping[in
     found = plain.labels(file, number)
     if found is not None:
         return found
-    labels, places = Labels(declared=file.declared[number]), _Annotations(file, number)
+    labels, places = Labels(declared=file.declared[number]), _places(file, number)
     first, end = file.starts[number : number + 2].tolist()
     for row, (x, y, w, h) in enumerate(file.boxes[first:end].tolist(), first):
         place = places[row - first]

@@ -231,7 +231,7 @@ class _Annotations:
             self.faults[len(self.ids)] = f"iscrowd is {shown(row['iscrowd'])}; expected 0 or 1"
         self.ids.append(row.get("id", "?"))
         self.image_ids.append(row.get("image_id"))
-        self.category_ids.append(category if type(category) is int else whole(category))
+        self.category_ids.append(whole(category))
         self.boxes.extend(box or (0.0, 0.0, 0.0, 0.0))
         self.crowd.append(bool(crowd))
 

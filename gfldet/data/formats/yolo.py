@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import (
@@ -34,7 +34,7 @@ from gfldet.data.formats import (
 )
 from gfldet.data.formats.keypoints import KptShape, shape_of
 from gfldet.data.images import find_files, find_images
-from gfldet.data.located import Located
+from gfldet.data.located import Located, Made
 from gfldet.data.text import list_lines, read_lines
 from gfldet.errors import DataError, shown
 from gfldet.files import exists, file_names, is_file, is_folder, names_in
@@ -181,21 +181,12 @@ def _plain_rows(file: Path, lines: Sequence[str], classes: int) -> Labels | None
     if len(set(values)) < len(values):
         return None
     numbers = [int(row[0]) for row in values]
-    return Labels(boxes, numbers, [False] * len(boxes), _Lines(file, len(boxes)), normalised=True)
+    return Labels(boxes, numbers, [False] * len(boxes), Made(len(boxes), partial(_line, file)), normalised=True)
 
 
-class _Lines(Sequence[Located]):
-    """The lines of a file from 1, as places."""
-
-    def __init__(self, file: Path, count: int) -> None:
-        self._file, self._count = file, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        line = range(1, self._count + 1)[index]
-        return Located(f"{self._file}:{line}", self._file, line)
+def _line(file: Path, number: int) -> Located:
+    """A line of a file, of which `number` counts from 0, as a place."""
+    return Located(f"{file}:{number + 1}", file, number + 1)
 
 
 def _rows(file: Path, lines: Sequence[str], names: Sequence[str], kpt_shape: KptShape | None) -> Labels:

@@ -26,6 +26,7 @@ import gfldet.train.run
 from gfldet.cli import main
 from gfldet.store import checkpoint as checkpoints
 from measure.kills.subject import EPOCHS, RUN
+from measure.processes import environment_of
 
 MARK = "GFLDET_KILLS"  # in the environment of a training's ranks
 LIMIT = 60.0  # s in which all of them have to be gone
@@ -112,11 +113,9 @@ class Training:
         """Its living ranks: the number of the process, and that of the rank as text."""
         found = {}
         for place in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                environment = (place / "environ").read_bytes().split(b"\0")
-                if f"{MARK}={self.mark}".encode() in environment:
-                    told = [entry[5:].decode() for entry in environment if entry.startswith(b"RANK=")]
-                    found[int(place.name)] = told[0] if told else "?"
+            environment = environment_of(int(place.name))
+            if environment.get(MARK) == self.mark:
+                found[int(place.name)] = environment.get("RANK", "?")
         return found
 
     def kill(self, victim: str) -> None:

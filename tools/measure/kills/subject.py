@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from gfldet.nn.build import read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store import checkpoint as checkpoints
 from gfldet.store.checkpoint import Checkpoint
+from measure.yolo import Picture, write
 
 SIZE = 64  # px
 IMAGES = {"train": 17, "val": 9}  # batches of 6, 6 and 5; two processes share the last one unequally
@@ -55,28 +57,19 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 
 
+def pictures(split: str) -> Iterator[Picture]:
+    """Of the built-in shapes, made smaller, with the first two truths of each image."""
+    for item in shapes.index("shapes", split).items[: IMAGES[split]]:
+        picture, labels = shapes.read(item.path), item.labels()
+        small = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        boxes = np.asarray(labels.boxes, float)[:2] * SIZE / picture.shape[0]
+        yield Picture(np.asarray(small, np.uint8), labels.classes[: len(boxes)], boxes)
+
+
 def make(folder: Path) -> None:
-    """Write the data set, the model's YAML, and weights to start from; of truths the first two of each image."""
-    for split, count in IMAGES.items():
-        for part in ("images", "labels"):
-            (folder / part / split).mkdir(parents=True, exist_ok=True)
-        for number, item in enumerate(shapes.index("shapes", split).items[:count]):
-            picture = shapes.read(item.path)
-            scale = picture.shape[0]
-            small = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(folder / "images" / split / f"{number:02d}.png"), small[..., ::-1])
-            labels = item.labels()
-            corners = np.asarray(labels.boxes, float)[:2] / scale
-            centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
-            rows = [
-                " ".join(map(str, (c, *centre, *size)))
-                for c, centre, size in zip(labels.classes, centres.tolist(), sizes.tolist(), strict=False)
-            ]
-            (folder / "labels" / split / f"{number:02d}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    """Write the data set, the model's YAML, and weights to start from."""
     names = shapes.VARIANTS["shapes"].names
-    (folder / "data.yaml").write_text(
-        f"train: images/train\nval: images/val\nnames: [{', '.join(names)}]\n", encoding="utf-8"
-    )
+    write(folder, names, **{split: pictures(split) for split in IMAGES})
     model_yaml = folder / "tiny.yaml"
     model_yaml.write_text(MODEL, encoding="utf-8")
     description = read_description(model_yaml)
