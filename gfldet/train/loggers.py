@@ -43,8 +43,8 @@ class Logger(Observer):
         self._epoch = 0  # the last one, from 1, as in results.csv
 
     def begin(self, facts: RunFacts) -> None:
-        where = self.open(facts)
         self._facts, self._epoch = facts, facts.epoch
+        where = self.open(facts)
         teller(bool(facts.settings.get("verbose", True)))(f"log: {where}")
 
     def epoch(self, report: EpochReport) -> None:
@@ -61,6 +61,15 @@ class Logger(Observer):
             if report.reason in ("finished", "patience"):
                 self.log_files(*files_of(self._facts.folder), self._epoch)
         finally:
+            self._close(report)
+
+    def left_out(self) -> None:
+        self._close(EndReport("failed"))
+
+    def _close(self, report: EndReport) -> None:
+        """Close the tool, once, if it was opened."""
+        begun, self._facts = self._facts, None
+        if begun is not None:
             self.close(report)
 
     def open(self, facts: RunFacts) -> str:
@@ -79,7 +88,8 @@ class Logger(Observer):
         raise NotImplementedError
 
     def close(self, report: EndReport) -> None:
-        """The run is over, in whatever way `report` tells."""
+        """The run is over, in whatever way `report` tells, or cannot be logged any more; also where `open` failed half
+        way."""
         raise NotImplementedError
 
 
@@ -156,7 +166,8 @@ class TensorBoard(Logger):
             self._writer.add_text("report", str(page.absolute()), epoch)
 
     def close(self, report: EndReport) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class MLflow(Logger):
@@ -179,33 +190,33 @@ class MLflow(Logger):
     def open(self, facts: RunFacts) -> str:
         self._client = self._make()
         file = facts.folder / "mlflow_run.txt"
-        self._run = self._again(_kept_id(file, facts)) or self._new(facts)
+        if not self._goes_on(_kept_id(file, facts)):
+            self._new_run(facts)
         file.write_text(self._run, encoding="ascii")
         self._client.log_artifact(self._run, str(facts.folder / "args.yaml"))
         return f"run {self._run} in {self._client.tracking_uri}"
 
-    def _again(self, run: str) -> str:
-        """The run, which goes on; empty if there is none, or not in this store.  Its parameters stay: MLflow does not
-        change them, and args.yaml has those of now."""
+    def _goes_on(self, run: str) -> bool:
+        """Go on with the run, if there is one in this store.  Its parameters stay: MLflow does not change them, and
+        args.yaml has those of now."""
         with suppress(self._error):
             if run:
                 self._client.update_run(run, status="RUNNING")
-                return run
-        return ""
+                self._run = run
+        return bool(self._run)
 
-    def _new(self, facts: RunFacts) -> str:
-        """A run with the settings as parameters."""
+    def _new_run(self, facts: RunFacts) -> None:
+        """Begin a run with the settings as parameters."""
         client, given = self._client, os.environ
         experiment = given.get("MLFLOW_EXPERIMENT_ID")
         if not experiment:
             name = given.get("MLFLOW_EXPERIMENT_NAME") or "gfldet"
             found = client.get_experiment_by_name(name)
             experiment = found.experiment_id if found else client.create_experiment(name)
-        run = client.create_run(experiment, run_name=facts.folder.name).info.run_id
+        self._run = str(client.create_run(experiment, run_name=facts.folder.name).info.run_id)
         params = [self._param(name, str(value)[:_LONGEST_PARAM]) for name, value in facts.settings.items()]
         for first in range(0, len(params), _MOST_PARAMS):
-            client.log_batch(run, params=params[first : first + _MOST_PARAMS])
-        return str(run)
+            client.log_batch(self._run, params=params[first : first + _MOST_PARAMS])
 
     def log_numbers(self, numbers: Mapping[str, float], epoch: int) -> None:
         now = int(1000 * time.time())
@@ -219,7 +230,8 @@ class MLflow(Logger):
 
     def close(self, report: EndReport) -> None:
         status = {"interrupted": "KILLED", "failed": "FAILED"}.get(report.reason, "FINISHED")
-        self._client.set_terminated(self._run, status)
+        if self._run:
+            self._client.set_terminated(self._run, status)
 
 
 class WandB(Logger):
@@ -251,6 +263,8 @@ class WandB(Logger):
         file.write_text(name, encoding="ascii")
         if mode == "online":
             return str(self._run.url)
+        if mode != "offline":
+            return f"WANDB_MODE={mode}"
         return f"{Path(self._run.dir).parent}; wandb sync uploads it, if you want"
 
     def log_numbers(self, numbers: Mapping[str, float], epoch: int) -> None:
@@ -263,7 +277,8 @@ class WandB(Logger):
                 self._run.log({"report": self._html(text, inject=False)}, step=epoch)
 
     def close(self, report: EndReport) -> None:
-        self._run.finish(exit_code=int(report.reason in ("interrupted", "failed")))
+        if self._run is not None:
+            self._run.finish(exit_code=int(report.reason in ("interrupted", "failed")))
 
 
 LOGGERS: Mapping[str, type[Logger]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}

@@ -54,8 +54,9 @@ def run_folder(settings: TrainSettings, resume: Path | None, ranks: Ranks = ONE)
     """The folder of a run, this run's alone while it trains: a new one, or that of the last.pt that `resume` names.
 
     Rank 0 claims it; the others must see it.  Raises OutputError where it cannot be made, written to or seen, or where
-    another process trains in it.
+    another process trains in it; ConfigError where the package of a logger is missing.
     """
+    ranks.together(lambda: make_loggers(settings.log) if ranks.leads else None)  # told before there is a folder
     with ExitStack() as held:
         folder = ranks.of_first(lambda: held.enter_context(_own_folder(settings, resume)))
         owner = ranks.of_first(lambda: runs.owner(folder)) if ranks.size > 1 else ""

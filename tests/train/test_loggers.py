@@ -106,8 +106,8 @@ def test_what_never_began_has_no_end() -> None:
     assert logger.calls == []
 
 
-@pytest.mark.parametrize(("fails", "calls"), [("open", 1), ("numbers", 2), ("files", 6), ("close", 6)])
-def test_one_that_fails_is_told_of_once_and_left_out(
+@pytest.mark.parametrize(("fails", "calls"), [("open", 2), ("numbers", 3), ("files", 6), ("close", 6)])
+def test_one_that_fails_is_told_of_once_closed_and_left_out(
     fails: str, calls: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken, other = Written(fails), Written()
@@ -118,6 +118,8 @@ def test_one_that_fails_is_told_of_once_and_left_out(
     observers.end(EndReport("finished", metrics=METRICS))
     assert len(other.calls) == 6
     assert len(broken.calls) == calls
+    how = "finished" if calls == 6 else "failed"
+    assert [call for call in broken.calls if call[0] == "close"] == [broken.calls[-1]] == [("close", how)]
     told = "warning: observer Written: left out from here on, as it raised OSError: the server is gone\n"
     assert capsys.readouterr().err == told
 
@@ -175,6 +177,7 @@ def test_missing_packages_end_the_command_before_it_reads_anything(
     given: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gfldet.store.runs.claim_folder", lambda *_: pytest.fail("a folder was made"))
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     for package in ("tensorboard", "mlflow", "wandb"):
         monkeypatch.setitem(sys.modules, package, None)
