@@ -54,11 +54,12 @@ BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
 BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
+BELOW["tune"] = {"config", "data", "messages", "ranks.place", "store.runs", "train", "writing"}
 BELOW["validating"] = {"config", "data", "detect", "machine", "messages", "metrics", "ops", "ranks.value", "report"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
-BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume"}
+BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume", "tune.folder"}
 BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"checking", "machine.cores", "model", "results", "train.events"}
@@ -184,6 +185,7 @@ def test_settings_stop_where_runs_are_prepared() -> None:
         "validating",
         "checking",
         "cli",
+        "tune",
     }
 
 
