@@ -25,7 +25,7 @@ from gfldet.train.events import EpochReport, Observer, RunFacts
 from gfldet.train.timing import HOUR
 from gfldet.train.timing import in_words as time_in_words
 from gfldet.tune import report
-from gfldet.tune.folder import OWN, agreed, folder_to_go_on, given_settings
+from gfldet.tune.folder import LENGTH, OWN, agreed, folder_to_go_on, given_settings
 from gfldet.tune.records import Records, Run, State, load, save
 from gfldet.tune.search import Trial, check_installed
 from gfldet.tune.space import AUGMENTATIONS, LR, VARIED, space_around
@@ -121,9 +121,10 @@ class Course:
     def __init__(
         self, folder: Path, records: Records, settings: TuneSettings, values: Mapping[str, Any], train: Train
     ) -> None:
-        """`values` are the settings of all trainings, as the user gives them."""
+        """`values` are what the user gives."""
         self.folder, self.records, self.settings = folder, records, settings
-        self._values, self._train, self._tell = values, train, teller(settings.verbose)
+        self._values = {name: value for name, value in values.items() if name not in LENGTH}  # of all trainings
+        self._train, self._tell = train, teller(settings.verbose)
         self._errors = EachOnce(sys.stderr)  # what is odd about the data is told by each training
         self._seeds = [(settings.seed + more) % 2**32 for more in range(SEEDS)]
 
@@ -189,7 +190,8 @@ class Course:
 
         def begun(facts: RunFacts) -> None:  # nothing is written before the data have been found good
             found = {LR: facts.plan.lr0, **{name: facts.settings[name] for name in AUGMENTATIONS}}
-            self._keep(replace(self.records, defaults=self.records.defaults or found).with_run(run))
+            self.records = replace(self.records, defaults=self.records.defaults or found).with_run(run)
+            save(self.records, self.folder)
 
         watch, began = Watch(begun, hopeless), time.monotonic()
         place = {"project": str(self.folder / "trials"), "name": run.place, "exist_ok": True}
@@ -209,13 +211,10 @@ class Course:
         seconds = round(time.monotonic() - began, 1)
         run = replace(run, state=how, ap=ap, curve=tuple(watch.curve), seconds=seconds)
         self._keep_weights(run)
-        self._keep(self.records.with_run(run))
+        self.records = self.records.with_run(run)
+        save(self.records, self.folder)
+        report.write_table(self.records, self.folder / report.TABLE)
         self._tell_of(run)
-
-    def _keep(self, records: Records) -> None:
-        save(records, self.folder)
-        report.write_table(records, self.folder / report.TABLE)
-        self.records = records
 
     def _keep_weights(self, run: Run) -> None:
         """The weights of the best run so far are kept; those of all, and their detections, would fill a disk."""

@@ -15,14 +15,16 @@ from gfldet.files import is_file
 from gfldet.train.several import OWN as NO_MATTER
 from gfldet.tune.records import FILE, Records, load
 
-OWN = {"trials", "time", "resume", "project", "name", "exist_ok", "verbose"}  # of the tune, not of its trainings
+LENGTH = {"trials", "time"}  # of the tune; a tune that goes on may have another one
+OWN = {*LENGTH, "resume", "project", "name", "exist_ok", "verbose"}  # of the tune, not of its trainings
+MAY_DIFFER = NO_MATTER | LENGTH  # in a tune that goes on
 
 
 def given_settings(settings: TuneSettings, cfg: str | None) -> dict[str, Any]:
-    """What the user fixes for all trainings, as plain data: what is given now, and the path of a file that a run
+    """What the user gives now, as plain data, but for where the tune is written; and the path of a file that a run
     wrote, whose values are defaults."""
     plain = dump(settings)
-    given = {name: plain[name] for name in sorted(settings.explicit - OWN)}
+    given = {name: plain[name] for name in sorted(settings.explicit - OWN | settings.explicit & LENGTH)}
     return {**given, "cfg": str(cfg)} if "restored" in settings.origins.values() else given
 
 
@@ -49,7 +51,7 @@ def folder_to_go_on(settings: TuneSettings, given: Mapping[str, Any], report: st
 
 def differences(before: Mapping[str, Any], given: Mapping[str, Any], only_given: bool = False) -> list[str]:
     """The settings in which two tunes differ, in words; with `only_given` those alone that are given now."""
-    names = sorted((set(given) if only_given else set(given) | set(before)) - NO_MATTER)
+    names = sorted((set(given) if only_given else set(given) | set(before)) - MAY_DIFFER)
     return [
         f"{name} is {_told(before, name)} there and {_told(given, name)} here"
         for name in names
@@ -58,7 +60,7 @@ def differences(before: Mapping[str, Any], given: Mapping[str, Any], only_given:
 
 
 def agreed(records: Records, given: Mapping[str, Any], folder: Path, only_given: bool) -> dict[str, Any]:
-    """The settings of a tune that goes on, with those that no AP depends on as they are given now.
+    """The settings of a tune that goes on, with those of MAY_DIFFER as they are given now.
 
     Raises ConfigError where others differ.
     """
@@ -67,7 +69,7 @@ def agreed(records: Records, given: Mapping[str, Any], folder: Path, only_given:
             f"{folder} holds another tune: {'; '.join(found)}; give the same settings to go on with it, or another "
             "name= to begin one"
         )
-    kept = {name: value for name, value in records.settings.items() if only_given or name not in NO_MATTER}
+    kept = {name: value for name, value in records.settings.items() if only_given or name not in MAY_DIFFER}
     return {**kept, **given}
 
 

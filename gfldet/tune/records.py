@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """settings  what the user fixed for all trials, as plain data
+    """settings  what the user gave, as plain data: the length of the tune, and what is the same for all trials
     defaults  what the settings that may vary are by default, as the first run has found
     runs      in the order in which they began
     """

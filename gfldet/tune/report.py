@@ -13,7 +13,7 @@ from statistics import fmean, variance
 
 from gfldet.tune.records import Records, Run
 from gfldet.tune.space import VARIED
-from gfldet.writing import write_aside
+from gfldet.writing import output_errors, write_text
 
 REPORT = "report.txt"
 BEST = "best.yaml"
@@ -134,4 +134,5 @@ def write_table(records: Records, path: Path) -> None:
         ap = "" if run.ap is None else f"{run.ap:.6g}"
         numbers = (run.trial, run.seed, run.state, ap, len(run.curve), f"{run.seconds:.1f}")
         writer.writerow((*numbers, *values, f"trials/{run.place}"))
-    write_aside(path, lambda file: file.write(text.getvalue().encode()))
+    with output_errors(path):
+        write_text(path, text.getvalue())
