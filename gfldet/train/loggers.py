@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from gfldet.errors import ConfigError
+from gfldet.files import MAX_TEXT, Unreadable, contents, file_names, is_file
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.report.run_page import REPORT
@@ -113,8 +114,8 @@ def make_loggers(names: Sequence[str]) -> list[Logger]:
 def files_of(folder: Path) -> tuple[list[Path], Path | None]:
     """The pictures of a run folder, and its page."""
     page = folder / REPORT
-    pictures = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
-    return pictures, page if page.is_file() else None
+    pictures = [folder / name for name in sorted(file_names(folder)) if name.endswith((".jpg", ".png"))]
+    return pictures, page if is_file(page) else None
 
 
 def _known(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -129,8 +130,8 @@ def _of_best(metrics: DetectionMetrics) -> dict[str, float]:
 
 def _kept_id(file: Path, facts: RunFacts) -> str:
     """The tool's name for a run that goes on, as `file` in its folder keeps it; empty for a run that begins."""
-    with suppress(OSError, UnicodeDecodeError):
-        return file.read_text(encoding="ascii").strip() if facts.epoch else ""
+    with suppress(Unreadable, UnicodeDecodeError):
+        return contents(file, MAX_TEXT).decode("ascii").strip() if facts.epoch else ""
     return ""
 
 
