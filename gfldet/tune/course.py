@@ -35,6 +35,7 @@ Train = Callable[[Mapping[str, Any], Observer], float]
 """Train with these settings, of which one is `model`, and this observer; the AP of the best weights."""
 
 SEEDS = 3  # with which the default and the best trial are compared
+REPEATED = 2 * (SEEDS - 1)  # runs at the end
 WEIGHTS = "best.pt"  # of the run with the highest AP; those of the others are removed
 
 
@@ -173,7 +174,7 @@ class Course:
         if self.settings.time is None:
             return True
         used = [run.seconds for run in self.records.runs]
-        return sum(used) + max(used) * (1 + 2 * (SEEDS - 1)) <= HOUR * self.settings.time
+        return sum(used) + max(used) * (1 + REPEATED) <= HOUR * self.settings.time
 
     def _run(
         self,
@@ -228,9 +229,11 @@ class Course:
 
     def _tell_of(self, run: Run) -> None:
         ap = "-" if run.ap is None else f"{run.ap:.4f}"
+        more = max(0, self.settings.trials + REPEATED - len(self.records.runs))
+        left = time_in_words(more * max(run.seconds for run in self.records.runs))
         self._tell(
-            f"trial {run.trial:>3}, seed {run.seed}: AP {ap}, {run.state} after {len(run.curve)} epochs, "
-            f"{time_in_words(run.seconds)}; {report.in_words(run.changes) or 'the default'}"
+            f"trial {run.trial:>3}, seed {run.seed}: AP {ap}, {run.state} after {len(run.curve)} epochs and "
+            f"{time_in_words(run.seconds)}, at most {left} left; {report.in_words(run.changes) or 'the default'}"
         )
 
     def _report(self, best: Run | None) -> TuneResult:

@@ -1,4 +1,4 @@
-"""`gfldet tune` with the real Optuna, from the command line: killed and gone on with, and its best.yaml trained with."""
+"""`gfldet tune` with the real Optuna, from the command line: killed and gone on with, and what it found, used."""
 
 from __future__ import annotations
 

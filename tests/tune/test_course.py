@@ -106,7 +106,7 @@ def test_a_tune_from_beginning_to_end(trainings: Trainings, capsys: pytest.Captu
     assert default == {**fixed, **own, "verbose": False}
     told = capsys.readouterr()
     assert told.err == "warning: one image has no boxes\n"
-    assert "trial   2, seed 7: AP 0.7600, done after 3 epochs, 0:00; mosaic=0.2" in told.out
+    assert "trial   2, seed 7: AP 0.7600, done after 3 epochs and 0:00, at most 0:00 left; mosaic=0.2" in told.out
     assert told.out.endswith(f"{(result.folder / 'report.txt').read_text()}\n")
 
 
@@ -138,7 +138,8 @@ def test_a_hopeless_trial_is_given_up(trainings: Trainings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "at"), [("002-seed7", "start"), ("002-seed7", "epoch 0"), ("001-seed7", "epoch 2"), ("002-seed8", "epoch 2")]
+    ("place", "at"),
+    [("002-seed7", "start"), ("002-seed7", "epoch 0"), ("001-seed7", "epoch 2"), ("002-seed8", "epoch 2")],
 )
 def test_an_interrupted_tune_goes_on_by_the_same_command(trainings: Trainings, place: str, at: str) -> None:
     def interrupt(where: str, event: str) -> None:

@@ -78,7 +78,8 @@ def test_the_report_tells_what_was_done_and_how_to_use_it() -> None:
         "AP by seed            7        8        9     mean",
         "default          0.5000   0.5200   0.5400   0.5200",
         "best trial       0.6000   0.5800   0.6200   0.6000",
-        "gain +0.0800; with the seeds that had no part in the choice +0.0700; noise 0.0327 (2 standard errors of the gain)",
+        "gain +0.0800; with the seeds that had no part in the choice +0.0700; "
+        "noise 0.0327 (2 standard errors of the gain)",
         "The gain is larger than the noise.",
         "best settings: lr0=0.001 fliplr=0",
         "gfldet train cfg=runs/tune/best.yaml",
