@@ -133,8 +133,8 @@ class Course:
         """Do what is left to do, and report."""
         trials = self.settings.trials
         self._tell(
-            f"tune: {trials} trials of {self.settings.epochs} epochs, then the default and the best again with "
-            f"{SEEDS - 1} more seeds; {len(self._over())} trials are done; writing to {self.folder}"
+            f"tune: {trials} trials with epochs={self.settings.epochs}, {len(self._over())} of them done; then the "
+            f"default and the best again with {SEEDS - 1} more seeds; writing to {self.folder}"
         )
         try:
             self._search()
@@ -232,7 +232,7 @@ class Course:
         more = max(0, self.settings.trials + REPEATED - len(self.records.runs))
         left = time_in_words(more * max(run.seconds for run in self.records.runs))
         self._tell(
-            f"trial {run.trial:>3}, seed {run.seed}: AP {ap}, {run.state} after {len(run.curve)} epochs and "
+            f"trial {run.trial:>3}, seed {run.seed}: AP {ap}, {run.state} at epoch {len(run.curve)} in "
             f"{time_in_words(run.seconds)}, at most {left} left; {report.in_words(run.changes) or 'the default'}"
         )
 

@@ -32,19 +32,19 @@ def folder_to_go_on(settings: TuneSettings, given: Mapping[str, Any], report: st
     """The folder of the tune that goes on; None for one that begins.
 
     It is the one that `resume` names (true: the newest in `project`), or that `name` does, or else the newest of those
-    without a name if it has the settings that are `given` and no `report` yet.  Raises ConfigError where `resume` names
-    none.
+    without a name if it has the settings that are `given` and no `report` yet.  With `exist_ok` the name is tune if
+    none is given.  Raises ConfigError where `resume` names none.
     """
-    root = Path(settings.project)
-    wanted = Path(settings.resume) if isinstance(settings.resume, str) else root / settings.name
-    if (settings.name or isinstance(settings.resume, str)) and _holds_tune(wanted):
+    root, name = Path(settings.project), settings.name or ("tune" if settings.exist_ok else "")
+    wanted = Path(settings.resume) if isinstance(settings.resume, str) else root / name
+    if (name or isinstance(settings.resume, str)) and _holds_tune(wanted):
         return wanted
-    if settings.resume is True and not settings.name and (newest := _newest(root.glob("*"))):
+    if settings.resume is True and not name and (newest := _newest(root.glob("*"))):
         return newest
     if settings.resume is not False:
         raise ConfigError(f"resume: there is no tune in {wanted}; give its folder, as in resume=runs/tune")
     numbered = _newest(folder for folder in root.glob("tune*") if re.fullmatch(r"tune\d*", folder.name))
-    if settings.name or numbered is None or is_file(numbered / report):
+    if name or numbered is None or is_file(numbered / report):
         return None
     return None if differences(load(numbered).settings, given) else numbered
 
@@ -77,7 +77,7 @@ def model_of(settings: TuneSettings) -> str:
     """The model of the tune that `resume` names."""
     folder = folder_to_go_on(settings, {}, "")
     assert folder is not None  # or it was refused
-    return str(load(folder).settings["model"])
+    return str(load(folder).settings.get("model", settings.model))
 
 
 def _holds_tune(folder: Path) -> bool:

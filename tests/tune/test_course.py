@@ -106,7 +106,7 @@ def test_a_tune_from_beginning_to_end(trainings: Trainings, capsys: pytest.Captu
     assert default == {**fixed, **own, "verbose": False}
     told = capsys.readouterr()
     assert told.err == "warning: one image has no boxes\n"
-    assert "trial   2, seed 7: AP 0.7600, done after 3 epochs and 0:00, at most 0:00 left; mosaic=0.2" in told.out
+    assert "trial   2, seed 7: AP 0.7600, done at epoch 3 in 0:00, at most 0:00 left; mosaic=0.2" in told.out
     assert told.out.endswith(f"{(result.folder / 'report.txt').read_text()}\n")
 
 
@@ -170,8 +170,9 @@ def test_a_tune_that_is_over_is_not_written_over(trainings: Trainings) -> None:
     Path("runs/mine").mkdir()
     with pytest.raises(OutputError, match=r"runs/mine exists"):
         run(trainings, name="mine")
-    with pytest.raises(ConfigError, match=r"runs/tune holds another tune: lr0 is 0\.003 there and 0\.004 here"):
-        run(trainings, name="tune", lr0=0.004)
+    for where in ({"name": "tune"}, {"exist_ok": True}, {"resume": "runs/tune"}):
+        with pytest.raises(ConfigError, match=r"runs/tune holds another tune: lr0 is 0\.003 there and 0\.004 here"):
+            run(trainings, lr0=0.004, **where)
 
 
 def test_more_trials_extend_a_tune(trainings: Trainings) -> None:
@@ -273,6 +274,15 @@ def test_mistakes_are_one_message(
     told = capsys.readouterr().err
     assert told.startswith("gfldet: ")
     assert message in told
+    assert not Path("runs").exists()
+
+
+def test_an_exported_file_is_not_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_yaml: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Model(tiny_yaml)
+    model._model = None  # as of an exported file
+    with pytest.raises(ConfigError, match=r"an exported file predicts and validates, nothing else"):
+        model.tune(data="gone.yaml")
     assert not Path("runs").exists()
 
 

@@ -110,6 +110,7 @@ def test_the_same_command_goes_on_with_the_newest_tune_that_is_not_over(tmp_path
     assert go_on(tmp_path, epochs=3) == second
     (second / "report.txt").touch()
     assert go_on(tmp_path, epochs=3) is None
+    assert go_on(tmp_path, epochs=4, exist_ok=True) == first  # and is refused, as its settings differ
 
 
 def test_a_name_or_resume_tells_which_tune_goes_on(tmp_path: Path) -> None:
