@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import gfldet
 from gfldet.config.groups import GeneralGroup
@@ -27,6 +28,7 @@ from gfldet.config.schema import (
     CheckSettings,
     Settings,
     TrainSettings,
+    TuneSettings,
     ValSettings,
     WeightsSettings,
     settings_of,
@@ -236,7 +238,7 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
         return 0
-    model = Model(given.pop("pretrained") if _names_no_model(settings) else settings.model)
+    model = Model(_model_of(settings, given))
     _collect_again()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
@@ -266,6 +268,8 @@ def _check(settings: CheckSettings) -> int:
 def _start_several(settings: Settings, argv: Sequence[str]) -> int | None:
     """Run the command in several processes where its devices ask for that; their exit code, None for one process."""
     if not isinstance(settings, (TrainSettings, ValSettings)) or place_of().size > 1:
+        return None
+    if isinstance(settings, TuneSettings):  # it refuses several devices
         return None
     device = settings.device
     if isinstance(settings, TrainSettings) and settings.resume is not False and "device" not in settings.origins:
@@ -298,11 +302,21 @@ def _weights(settings: WeightsSettings) -> None:
         print((table.as_json if settings.json else table.shown)(folder.folder()))
 
 
-def _names_no_model(settings: GeneralGroup) -> bool:
-    """Whether a training names weights and no model: then it is the model that these weights are of."""
-    if not isinstance(settings, TrainSettings) or settings.origins.keys() & {"model", "resume"}:
-        return False
-    return settings.pretrained not in (None, "imagenet")  # which is of any ResNet
+def _model_of(settings: GeneralGroup, given: dict[str, Any]) -> str:
+    """What to make the `Model` of.
+
+    A training that names weights and no model is of the model that these are of: they are taken out of `given`.  A tune
+    that goes on has a model.
+    """
+    if not isinstance(settings, TrainSettings) or "model" in settings.origins:
+        return settings.model
+    if isinstance(settings, TuneSettings) and settings.resume is not False:
+        from gfldet.tune.folder import model_of
+
+        return model_of(settings)
+    if "resume" in settings.origins or settings.pretrained in (None, "imagenet"):  # which is of any ResNet
+        return settings.model
+    return str(given.pop("pretrained"))
 
 
 def _teller() -> Callable[..., None]:

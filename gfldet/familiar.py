@@ -43,7 +43,6 @@ _ELSEWHERE = {
     "yaml": "take .description",
     "overrides": "give settings to train, val, predict and export",
     "args": "give settings to train, val, predict and export",
-    "tune": "gfldet.experiments compares settings",
     "benchmark": "export compares the file with the model; val measures each",
     "embed": "take .model, the torch module",
     "reset_weights": "make another, Model('NAME.yaml')",

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gfldet.nn.tasks import DetectionModel
     from gfldet.store.checkpoint import Checkpoint
     from gfldet.train.events import Observer
+    from gfldet.tune.course import TuneResult
 
 __all__ = ["Model", "import_weights"]
 
@@ -178,6 +179,31 @@ class Model(Familiar):
                 elastic.remove_mark(folder, ranks)
         self._take(result.best)
         return result.metrics
+
+    def tune(self, **settings: Any) -> TuneResult:
+        """Find better settings for `data`: trials with other settings are trained from this Model, which stays as it
+        is, and compared by their AP on the val split.
+
+        What is given stays as it is in all trials.  Writes best.yaml, for `cfg=`, a table of the trials and a report
+        that tells the gain beside its noise.  The same call again goes on where the last was interrupted.  Takes the
+        package optuna.  All settings: `gfldet tune --help`.
+        """
+        from gfldet.tune.course import tune
+
+        given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
+        resolved = resolve("tune", given)
+        _warn_of_notices(resolved)
+        _ = self.model  # an exported file has nothing to train
+
+        def train(values: Mapping[str, Any], observer: Observer) -> float:
+            trial = {name: value for name, value in values.items() if name != "model"}
+            metrics = Model(self.source).train(observers=self._observed((observer,)), **trial)
+            assert metrics is not None  # there is a val split, or it was refused
+            return metrics.map
+
+        result = tune(resolved, given.get("cfg"), train)
+        self.save_dir = result.folder
+        return result
 
     def val(self, **settings: Any) -> DetectionMetrics:
         """Measure the model on a split of `data`; writes metrics.json, predictions.json, pictures and report.html.

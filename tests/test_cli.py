@@ -173,7 +173,7 @@ WHOLE = "expected a whole number from 1 up"
             ],
         ),
         ("train lr0=-1", ["lr0=-1: expected a number above 0, up to 1, or none"]),
-        ("val epochs=3", ["epochs: a setting of train, not of val"]),
+        ("val epochs=3", ["epochs: a setting of train and tune, not of val"]),
         ("predict source=", [f"source=: expected {SOURCE}"]),
         (
             "train cfg=none.yaml x=1",

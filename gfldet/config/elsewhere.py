@@ -29,6 +29,8 @@ SAME: dict[str, str] = {
     "amsgrad": "optimizer",
     "early_stopping": "patience",
     "save_dir": "project",
+    "iterations": "trials",
+    "n_trials": "trials",
 }
 """A name elsewhere -> the setting that means the same."""
 
@@ -36,6 +38,7 @@ _BOXES_ONLY = "gfldet finds boxes only"
 _DRAWN = "result.plot(), save() and show() take"
 
 INSTEAD: dict[str, str] = {
+    "space": "gfldet tune varies what is not given; a setting that you give stays as it is",
     "task": "gfldet does one task, detection; leave it out",
     "mode": "the command says it: gfldet train, val, predict, export",
     # of a training

@@ -24,6 +24,7 @@ from gfldet.config.schema import (
     PredictSettings,
     Settings,
     TrainSettings,
+    TuneSettings,
     ValSettings,
     settings_of,
 )
@@ -46,6 +47,8 @@ _NOTHING: Layer = MappingProxyType({})
 def resolve(
     command: Literal["train"], overrides: Layer, *, restored: Layer = ..., file: str = ..., preferred: Layer = ...
 ) -> TrainSettings: ...
+@overload
+def resolve(command: Literal["tune"], overrides: Layer) -> TuneSettings: ...
 @overload
 def resolve(command: Literal["check"], overrides: Layer) -> CheckSettings: ...
 @overload
@@ -271,7 +274,8 @@ def _idle(settings: Settings) -> list[str]:
             lines.append(f"{', '.join(moves)}: without effect unless augment=default")
         if not settings.val and "patience" in settings.explicit:
             lines.append("patience: without effect beside val=false")
-        if settings.time is not None and {"epochs", "time"} <= settings.explicit:
+        decides = settings.time is not None and not isinstance(settings, TuneSettings)
+        if decides and {"epochs", "time"} <= settings.explicit:
             lines.append(f"epochs: without effect beside time={settings.time:g}, which decides how many there are")
         ranking = sorted(n for n in settings.explicit if n.startswith("tal_"))
         if ranking and "tal" not in settings.assigner:

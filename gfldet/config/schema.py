@@ -30,7 +30,7 @@ from gfldet.config.groups import (
     ValidationGroup,
 )
 from gfldet.config.setting import Setting
-from gfldet.config.training_groups import AugmentationGroup, LossGroup, OptimiserGroup, TrainingGroup
+from gfldet.config.training_groups import AugmentationGroup, LossGroup, OptimiserGroup, TrainingGroup, TuneGroup
 
 Origin = Literal["user", "restored", "model", "weights"]
 """Where the value of a setting comes from, the strongest first: given by the user now, by hand or in a file of one's
@@ -70,6 +70,11 @@ class TrainSettings(
     Settings,
 ):
     """Train a model, validating as it goes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(TuneGroup, TrainSettings):
+    """Find better settings for a data set, by trainings that are compared; what you set stays as it is"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +125,7 @@ class WeightsSettings(PublicWeightsGroup, JsonGroup, Settings):
 COMMANDS: dict[str, type[Settings]] = {
     "check": CheckSettings,
     "train": TrainSettings,
+    "tune": TuneSettings,
     "val": ValSettings,
     "predict": PredictSettings,
     "export": ExportSettings,
@@ -136,6 +142,7 @@ GROUPS: tuple[type, ...] = (
     LoadingGroup,
     MeasuringGroup,
     TrainingGroup,
+    TuneGroup,
     OptimiserGroup,
     AugmentationGroup,
     LossGroup,

@@ -17,6 +17,7 @@ from gfldet.config.kinds import (
     Real,
     Weights,
     Whole,
+    Words,
 )
 from gfldet.config.setting import setting
 
@@ -31,7 +32,8 @@ class TrainingGroup:
     time: float | None = setting(
         None,
         OrNone(Real(0, above=True)),
-        "time for the whole run, which then has as many epochs as fit into it, in place of epochs",
+        "time for the whole run, which then has as many epochs as fit into it, in place of epochs; a tune begins no "
+        "trial that may not fit into it",
         "hours",
     )
     patience: int = setting(50, Whole(0), "stop after so many epochs without a better AP; 0 never stops", "epochs")
@@ -70,6 +72,20 @@ class TrainingGroup:
     )
     save_period: int = setting(
         0, Whole(0), "keep a checkpoint every so many epochs; 0 keeps last and best only", "epochs"
+    )
+    log: tuple[str, ...] = setting(
+        ("csv",),
+        Words("csv", "tensorboard", "mlflow", "wandb", none="csv", false="csv"),
+        "tools that the run is logged to, each an extra package; csv is results.csv, which there always is",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class TuneGroup:
+    """Tuning"""
+
+    trials: int = setting(
+        20, Whole(2), "trainings with other settings that are compared; the first has the default ones", "trials"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +96,8 @@ class Observer:
     """Who is told how a run goes, and changes nothing in it.  A subclass overrides what it wants to know.
 
     Where several processes do a run, those of rank 0 alone are told.
-    An exception that an observer raises is told as a warning, once, and the observer is left out from then on; the run
-    goes on.  Those of gfldet itself (as OutputError: a disk that is full) stop the run.
+    An exception that an observer raises is told as a warning, once, and the observer is left out from then on (see
+    `left_out`); the run goes on.  Those of gfldet itself (as OutputError: a disk that is full) stop the run.
     """
 
     def begin(self, facts: RunFacts) -> None:
@@ -116,6 +117,10 @@ class Observer:
 
     def warn(self, message: str) -> None:
         """Something went wrong that does not stop the run."""
+
+    def left_out(self) -> None:
+        """This observer has raised an exception and is told nothing more, not even the end: time to close what it has
+        open.  What it raises here is lost."""
 
 
 class Observers:
@@ -158,3 +163,5 @@ class Observers:
                 self._observers.remove(observer)
                 name = type(observer).__name__
                 warn(f"observer {name}: left out from here on, as it raised {type(error).__name__}: {error}")
+                with suppress(Exception):
+                    observer.left_out()

@@ -16,23 +16,22 @@ from tqdm import tqdm
 from gfldet.data.train_set import TrainBatch
 from gfldet.files import MAX_TEXT, Unreadable, contents
 from gfldet.messages import warn
+from gfldet.metrics.coco import DetectionMetrics
 from gfldet.train.events import ITEMS, EndReport, EpochReport, Observer, PlanReport, RunFacts, StepReport
 from gfldet.train.timing import in_words
 from gfldet.viz.pictures import Tile, batch_picture, save_picture
 from gfldet.writing import write_aside
 
 _EPOCH = re.compile("[0-9]{1,9}")
-COLUMNS = (
-    "epoch",
-    "time",
-    *(f"train/{item}_loss" for item in ITEMS),
-    "metrics/precision",
-    "metrics/recall",
-    "metrics/mAP50",
-    "metrics/mAP75",
-    "metrics/mAP50-95",
-    "lr",
-)
+METRICS = {
+    "metrics/precision": "precision",
+    "metrics/recall": "recall",
+    "metrics/mAP50": "map50",
+    "metrics/mAP75": "map75",
+    "metrics/mAP50-95": "map",
+}
+"""The columns of the metrics, each with its name in DetectionMetrics."""
+COLUMNS = ("epoch", "time", *(f"train/{item}_loss" for item in ITEMS), *METRICS, "lr")
 RESULTS = "results.csv"
 PICTURES = 3  # training batches drawn at the start, and again when mosaic closes
 
@@ -124,16 +123,25 @@ class ResultsCsv(Observer):
     def epoch(self, report: EpochReport) -> None:
         if self._path is None:
             return
-        m = report.metrics
-        values = (m.precision, m.recall, m.map50, m.map75, m.map) if m else (math.nan,) * 5
-        numbers = (*(report.losses[item] for item in ITEMS), *values)
-        cells = [str(report.epoch + 1), f"{report.seconds:.1f}", *(_cell(n) for n in numbers), f"{report.rate:.8g}"]
-        self._rows.append(dict(zip(COLUMNS, cells, strict=True)))
+        row = {name: _cell(value) for name, value in numbers_of(report).items()}
+        row |= {"epoch": str(report.epoch + 1), "time": f"{report.seconds:.1f}", "lr": f"{report.rate:.8g}"}
+        self._rows.append(row)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(self._rows)
         write_aside(self._path, lambda file: file.write(text.getvalue().encode()))
+
+
+def numbers_of(report: EpochReport) -> dict[str, float]:
+    """The numbers of an epoch by COLUMNS, but for the first; NaN for metrics that it does not have."""
+    losses = {f"train/{item}_loss": report.losses[item] for item in ITEMS}
+    return {"time": report.seconds, **losses, **metrics_by_name(report.metrics), "lr": report.rate}
+
+
+def metrics_by_name(metrics: DetectionMetrics | None) -> dict[str, float]:
+    """The metrics by METRICS; NaN where there are none."""
+    return {column: math.nan if metrics is None else getattr(metrics, name) for column, name in METRICS.items()}
 
 
 def _rows(path: Path, done: int) -> list[dict[str, str]]:

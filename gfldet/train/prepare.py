@@ -37,6 +37,7 @@ from gfldet.store.transfer import Extent
 from gfldet.train.checks import check_against_classes, described_head, reach_of_model
 from gfldet.train.events import Observer, Observers
 from gfldet.train.fine_tune import fine_tuning
+from gfldet.train.loggers import make_loggers
 from gfldet.train.memory import with_batch
 from gfldet.train.observers import BatchPictures, Quiet, ResultsCsv, Terminal
 from gfldet.train.parts import freeze
@@ -53,8 +54,9 @@ def run_folder(settings: TrainSettings, resume: Path | None, ranks: Ranks = ONE)
     """The folder of a run, this run's alone while it trains: a new one, or that of the last.pt that `resume` names.
 
     Rank 0 claims it; the others must see it.  Raises OutputError where it cannot be made, written to or seen, or where
-    another process trains in it.
+    another process trains in it; ConfigError where the package of a logger is missing.
     """
+    ranks.together(lambda: make_loggers(settings.log) if ranks.leads else None)  # told before there is a folder
     with ExitStack() as held:
         folder = ranks.of_first(lambda: held.enter_context(_own_folder(settings, resume)))
         owner = ranks.of_first(lambda: runs.owner(folder)) if ranks.size > 1 else ""
@@ -95,7 +97,7 @@ def prepare_training(
     tell = teller(settings.verbose)
     pace = Pace(DRAWING if settings.plots else 0.0)
     ranks.check_same("settings", lambda: settings_to_share(settings))
-    watching = Observers((*own_observers(settings), *observers) if ranks.leads else ())
+    watching = ranks.together(lambda: Observers((*own_observers(settings), *observers) if ranks.leads else ()))
     last = source.checkpoint if resume and source else None
     memory = pool(memory_budget(settings.cache), ranks.local_size, ranks.gathered)
     trainer = ranks.together(
@@ -261,9 +263,13 @@ def take_weights(model: DetectionModel, start: Start | None, tell: Tell) -> Take
 
 
 def own_observers(settings: TrainSettings) -> list[Observer]:
-    """Who watches every run: results.csv always, the terminal and the pictures if wanted."""
-    observers: list[Observer] = [ResultsCsv(), Terminal() if settings.verbose else Quiet()]
-    return [*observers, BatchPictures()] if settings.plots else observers
+    """Who watches every run: results.csv always, the terminal, the pictures and loggers if wanted.
+
+    Raises ConfigError where the package of a logger is missing.
+    """
+    terminal = Terminal() if settings.verbose else Quiet()
+    pictures: list[Observer] = [BatchPictures()] if settings.plots else []
+    return [ResultsCsv(), terminal, *pictures, *make_loggers(settings.log)]
 
 
 def _threads(wanted: int, processes: int) -> str:

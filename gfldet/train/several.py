@@ -14,7 +14,7 @@ from gfldet.nn.summary import bytes_of_weights
 from gfldet.ranks.value import Ranks
 from gfldet.train.trainer import Trainer
 
-OWN = {"device", "threads", "workers", "verbose", "plots", "cache"}  # may differ: no result depends on them
+OWN = {"device", "threads", "workers", "verbose", "plots", "cache", "log"}  # may differ: no result depends on them
 
 
 def settings_to_share(settings: TrainSettings) -> dict[str, object]:

@@ -77,11 +77,11 @@ def test_nearest_spelling(wrong: str, right: str) -> None:
 
 def test_a_setting_of_another_command_is_named_as_such() -> None:
     assert problems_of("val", {"epochs": 3, "save_txt": True}) == [
-        "epochs: a setting of train, not of val",
+        "epochs: a setting of train and tune, not of val",
         "save_txt: a setting of predict, not of val",
     ]
     assert problems_of("predict", {"source": "x", "data": "y"}) == [
-        "data: a setting of check, train, val and export, not of predict"
+        "data: a setting of check, train, tune, val and export, not of predict"
     ]
 
 

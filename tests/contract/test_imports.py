@@ -54,11 +54,12 @@ BELOW["train"] = {"config", *BELOW} - {"errors"}
 BELOW["export"] = {"config", "ops", "nn", "data", "metrics", "detect", "store.runs", "machine", "messages", "writing"}
 BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
+BELOW["tune"] = {"config", "data", "messages", "ranks.place", "store.runs", "train", "writing"}
 BELOW["validating"] = {"config", "data", "detect", "machine", "messages", "metrics", "ops", "ranks.value", "report"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
-BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume"}
+BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume", "tune.folder"}
 BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"checking", "machine.cores", "model", "results", "train.events"}
@@ -184,6 +185,7 @@ def test_settings_stop_where_runs_are_prepared() -> None:
         "validating",
         "checking",
         "cli",
+        "tune",
     }
 
 
@@ -263,6 +265,12 @@ def test_the_network_is_found(text: str) -> None:
 )
 def test_what_opens_no_connection_is_let_be(text: str) -> None:
     assert not network_of(text)
+
+
+def test_one_module_alone_knows_the_tools_that_may_send() -> None:
+    tools = {"mlflow", "wandb", "tensorboard", "torch.utils.tensorboard"}
+    users = {module_of(f) for f in FILES if any(n in tools or n.split(".")[0] in tools for n in imports_of(f))}
+    assert users == {"train.loggers"}
 
 
 def test_third_party_imports_are_declared_dependencies() -> None:

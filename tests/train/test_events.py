@@ -79,3 +79,26 @@ def test_the_end_is_told_to_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_no_observer_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"observers: <built-in function print> is no Observer; make its class one"):
         Observers((print,))  # type: ignore[arg-type]
+
+
+class Holding(Broken):
+    """Holds something open, which it closes when it is left out, and not without a complaint."""
+
+    def __init__(self) -> None:
+        super().__init__(ValueError("no such host"))
+        self.closed = 0
+
+    def left_out(self) -> None:
+        self.closed += 1
+        raise OSError("closed already")
+
+
+def test_an_observer_that_is_left_out_can_close_what_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    holding = Holding()
+    observers = Observers((holding, Broken(OutputError("the disk is full"))))
+    told: Any = None
+    with pytest.raises(OutputError):
+        observers.step(told)
+    observers.end(EndReport("failed"))
+    assert (holding.told, holding.closed) == (1, 1)
+    assert "closed already" not in capsys.readouterr().err
