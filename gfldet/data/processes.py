@@ -11,12 +11,13 @@ and a copy of it in pinned memory, take longer than the training step of a small
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
-import shutil
+import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,21 +26,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gfldet.data.train_set import TENSORS, TrainBatch
+from gfldet.machine.memory import free_memory
 
 K = TypeVar("K")
-SHARED = Path("/dev/shm")  # where torch puts what processes share
 AHEAD = 2  # batches that each process makes ahead
 IN_USE = 2  # batches that whoever takes them may hold: the last one, and that before it, which a GPU may still copy
 
 
 def can_fork() -> bool:
     """Whether this system makes a process as a copy of another; Windows and macOS do not, or not safely."""
-    return SHARED.is_dir() and "fork" in multiprocessing.get_all_start_methods()
+    return "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux"
 
 
 def fitting(workers: int, pixel_bytes: int) -> int:
-    """How many of `workers` processes the shared memory has room for, with `pixel_bytes` a batch."""
-    room = shutil.disk_usage(SHARED).free // 2
+    """How many of `workers` processes a half of the free memory has room for, with `pixel_bytes` a batch."""
+    room = free_memory() // 2
     return max(0, min(workers, (room // max(pixel_bytes, 1) - IN_USE) // AHEAD))
 
 
@@ -52,7 +53,9 @@ def in_order_by_processes(
     next one is asked for.  With `pin` it lies in memory that a GPU copies from by itself.  If make(key) raises, the
     exception comes where its batch would come.
     """
-    places = torch.empty((workers * AHEAD + IN_USE, pixel_bytes), dtype=torch.uint8).share_memory_()
+    count = workers * AHEAD + IN_USE
+    shared = mmap.mmap(-1, count * pixel_bytes)  # of this process and its forks; it takes memory where it is written to
+    places = torch.frombuffer(shared, dtype=torch.uint8).view(count, pixel_bytes)
     loader: DataLoader[Any] = DataLoader(
         _Batches(make, places),
         sampler=enumerate(keys),  # torch hands on whatever comes out of it
@@ -73,7 +76,8 @@ def in_order_by_processes(
     finally:
         del results  # it ends its processes when nobody holds it, and the traceback of an error would
         if pinned:
-            torch.cuda.synchronize()
+            with suppress(RuntimeError):  # of a GPU that has failed
+                torch.cuda.synchronize()
             torch.cuda.cudart().cudaHostUnregister(places.data_ptr())
 
 

@@ -84,11 +84,8 @@ def test_keys_are_drawn_no_faster_than_needed_and_abandoned_work_ends() -> None:
     assert not set(multiprocessing.active_children()) - before
 
 
-def test_no_more_processes_than_shared_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Usage:
-        free = 64 << 20  # what containers often have
-
-    monkeypatch.setattr(processes.shutil, "disk_usage", lambda path: Usage)
+def test_no_more_processes_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "free_memory", lambda: 64 << 20)
     assert fitting(8, 1 << 20) == 8
     assert fitting(8, 4 << 20) == 3
     assert fitting(8, 64 << 20) == 0
