@@ -7,31 +7,25 @@ is needed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from gfldet.config.load import resolve
 from gfldet.config.schema import PredictSettings, Settings, ValSettings
 from gfldet.data.likeness import hashed
-from gfldet.data.sources import Source, iter_source
+from gfldet.data.sources import Source
 from gfldet.detect import exported
 from gfldet.detect.card import WEIGHTS_LICENCE
-from gfldet.detect.detector import Detector, Selection
-from gfldet.detect.predict import Prediction, Predictor
-from gfldet.detect.saver import Saver
-from gfldet.detect.track import check_installed, tracked
+from gfldet.detect.detector import Detector
 from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
-from gfldet.labels.writer import LabelFiles
 from gfldet.machine.cores import FreeCores, part_of, threads_of
 from gfldet.machine.memory import freed_memory_kept
-from gfldet.messages import teller, warn
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
-from gfldet.ops.tiles import tiles_of
+from gfldet.predicting import Subject, predict
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import joined
 from gfldet.ranks.value import ONE, Ranks
@@ -52,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Model", "import_weights"]
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".onnx")  # of ours and of other programs, but for what we exported
-PREDICT_CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 TILES = ("tile", "overlap", "tile_whole")
 # What `val` takes over from the training run, so that it repeats the AP of its best epoch.
 VALIDATED_WITH = (
@@ -211,7 +204,7 @@ class Model(Familiar):
         `data`, `imgsz` and all that bears on the result are those of the training run unless given, so that the AP
         of its best epoch comes out again.  All settings: `gfldet val --help`.
         """
-        from gfldet.validating import Subject, measure
+        from gfldet import validating
 
         given = {**settings, **self._named(settings)}
         resolved = self._framed(resolve("val", given, restored=self._trained_with(VALIDATED_WITH), file=self.source))
@@ -223,8 +216,9 @@ class Model(Familiar):
             resolved = replace(resolved, device=ranks.device)
             folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
             held.enter_context(self._threads(resolved, ranks))
-            subject = Subject(self.source, tuple(self.names.values()), lambda: self._detector(resolved), self._likeness)
-            metrics = measure(subject, resolved, folder, ranks)
+            names = tuple(self.names.values())
+            subject = validating.Subject(self.source, names, lambda: self._detector(resolved), self._likeness)
+            metrics = validating.measure(subject, resolved, folder, ranks)
             self.save_dir = folder
             return metrics
 
@@ -293,8 +287,10 @@ class Model(Familiar):
     __call__ = predict
 
     def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
-        """`_predict`; between one result and the next the caller has threads as before."""
-        found = self._predict(settings)
+        """What is found; between one result and the next the caller has threads as before."""
+        self.save_dir = None
+        subject = Subject(self.source, self.names, self._category_ids(), lambda: self._detector(settings))
+        found = predict(subject, settings, self._writes_to)
         try:
             while True:
                 with self._threads(settings):
@@ -306,37 +302,8 @@ class Model(Familiar):
         finally:
             found.close()
 
-    def _predict(self, settings: PredictSettings) -> Generator[Results, None, None]:
-        tell = teller(settings.verbose)
-        detector = self._detector(settings)
-        predictor = Predictor(
-            detector,
-            settings.height_width,
-            Selection(**settings.selection(PREDICT_CONF)),
-            self._class_numbers(settings.classes),
-            tiles=tiles_of(**settings.tiles(), multiple=detector.multiple),
-        )
-        on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-        frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
-        saver = self._saver(settings)
-        if settings.track:
-            check_installed()
-        # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
-        batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
-        try:
-            found = predictor(frames, batch)
-            for prediction in tracked(found, settings.vid_stride) if settings.track else found:
-                if saver is not None:
-                    saver.add(prediction)
-                    self.save_dir = saver.folder
-                if settings.verbose:
-                    tell(f"{prediction.results.path}: {prediction.results.verbose()}")
-                _warn_of_limit(prediction, predictor)
-                yield prediction.results
-                del prediction  # two large pictures would take twice the memory
-        finally:
-            if saver is not None:
-                saver.close()
+    def _writes_to(self, folder: Path) -> None:
+        self.save_dir = folder
 
     def export(self, format: str = "onnx", **settings: Any) -> Path:
         """Write the model as a file for other programs: ONNX, OpenVINO, or a folder with a web page; its path.
@@ -364,34 +331,6 @@ class Model(Familiar):
         with threads_of(None):  # what is exported runs in the engine's threads, and is compared there
             return job.export(subject, resolved)
 
-    def _saver(self, settings: PredictSettings) -> Saver | None:
-        """Who writes the predictions; None if nothing is to be written."""
-        self.save_dir = None
-        if not (settings.save or settings.save_txt or settings.save_json or settings.save_format):
-            return None
-        where = (settings.project, settings.name, "predict", settings.exist_ok)
-        runs.free_folder(*where)  # its mistakes now, not at the first prediction
-        labels = partial(
-            LabelFiles,
-            formats=settings.save_format or (),
-            names=list(self.names.values()),
-            ids=self._category_ids(),
-            model=Path(self.source).name,
-            image_url=settings.image_url,
-            tell=warn,
-        )
-        return Saver(
-            lambda: runs.claim_folder(*where),
-            settings.save,
-            settings.save_txt,
-            settings.save_conf,
-            settings.save_json,
-            self._category_ids(),
-            settings.line_width,
-            settings.vid_stride,
-            labels if settings.save_format else None,
-        )
-
     def _need_head(self) -> None:
         """ConfigError where there are the weights of a body alone, which finds nothing."""
         if self._checkpoint is not None and self._checkpoint.body_only:
@@ -405,16 +344,6 @@ class Model(Familiar):
         if self._exported:
             return self._exported.card.category_ids
         return self._checkpoint.category_ids if self._checkpoint else tuple(self.names)
-
-    def _class_numbers(self, classes: tuple[int | str, ...] | None) -> tuple[int, ...] | None:
-        """Classes given by name or number -> numbers; ConfigError names those that the model does not have."""
-        if classes is None:
-            return None
-        numbers = {name: number for number, name in self.names.items()}
-        unknown = [c for c in classes if c not in numbers and c not in self.names]
-        if unknown:
-            raise ConfigError(f"classes={unknown}: the model has {self.names}; give names or numbers of these")
-        return tuple(numbers[c] if c in numbers else int(c) for c in classes)
 
     def _named(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that are this object's to give: `model`, and the device that `to` chose."""
@@ -453,15 +382,6 @@ class Model(Familiar):
             tiles = dict(zip(TILES, card.tiles or (), strict=False))
             saved = {"imgsz": card.imgsz, "sample_bits": card.sample_bits, **tiles}
         return {name: saved[name] for name in names if name in saved}
-
-
-def _warn_of_limit(prediction: Prediction, predictor: Predictor) -> None:
-    """Warn where a picture that was cut has as many detections as one may have: large ones often hold more."""
-    found, most, tiles = prediction.results, predictor.selection.max_det, predictor.tiles
-    if tiles is not None and tiles.cut(*found.orig_shape) and len(found) >= most:
-        warn(
-            f"{found.path}: {most} detections, as many as max_det allows, and there may be more; give a larger max_det"
-        )
 
 
 def _tiles_of(saved: Checkpoint | None) -> tuple[int, float, bool] | None:

@@ -39,7 +39,7 @@ def test_task_and_device(tiny_yaml: Path) -> None:
 
 def test_to(tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = Model(tiny_yaml), []
-    monkeypatch.setattr(Model, "_predict", lambda self, settings: (seen.append(settings.device) for _ in "1"))
+    monkeypatch.setattr("gfldet.model.predict", lambda _, settings, __: (seen.append(settings.device) for _ in "1"))
     model.predict(IMAGE)
     assert model.to("cpu") is model.to(torch.device("cpu")) is model
     model.predict(IMAGE)

@@ -355,7 +355,7 @@ def test_later_commands_go_by_the_training_run(
     model, seen = Model("best.pt"), []
     monkeypatch.setattr("gfldet.validating.measure", lambda subject, settings, folder, ranks: seen.append(settings))
     monkeypatch.setattr("gfldet.validating.format_table", str)
-    monkeypatch.setattr(Model, "_predict", lambda self, settings: seen.append(settings) or iter(()))
+    monkeypatch.setattr("gfldet.model.predict", lambda subject, settings, _: (seen.append(settings) for _ in "1"))
     Path("mine.yaml").write_text(f"data: {other}\niou: 0.5\nimgsz: 96\n")
 
     def settings_of(command: str, *source: str, **given: Any) -> Any:

@@ -56,6 +56,7 @@ BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["tune"] = {"config", "data", "messages", "ranks.place", "store.runs", "train", "writing"}
 BELOW["validating"] = {"config", "data", "detect", "machine", "messages", "metrics", "ops", "ranks.value", "report"}
+BELOW["predicting"] = {"config", "data", "detect", "labels", "messages", "ops", "results", "store.runs"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
@@ -183,6 +184,7 @@ def test_settings_stop_where_runs_are_prepared() -> None:
         "familiar",
         "model",
         "validating",
+        "predicting",
         "checking",
         "cli",
         "tune",
