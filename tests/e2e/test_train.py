@@ -85,6 +85,7 @@ def test_the_same_seed_gives_the_same_bits(run: Run) -> None:
     assert len(differing(expected, weights(other))) > 100
 
 
+@pytest.mark.long
 def test_images_read_anew_give_the_same_bits(run: Run) -> None:
     kept, read = run(cache="ram"), run(cache="none", workers=1)
     assert [p for p in differing(weights(kept), weights(read)) if p != "/settings/cache"] == []
@@ -122,7 +123,9 @@ def killed(run: Run, tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return train
 
 
-@pytest.mark.parametrize(("at", "optimizer", "rows"), [("step", "sgd", 2), ("last.pt", "adamw", 3)])
+@pytest.mark.parametrize(
+    ("at", "optimizer", "rows"), [("step", "sgd", 2), pytest.param("last.pt", "adamw", 3, marks=pytest.mark.long)]
+)
 def test_two_and_two_epochs_are_four(
     run: Run, killed: Callable[..., Path], at: str, optimizer: str, rows: int, tiny_yaml: Path
 ) -> None:
@@ -316,6 +319,7 @@ def test_rectangular_training_and_custom_augmentation(run: Run) -> None:
 # ------------------------------------------------------------------------------------------------- train, and then
 
 
+@pytest.mark.long
 def test_a_second_training_continues_from_the_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     model = run(epochs=1)
     best = Path(str(model.save_dir)) / "weights" / "best.pt"

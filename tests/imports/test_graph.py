@@ -113,7 +113,7 @@ def test_an_onnx_file_computes_the_same(
     assert torch.equal(decoded(Model(tmp_path / "imported.pt").model), outputs(foreign))
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("shuffled", [pytest.param(False, marks=pytest.mark.long), True])
 def test_names_and_order_of_an_onnx_file_do_not_matter(
     exported: Path, full: DetectionModel, tmp_path: Path, shuffled: bool, outputs: Outputs, decoded: Decoded
 ) -> None:

@@ -142,6 +142,7 @@ def test_fcos(fcos: Any, images: Tensor, tmp_path: Path) -> None:
     assert_same(body_of(tmp_path / "f.pth"), images, features(fcos, images))
 
 
+@pytest.mark.long
 def test_into_every_model_on_its_resnet(fcos: Any, tmp_path: Path) -> None:
     """Their bodies are described alike; so what is taken into one is taken into all."""
     gfl, *others = (read_description(*resolve_model_yaml(f"{n}-r18")) for n in ("gfl", "atss", "gflv2", "retinanet"))
@@ -168,6 +169,7 @@ def test_the_norms_of_a_published_retinanet(retinanet: Any, images: Tensor, tmp_
     assert torch.equal(weights[norm + "num_batches_tracked"], torch.tensor(0))
 
 
+@pytest.mark.long
 def test_norms_that_were_trained(images: Tensor, tmp_path: Path) -> None:
     theirs = detector("RetinaNet", frozen=False)
     torch.save(theirs.state_dict(), tmp_path / "r.pth")
@@ -405,6 +407,7 @@ def test_pretrained_imagenet(resnet: Any, tmp_path: Path, monkeypatch: pytest.Mo
         assert torch.equal(value, fresh[name] if own == name else resnet.state_dict()[own])
 
 
+@pytest.mark.long
 def test_pretrained_of_another_model(fcos: Any, tiny: Description, tmp_path: Path) -> None:
     torch.save(fcos.state_dict(), tmp_path / "f.pth")
     (tmp_path / "net.yaml").write_text(NET.replace("resnet18", "resnet34"))

@@ -214,7 +214,9 @@ def test_who_interrupts_is_told_how_to_go_on(
         assert checkpoints.load(folder / "weights" / "last.pt").epoch == kept - 1
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 2}, {"epochs": 9, "patience": 1, "lr0": 1e-9}])
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 2}, pytest.param({"epochs": 9, "patience": 1, "lr0": 1e-9}, marks=pytest.mark.long)]
+)
 def test_an_interrupted_report_is_written_by_a_resume(
     train: Callable[..., Model], quick: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
