@@ -68,6 +68,7 @@ def test_wrong_choices_in_a_model_yaml_are_told_with_the_file(chosen: Callable[.
         assert part in message
 
 
+@pytest.mark.long
 def test_an_end_to_end_model_from_training_to_prediction(
     chosen: Callable[..., Path],
     dataset: Callable[..., Any],

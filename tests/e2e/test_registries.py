@@ -114,7 +114,10 @@ def yaml_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pa
     return write
 
 
-@pytest.mark.parametrize(("what", "end2end"), [("head", False), ("head", True), ("backbone", False), ("block", True)])
+@pytest.mark.parametrize(
+    ("what", "end2end"),
+    [pytest.param("head", False, marks=pytest.mark.long), ("head", True), ("backbone", False), ("block", True)],
+)
 def test_a_new_part_trains_predicts_and_is_exported(
     what: str,
     end2end: bool,

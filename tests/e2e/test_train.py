@@ -77,10 +77,9 @@ def test_the_same_seed_gives_the_same_bits(run: Run) -> None:
     first = run(seed=3, mixup=0.5, degrees=10)
     expected = weights(first)
     assert len(expected) > 300
-    for workers in (0, 2):
-        again = run(seed=3, mixup=0.5, degrees=10, workers=workers)
-        assert differing(expected, weights(again)) == []
-        assert results(again) == results(first)
+    again = run(seed=3, mixup=0.5, degrees=10, workers=2)  # the first had none
+    assert differing(expected, weights(again)) == []
+    assert results(again) == results(first)
     other = run(seed=4, mixup=0.5, degrees=10)
     assert len(differing(expected, weights(other))) > 100
 
@@ -146,6 +145,7 @@ def test_two_and_two_epochs_are_four(
     assert sorted(p.name for p in folder.rglob("*")) == sorted(p.name for p in Path(str(whole.save_dir)).rglob("*"))
 
 
+@pytest.mark.long
 def test_a_finished_run_is_extended_by_more_epochs(
     run: Run, quick: dict[str, Any], tiny_yaml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +273,7 @@ def test_coco_ids_survive(dataset: Callable[..., Any], quick: dict[str, Any], ti
 # -------------------------------------------------------------------------------------------------- without validation
 
 
+@pytest.mark.long
 def test_without_validation(
     dataset: Callable[..., Any], quick: dict[str, Any], tiny_yaml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,8 +43,8 @@ def same(ours: list[Results], theirs: list[Results], px: float = 0.1, score: flo
     "how",
     [
         {},
-        {"batch": 2},
-        {"dynamic": "batch"},
+        pytest.param({"batch": 2}, marks=pytest.mark.long),
+        pytest.param({"dynamic": "batch"}, marks=pytest.mark.long),
         {"dynamic": True},
         {"decode": False, "dynamic": True},
         {"nms": True, "dynamic": True},
@@ -78,7 +78,7 @@ def test_the_file_finds_what_the_checkpoint_finds(
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(path.stem, marks=[] if path.stem in ("gfldet", "gfldet-e2e") else [pytest.mark.long])
+        pytest.param(path.stem, marks=[] if path.stem == "gfldet" else [pytest.mark.long])
         for path in sorted(resolve_model_yaml("gfldet")[0].parent.glob("*.yaml"))
     ],
 )
@@ -122,6 +122,7 @@ def test_half_precision(checkpoint: Write, pictures: list[np.ndarray], tmp_path:
     assert {name: value.dtype for name, value in outputs.items()} == dict.fromkeys(outputs, np.dtype(np.float32))
 
 
+@pytest.mark.long
 def test_names_of_inputs_and_outputs(checkpoint: Write) -> None:
     import onnx as package
 
@@ -215,6 +216,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.long
 def test_a_process_that_had_two_openvino_files_can_be_interrupted(checkpoint: Write) -> None:
     pytest.importorskip("openvino")
     file = Model(checkpoint()).export(format="openvino", **QUIET)
@@ -223,6 +225,7 @@ def test_a_process_that_had_two_openvino_files_can_be_interrupted(checkpoint: Wr
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
+@pytest.mark.long
 def test_what_else_is_in_a_folder_stays(checkpoint: Write, tmp_path: Path) -> None:
     best = checkpoint()
     folder = Model(best).export(format="web", **QUIET)
@@ -288,6 +291,7 @@ def test_from_the_shell(checkpoint: Write, dataset: Callable[..., Any], capsys: 
     assert "broken.png" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_integers(
     checkpoint: Write, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

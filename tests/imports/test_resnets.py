@@ -155,6 +155,7 @@ def test_into_every_model_on_its_resnet(fcos: Any, tmp_path: Path) -> None:
     assert all(torch.equal(state[name], value) for name, value in start.checkpoint.weights.items())
 
 
+@pytest.mark.long
 def test_the_norms_of_a_published_retinanet(retinanet: Any, images: Tensor, tmp_path: Path) -> None:
     """Read as norms that add 1e-5, as every other file is, its features would be others."""
     torch.save(retinanet.state_dict(), tmp_path / "r.pth")
@@ -185,6 +186,7 @@ def assert_fcos(file: Path, fcos: Any) -> None:
         assert name.endswith("num_batches_tracked") or torch.equal(value, state[name.removeprefix("graph.layers.0.")])
 
 
+@pytest.mark.long
 def test_files_of_older_versions(fcos: Any, tmp_path: Path) -> None:
     """Before 0.13 the convolutions of the pyramid stood in no block; before torch 1.6 a file was no archive."""
     state = {}

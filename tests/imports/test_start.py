@@ -156,6 +156,7 @@ def test_an_onnx_file_of_nobody(tmp_path: Path) -> None:
         Model(tmp_path / "some.onnx")
 
 
+@pytest.mark.long
 def test_a_name_is_that_of_downloaded_weights(
     tmp_path: Path, file: Path, dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

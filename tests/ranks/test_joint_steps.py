@@ -87,6 +87,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 def test_gradients_of_two_processes_are_those_of_one(in_ranks: InRanks, tiny: Description) -> None:
     """Of whole models with each kind of head."""
 

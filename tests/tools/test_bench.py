@@ -202,7 +202,13 @@ def test_accuracy_is_measured_when_asked_for_only() -> None:
     assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]
 
 
-@pytest.mark.parametrize("what", ["truths", "images", "classes", "side", "detections", "evaluated"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("images", "detections", "evaluated"),
+        *(pytest.param(what, marks=pytest.mark.long) for what in ("truths", "classes", "side")),  # of a whole model
+    ],
+)
 def test_every_series_is_measured(what: str) -> None:
     from measure.bench.scales import SIZES, WHAT, scale
 
@@ -211,6 +217,7 @@ def test_every_series_is_measured(what: str) -> None:
     assert all(seconds > 0 for seconds in scale(what, 32, 1)["seconds"])
 
 
+@pytest.mark.long
 def test_the_slope_is_the_power_of_the_last_step(tmp_path: Path) -> None:
     from measure.bench.growth import draw, last_slope
 

@@ -261,6 +261,7 @@ def test_the_end_of_a_run_changes_nothing_else_in_its_checkpoint(prepared: Prepa
         assert torch.equal(value, after["weights"][name])
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_once_at_a_time(train: Callable[..., Model], tiny_yaml: Path) -> None:
     """Also the run itself, while it lasts; afterwards its folder is free."""
     pytest.importorskip("fcntl")

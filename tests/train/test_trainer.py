@@ -153,7 +153,8 @@ def test_a_model_that_is_spoilt_ends_the_run(
     assert not list(trainer.weights.glob("*.pt")) or trainer.progress.epoch > 0
 
 
-@pytest.mark.parametrize("assigner", ["tal", pytest.param("fcos", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("assigner", ["tal", "fcos"])
 def test_gains_and_rates_beyond_all_measure_end(prepared: Prepared, assigner: str) -> None:
     """The model blows up; whether the run then ends by an error or by its epochs, it ends, and its files are whole."""
     wild = {"optimizer": "sgd", "lr0": 1, "warmup_steps": 0, "grad_clip": 0, "box": 1e6, "cls": 1e6}
@@ -194,6 +195,7 @@ def test_a_pixel_that_is_no_number_costs_its_step_alone(prepared: Prepared) -> N
     assert trainer._step(batch) is not None
 
 
+@pytest.mark.long
 def test_threads_of_the_model_repeat_to_the_bit(prepared: Prepared) -> None:
     states = []
     for _ in range(2):

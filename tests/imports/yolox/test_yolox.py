@@ -22,7 +22,7 @@ Made = Callable[..., Any]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", ["nano", "tiny"])
+@pytest.mark.parametrize("size", ["nano", pytest.param("tiny", marks=pytest.mark.long)])
 def test_features_are_those_of_its_own_code(
     size: str, made: Made, saved: Made, assert_same: Made, images: Tensor, tmp_path: Path
 ) -> None:
