@@ -139,9 +139,9 @@ def test_a_new_part_trains_predicts_and_is_exported(
     assert any(not torch.equal(value, fresh[name]) for name, value in weights.items() if name.endswith("weight"))
     assert trained.model.end2end == end2end
     images = sorted((drawn.images / "val").glob("*.png"))
-    found = trained.predict(images, conf=0.0, max_det=5, verbose=False, device="cpu")
+    found = trained.predict(images, conf=0.0, max_det=5, verbose=False, device="cpu", threads=1)
     file = trained.export(out=tmp_path / "new.onnx", data=drawn.yaml, threads=1, verbose=False)
-    again = Model(file).predict(images, conf=0.0, max_det=5, verbose=False, device="cpu")
+    again = Model(file).predict(images, conf=0.0, max_det=5, verbose=False, device="cpu", threads=1)
     for ours, theirs in zip(found, again, strict=True):
         assert len(ours.boxes) == len(theirs.boxes) == 5
         np.testing.assert_allclose(ours.boxes.conf, theirs.boxes.conf, atol=1e-4)

@@ -339,6 +339,7 @@ def test_a_second_training_continues_from_the_first(run: Run, capsys: pytest.Cap
     assert all(torch.equal(value, saved.weights[name]) for name, value in same.model.state_dict().items())
 
 
+@pytest.mark.long
 def test_a_model_is_exported_beside_its_new_weights(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -207,6 +207,7 @@ def test_checkpoints_of_torchvision_s_trainer(fcos: Any, tmp_path: Path) -> None
     assert_fcos(tmp_path / "model_3.pth", fcos)
 
 
+@pytest.mark.long
 def test_half_precision(fcos: Any, tmp_path: Path) -> None:
     torch.save({name: value.half() for name, value in fcos.state_dict().items()}, tmp_path / "f.pth")
     weights = read_foreign(tmp_path / "f.pth").weights
@@ -348,6 +349,7 @@ def test_tensors_that_do_not_fit(change: str, fcos: Any, tmp_path: Path) -> None
     assert "; give a YOLOv8" in str(refused.value)
 
 
+@pytest.mark.long
 def test_a_variance_of_nothing(retinanet: Any, resnet: Any, tmp_path: Path) -> None:
     """It is no divisor where nothing is added to it; elsewhere it is."""
     state = {**light(retinanet), f"{NORM}.running_var": torch.zeros(64)}

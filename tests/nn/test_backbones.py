@@ -46,6 +46,7 @@ def test_deeper_ones_are_described_alike(name: str) -> None:
     assert (small.reg_max, small.dgqp, small.preferred) == (large.reg_max, large.dgqp, large.preferred)
 
 
+@pytest.mark.long
 def test_fused_outputs_are_the_same(fuses_alike: Callable[..., None]) -> None:
     fuses_alike(model_of("gflv2-r18"), 64, 64)
 

@@ -359,6 +359,7 @@ def test_resnets_of_another_depth_are_not_taken_in_part(tiny: Description) -> No
     assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.long
 def test_a_resnet_alone_makes_a_model_with_a_fresh_pyramid_and_head(tiny: Description) -> None:
     description = on_resnet(tiny, "resnet18", 64)
     body = {n: v for n, v in DetectionModel(description).state_dict().items() if n.startswith("graph.layers.0.body.")}

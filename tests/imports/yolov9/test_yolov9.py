@@ -111,6 +111,7 @@ def test_half_precision_and_no_auxiliary_branch(small: dict[str, Tensor], tmp_pa
     assert foreign.left == ()
 
 
+@pytest.mark.long
 def test_reading_draws_no_random_numbers(small: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(small, tmp_path / "w.pt")
     before = torch.get_rng_state()
