@@ -3,9 +3,10 @@ finds these by their colour, so that its boxes are known before it is asked."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,15 @@ COLOURS = ((255, 0, 0), (0, 0, 255))
 # Else threads=0 would follow what other tests take meanwhile, and the last bits of results go with it.
 os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 torch.set_num_threads(1)  # on models this small, threads only wait for each other
+
+# Thousands of modules and tests stay until the end: to look through them for garbage, time after time, takes seconds.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 Rectangle = tuple[int, int, int, int, int]  # class, left, top, right, bottom in whole pixels
 
@@ -90,6 +100,22 @@ def _rectangles(number: int, width: int, height: int) -> list[Rectangle]:
 def draw() -> Callable[..., np.ndarray]:
     """rectangles, width, height, seed -> RGB picture"""
     return _picture
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Callable[[Iterable[np.ndarray]], Path]:
+    """RGB frames of one size -> a video of ten a second, tmp_path/clip.avi"""
+
+    def write(frames: Iterable[np.ndarray]) -> Path:
+        path, shown = tmp_path / "clip.avi", list(frames)
+        height, width = shown[0].shape[:2]
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (width, height))
+        for frame in shown:
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        writer.release()
+        return path
+
+    return write
 
 
 @pytest.fixture

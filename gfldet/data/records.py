@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "notice")
 Box = tuple[float, float, float, float]  # xyxy px
 ANY_CLASS = -1  # the class of an ignore region for all classes
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +148,11 @@ def starts_of(counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts
+
+
+def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Up to `most` of the items, at equal steps from the first one on; fewer where there are fewer."""
+    return items[:: max(1, len(items) // most)][:most]
 
 
 def _ignore_classes(record: Record) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gfldet.config.schema import ExportSettings
 from gfldet.data.gather import open_image
+from gfldet.data.records import spread
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import index_split
 from gfldet.detect import exported
@@ -156,9 +157,8 @@ def compared_images(subject: Subject, settings: ExportSettings, tell: Tell) -> l
         try:
             spec = load_spec(wanted, settings.val_share)
             items = index_split(spec, "train" if spec.val is None else "val").items
-            step = max(1, len(items) // COMPARED_IMAGES)
             tell(f"compared on images of {spec.source}")
-            return [open_image(item.path, bits=settings.sample_bits) for item in items[::step][:COMPARED_IMAGES]]
+            return [open_image(item.path, bits=settings.sample_bits) for item in spread(items, COMPARED_IMAGES)]
         except DataError as error:
             if "data" in settings.explicit:
                 raise

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gfldet.config.schema import ExportSettings
 from gfldet.data.gather import open_image
 from gfldet.data.load import LoadedSplit, eval_set, load_images, tell_findings
+from gfldet.data.records import spread
 from gfldet.data.spec import DataSpec
 from gfldet.data.split import index_split
 from gfldet.detect import exported
@@ -102,7 +103,7 @@ def calibration_images(
     """Images spread over the train split, or tiles spread over these, 16-bit files by `bits`; DataError if there are
     none.  There are `count` of them, or fewer where the split has fewer."""
     items = index_split(spec, "train").items
-    chosen = items[:: max(1, len(items) // count)][:count]
+    chosen = spread(items, count)
     each = -(-count // len(chosen))
     parts = (part for item in chosen for part in _parts(open_image(item.path, bits=bits), tiles, each))
     return islice(parts, count)
@@ -112,8 +113,7 @@ def _parts(image: NDArray[np.uint8], tiles: Tiles | None, most: int) -> list[NDA
     """Up to `most` tiles spread over an image, or the image itself where it is not cut."""
     if tiles is None or not tiles.cut(*image.shape[:2]):
         return [image]
-    windows = tiles.grid(*image.shape[:2]).windows
-    return [window.of(image) for window in windows[:: max(1, len(windows) // most)][:most]]
+    return [window.of(image) for window in spread(tiles.grid(*image.shape[:2]).windows, most)]
 
 
 def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettings, tiles: Tiles | None = None) -> None:

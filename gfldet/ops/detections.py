@@ -47,15 +47,6 @@ class Detections:
         return replace(self, boxes=box.inverse(self.boxes))
 
 
-def joined(parts: Sequence[Detections]) -> Detections:
-    """The detections of several parts of one image, all in the same px: best score first, ties in the given order.
-
-    The result has no points, because their numbers hold in one frame only.
-    """
-    every = concatenated(parts)
-    return every.take(np.argsort(-every.scores, kind="stable"))
-
-
 def concatenated(parts: Sequence[Detections]) -> Detections:
     """The detections of several parts of one image, all in the same px, in the given order and without points."""
     return Detections(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gfldet.data.image_store import ImageStore
-from gfldet.data.records import Record, Split
+from gfldet.data.records import Record, Split, spread
 from gfldet.detect.validate import Validation
 from gfldet.errors import DataError
 from gfldet.messages import warn
@@ -70,12 +70,10 @@ def truths_beside_detections(split: Split, store: ImageStore, detections: Detect
 
     Only detections with score >= `conf` are shown; `working_conf` replaces a `conf` that is NaN.
     """
-    step = max(1, len(split.records) // SHOWN_IMAGES)
-    numbers = range(len(split.records))[::step][:SHOWN_IMAGES]
     threshold = working_conf(conf)
     sure = detections.take(detections.scores >= threshold)
     truths, found = [], []
-    for number in numbers:
+    for number in spread(range(len(split.records)), SHOWN_IMAGES):
         record = split.records[number]
         sample = store.sample(record)
         truths.append(Tile(sample.image, sample.boxes, sample.classes, caption=record.file_name))

@@ -10,7 +10,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +95,26 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
-def imports_of(file: Path) -> Iterator[str]:
+@cache
+def statements_of(text: str) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a module's text, wherever they stand in it."""
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@cache
+def imports_of(file: Path) -> frozenset[str]:
     """Every imported module by its full name; `from a import b` gives a.b where that is a module, else a."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    found = set()
+    for node in statements_of(file.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: a relative import; write the full name"
-            for alias in node.names:
-                inner = PACKAGE.parent.joinpath(*f"{node.module}.{alias.name}".split("."))
-                yield (
-                    f"{node.module}.{alias.name}"
-                    if inner.is_dir() or inner.with_suffix(".py").is_file()
-                    else str(node.module)
-                )
+            found |= {alias.name for alias in node.names}
+            continue
+        assert node.level == 0, f"{file}:{node.lineno}: a relative import; write the full name"
+        for alias in node.names:
+            inner = PACKAGE.parent.joinpath(*f"{node.module}.{alias.name}".split("."))
+            known = inner.is_dir() or inner.with_suffix(".py").is_file()
+            found.add(f"{node.module}.{alias.name}" if known else str(node.module))
+    return frozenset(found)
 
 
 def own_imports(file: Path) -> set[str]:
@@ -213,13 +220,9 @@ def network_of(text: str) -> set[str]:
     """What a module's text imports or calls that can open connections."""
     names = {
         full
-        for node in ast.walk(ast.parse(text))
+        for node in statements_of(text)
         for full in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [f"{node.module}.{alias.name}" for alias in node.names]
-            if isinstance(node, ast.ImportFrom)
-            else []
+            alias.name if isinstance(node, ast.Import) else f"{node.module}.{alias.name}" for alias in node.names
         )
     }
     opening = {name for name in names if any(name == bad or name.startswith(f"{bad}.") for bad in NETWORK)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,14 +61,9 @@ def test_arrays_are_bgr_and_pil_images_rgb(image) -> None:
 
 
 @pytest.fixture
-def video(tmp_path: Path) -> Path:
+def video(clip: Callable[..., Path]) -> Path:
     """Seven frames of grey levels 0, 30, 60, ..."""
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 24))
-    for n in range(7):
-        writer.write(np.full((24, 32, 3), (n * 30, 0, 0), np.uint8))  # blue, in OpenCV's order
-    writer.release()
-    return path
+    return clip(np.full((24, 32, 3), (0, 0, n * 30), np.uint8) for n in range(7))
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(1, range(7)), (3, [0, 3, 6]), (10, [0])])

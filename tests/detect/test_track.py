@@ -86,12 +86,12 @@ def test_pictures_that_follow_each_other_are_frames(trackers: Any) -> None:
     assert [one.results.boxes.id.tolist() for one in found] == [[-1], [0], [0], [0]]
 
 
-def test_a_video_is_tracked_into_all_files(trackers: Any, model: Model, tmp_path: Path, draw: Any) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (96, 64))
+def test_a_video_is_tracked_into_all_files(trackers: Any, model: Model, tmp_path: Path, draw: Any, clip: Any) -> None:
+    frames = []
     for step in range(12):
         red, blue = (0, 2 + 6 * step, 4, 22 + 6 * step, 24), (1, 70 - 6 * step, 34, 90 - 6 * step, 54)
-        writer.write(np.ascontiguousarray(draw([red, blue], 96, 64, 0)[..., ::-1]))
-    writer.release()
+        frames.append(draw([red, blue], 96, 64, 0))
+    clip(frames)
     found = model.predict("clip.avi", track=True, save=True, save_txt=True, save_conf=True, save_json=True, **QUIET)
     assert [sorted(results.boxes.id.tolist()) for results in found] == [[-1, -1]] + [[0, 1]] * 11
     last = found[-1]

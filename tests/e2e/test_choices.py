@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 
 from gfldet import Model, cli
 from gfldet.errors import ConfigError, Notice
+
+_long = partial(pytest.param, marks=pytest.mark.long)
 
 
 @pytest.fixture
@@ -65,6 +68,7 @@ def test_wrong_choices_in_a_model_yaml_are_told_with_the_file(chosen: Callable[.
         assert part in message
 
 
+@pytest.mark.long
 def test_an_end_to_end_model_from_training_to_prediction(
     chosen: Callable[..., Path],
     dataset: Callable[..., Any],
@@ -94,24 +98,24 @@ def test_an_end_to_end_model_from_training_to_prediction(
     "choice",
     [
         {"cls_loss": "vfl"},
-        {"cls_loss": "focal", "iou_loss": "giou"},
-        {"cls_loss": "ohem", "iou_loss": "diou"},
+        _long({"cls_loss": "focal", "iou_loss": "giou"}),
+        _long({"cls_loss": "ohem", "iou_loss": "diou"}),
         {"cls_loss": "bce", "cls_target": "iou", "iou_loss": "iou"},
         {"assigner": "atss"},
         {"assigner": "fcos", "reg_max": 1},
         {"assigner": "tal-after-atss"},
         {"dgqp": True, "reg_max": 4},
         {"end2end": True, "dgqp": True},
-        {"dfl": 0.0},
-        {"optimizer": "adamw"},
+        _long({"dfl": 0.0}),
+        _long({"optimizer": "adamw"}),
         {"class_weights": "auto", "repeat_share": 1.0},
-        {"class_weights": (1.0, 2.0)},
+        _long({"class_weights": (1.0, 2.0)}),
     ],
     ids=str,
 )
 def test_every_choice_trains(
     choice: dict[str, Any], tiny_yaml: Path, dataset: Callable[..., Any], quick: dict[str, Any]
 ) -> None:
-    metrics = Model(tiny_yaml).train(**quick, data=dataset().yaml, **choice)
+    metrics = Model(tiny_yaml).train(**{**quick, "epochs": 1}, data=dataset().yaml, **choice)
     assert metrics is not None
     assert 0 <= metrics.map <= 1

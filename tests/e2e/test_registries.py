@@ -114,7 +114,10 @@ def yaml_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pa
     return write
 
 
-@pytest.mark.parametrize(("what", "end2end"), [("head", False), ("head", True), ("backbone", False), ("block", True)])
+@pytest.mark.parametrize(
+    ("what", "end2end"),
+    [pytest.param("head", False, marks=pytest.mark.long), ("head", True), ("backbone", False), ("block", True)],
+)
 def test_a_new_part_trains_predicts_and_is_exported(
     what: str,
     end2end: bool,
@@ -136,9 +139,9 @@ def test_a_new_part_trains_predicts_and_is_exported(
     assert any(not torch.equal(value, fresh[name]) for name, value in weights.items() if name.endswith("weight"))
     assert trained.model.end2end == end2end
     images = sorted((drawn.images / "val").glob("*.png"))
-    found = trained.predict(images, conf=0.0, max_det=5, verbose=False, device="cpu")
+    found = trained.predict(images, conf=0.0, max_det=5, verbose=False, device="cpu", threads=1)
     file = trained.export(out=tmp_path / "new.onnx", data=drawn.yaml, threads=1, verbose=False)
-    again = Model(file).predict(images, conf=0.0, max_det=5, verbose=False, device="cpu")
+    again = Model(file).predict(images, conf=0.0, max_det=5, verbose=False, device="cpu", threads=1)
     for ours, theirs in zip(found, again, strict=True):
         assert len(ours.boxes) == len(theirs.boxes) == 5
         np.testing.assert_allclose(ours.boxes.conf, theirs.boxes.conf, atol=1e-4)

@@ -93,6 +93,7 @@ def model_of(tiny_yaml: Path) -> Callable[[str], str]:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TRAINED)
 def test_train_resume_repeat(
     name: str,

@@ -82,8 +82,15 @@ def test_an_exported_file_finds_the_same(
 ) -> None:
     pytest.importorskip("onnxruntime")
     model = Model(checkpoint())
-    file = model.export(**options, verbose=False, device="cpu")
-    settings: dict[str, Any] = {"tile": 64, "overlap": 0.3, "conf": 0.3, "verbose": False, "max_det": 1000}
+    file = model.export(**options, verbose=False, device="cpu", threads=1)
+    settings: dict[str, Any] = {
+        "tile": 64,
+        "overlap": 0.3,
+        "conf": 0.3,
+        "max_det": 1000,
+        "verbose": False,
+        "threads": 1,
+    }
     ours, theirs = (one.predict(scan, **settings)[0].boxes.data for one in (model, Model(file)))
     assert len(ours) > 20
     assert ours.shape == theirs.shape
@@ -106,11 +113,12 @@ def test_an_exported_file_knows_the_tiles_of_its_training(checkpoint: Write, sca
 
 def test_a_picture_that_no_tile_cuts_passes_as_ever(checkpoint: Write, scan: np.ndarray) -> None:
     model = Model(checkpoint())
-    plain = model.predict(scan, conf=0.3, verbose=False)[0].boxes.data
-    tiled = model.predict(scan, conf=0.3, verbose=False, tile=224, imgsz=64)[0].boxes.data
+    plain = model.predict(scan, conf=0.3, verbose=False, threads=1)[0].boxes.data
+    tiled = model.predict(scan, conf=0.3, verbose=False, threads=1, tile=224, imgsz=64)[0].boxes.data
     assert plain.tolist() == tiled.tolist()
 
 
+@pytest.mark.long
 def test_from_the_command_line(
     checkpoint: Write,
     dataset: Callable[..., Any],

@@ -77,14 +77,14 @@ def test_the_same_seed_gives_the_same_bits(run: Run) -> None:
     first = run(seed=3, mixup=0.5, degrees=10)
     expected = weights(first)
     assert len(expected) > 300
-    for workers in (0, 2):
-        again = run(seed=3, mixup=0.5, degrees=10, workers=workers)
-        assert differing(expected, weights(again)) == []
-        assert results(again) == results(first)
+    again = run(seed=3, mixup=0.5, degrees=10, workers=2)  # the first had none
+    assert differing(expected, weights(again)) == []
+    assert results(again) == results(first)
     other = run(seed=4, mixup=0.5, degrees=10)
     assert len(differing(expected, weights(other))) > 100
 
 
+@pytest.mark.long
 def test_images_read_anew_give_the_same_bits(run: Run) -> None:
     kept, read = run(cache="ram"), run(cache="none", workers=1)
     assert [p for p in differing(weights(kept), weights(read)) if p != "/settings/cache"] == []
@@ -122,7 +122,9 @@ def killed(run: Run, tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return train
 
 
-@pytest.mark.parametrize(("at", "optimizer", "rows"), [("step", "sgd", 2), ("last.pt", "adamw", 3)])
+@pytest.mark.parametrize(
+    ("at", "optimizer", "rows"), [("step", "sgd", 2), pytest.param("last.pt", "adamw", 3, marks=pytest.mark.long)]
+)
 def test_two_and_two_epochs_are_four(
     run: Run, killed: Callable[..., Path], at: str, optimizer: str, rows: int, tiny_yaml: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_two_and_two_epochs_are_four(
     assert sorted(p.name for p in folder.rglob("*")) == sorted(p.name for p in Path(str(whole.save_dir)).rglob("*"))
 
 
+@pytest.mark.long
 def test_a_finished_run_is_extended_by_more_epochs(
     run: Run, quick: dict[str, Any], tiny_yaml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,6 +273,7 @@ def test_coco_ids_survive(dataset: Callable[..., Any], quick: dict[str, Any], ti
 # -------------------------------------------------------------------------------------------------- without validation
 
 
+@pytest.mark.long
 def test_without_validation(
     dataset: Callable[..., Any], quick: dict[str, Any], tiny_yaml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,6 +320,7 @@ def test_rectangular_training_and_custom_augmentation(run: Run) -> None:
 # ------------------------------------------------------------------------------------------------- train, and then
 
 
+@pytest.mark.long
 def test_a_second_training_continues_from_the_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     model = run(epochs=1)
     best = Path(str(model.save_dir)) / "weights" / "best.pt"
@@ -334,6 +339,7 @@ def test_a_second_training_continues_from_the_first(run: Run, capsys: pytest.Cap
     assert all(torch.equal(value, saved.weights[name]) for name, value in same.model.state_dict().items())
 
 
+@pytest.mark.long
 def test_a_model_is_exported_beside_its_new_weights(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

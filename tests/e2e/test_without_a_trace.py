@@ -65,6 +65,7 @@ def test_commands_write_nothing_but_their_run_folders(
     assert (work / "runs" / "train" / "results.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_plots_do_without_home(work: Path, tmp_path: Path) -> None:
     (tmp_path / "home" / "file").write_text("")  # even root cannot write below a file
     run(work, tmp_path / "home" / "file", PLOT)
@@ -72,6 +73,7 @@ def test_plots_do_without_home(work: Path, tmp_path: Path) -> None:
     assert left(tmp_path / "temporary") == []
 
 
+@pytest.mark.long
 def test_a_folder_that_the_user_names_for_matplotlib_is_used(work: Path, tmp_path: Path) -> None:
     run(work, tmp_path / "home", PLOT, MPLCONFIGDIR=str(tmp_path / "mine"))
     assert [name for name in left(tmp_path / "mine") if name.startswith("fontlist")]

@@ -16,7 +16,7 @@ from gfldet import Model, cli
 from gfldet.config.assets import resolve_model_yaml
 from gfldet.config.load import resolve
 from gfldet.detect import exported
-from gfldet.detect.card import OUTPUTS
+from gfldet.detect.card import OUTPUTS, Card
 from gfldet.detect.torch_detector import for_inference
 from gfldet.errors import CheckpointError, ConfigError, DataError, Notice, OutputError, WorkError
 from gfldet.export import job, onnx, parity, quantise
@@ -43,14 +43,14 @@ def same(ours: list[Results], theirs: list[Results], px: float = 0.1, score: flo
     "how",
     [
         {},
-        {"batch": 2},
-        {"dynamic": "batch"},
+        pytest.param({"batch": 2}, marks=pytest.mark.long),
+        pytest.param({"dynamic": "batch"}, marks=pytest.mark.long),
         {"dynamic": True},
         {"decode": False, "dynamic": True},
         {"nms": True, "dynamic": True},
         {"nms": True, "agnostic_nms": True, "iou": 0.4, "max_det": 50},
         {"format": "openvino", "dynamic": True},
-        {"format": "openvino", "nms": True},
+        pytest.param({"format": "openvino", "nms": True}, marks=pytest.mark.long),
     ],
 )
 def test_the_file_finds_what_the_checkpoint_finds(
@@ -78,7 +78,7 @@ def test_the_file_finds_what_the_checkpoint_finds(
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(path.stem, marks=[] if path.stem.startswith("gfldet") else [pytest.mark.long])
+        pytest.param(path.stem, marks=[] if path.stem == "gfldet" else [pytest.mark.long])
         for path in sorted(resolve_model_yaml("gfldet")[0].parent.glob("*.yaml"))
     ],
 )
@@ -97,6 +97,7 @@ def test_every_model_of_cfg(spread: Spread, name: str, pictures: list[np.ndarray
     assert not told[0].endswith(" 0 detections")
 
 
+@pytest.mark.long
 def test_heads_of_every_kind(spread: Spread, tiny_yaml: Path, pictures: list[np.ndarray], tmp_path: Path) -> None:
     for line in ("dgqp: true", "reg_max: 1", "end2end: true"):
         text = tiny_yaml.read_text("utf-8")
@@ -121,6 +122,7 @@ def test_half_precision(checkpoint: Write, pictures: list[np.ndarray], tmp_path:
     assert {name: value.dtype for name, value in outputs.items()} == dict.fromkeys(outputs, np.dtype(np.float32))
 
 
+@pytest.mark.long
 def test_names_of_inputs_and_outputs(checkpoint: Write) -> None:
     import onnx as package
 
@@ -170,6 +172,13 @@ def test_a_graph_that_differs_is_not_written(
 
 
 def test_targets(checkpoint: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(subject: job.Subject, card: Any, settings: Any, folder: Path, *_: Any) -> Path:
+        """Where the file goes has nothing to do with what is in it."""
+        made = folder / "made.onnx"
+        made.write_text(card.layout)
+        return made
+
+    monkeypatch.setattr(job, "build", build)
     best = checkpoint()
     file = Model(best).export(**QUIET)
     first = file.read_bytes()
@@ -207,6 +216,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.long
 def test_a_process_that_had_two_openvino_files_can_be_interrupted(checkpoint: Write) -> None:
     pytest.importorskip("openvino")
     file = Model(checkpoint()).export(format="openvino", **QUIET)
@@ -215,6 +225,7 @@ def test_a_process_that_had_two_openvino_files_can_be_interrupted(checkpoint: Wr
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
+@pytest.mark.long
 def test_what_else_is_in_a_folder_stays(checkpoint: Write, tmp_path: Path) -> None:
     best = checkpoint()
     folder = Model(best).export(format="web", **QUIET)
@@ -280,6 +291,7 @@ def test_from_the_shell(checkpoint: Write, dataset: Callable[..., Any], capsys: 
     assert "broken.png" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_integers(
     checkpoint: Write, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,11 +348,15 @@ def test_ties_are_excused_and_nothing_else() -> None:
 
 
 def test_frames_of_every_kind(checkpoint: Write, pictures: list[np.ndarray]) -> None:
-    model = Model(checkpoint())
-    card = exported.load(model.export(dynamic=True, **QUIET)).card
+    subject = job.Subject(Model(checkpoint()).model, "best.pt", (0, 1))
+
+    def card_of(**how: Any) -> Card:
+        return job.make_card(subject, resolve("export", {"imgsz": 64, **how}))
+
+    card = card_of(dynamic=True)
     shapes = [batch.shape[:3] for batch in parity.batches(pictures, card)]
     assert shapes == [(1, 64, 64), (3, 64, 64), (3, 32, 96), (1, 32, 64)]
-    card = exported.load(model.export(batch=2, exist_ok=True, **QUIET)).card
+    card = card_of(batch=2)
     assert [batch.shape[:3] for batch in parity.batches(pictures, card)] == [(2, 64, 64), (3, 64, 64)]
 
 

@@ -54,6 +54,7 @@ def test_the_page_has_no_script_or_style_inside() -> None:
     assert not re.search(r"<style|\sstyle=|\son\w+=", text)
 
 
+@pytest.mark.long
 def test_a_folder_that_is_there_stays_unless_told(tmp_path: Path, export_finder: Callable[..., Path]) -> None:
     folder = tmp_path / "page"
     folder.mkdir()

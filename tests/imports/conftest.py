@@ -75,11 +75,16 @@ def _shaken(model: DetectionModel) -> DetectionModel:
     return model.eval()
 
 
-@pytest.fixture
-def ours(tmp_path: Path) -> DetectionModel:
-    path = tmp_path / "small.yaml"
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> DetectionModel:
+    path = tmp_path_factory.mktemp("small") / "small.yaml"
     path.write_text(SMALL, encoding="utf-8")
     return _shaken(DetectionModel(read_description(path), NAMES))
+
+
+@pytest.fixture
+def ours(pristine: DetectionModel) -> DetectionModel:
+    return copy.deepcopy(pristine)
 
 
 def _renamed(module: nn.Module, classes: Classes) -> nn.Module:

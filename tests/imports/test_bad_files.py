@@ -191,12 +191,13 @@ REASONS = {
 
 
 @pytest.fixture
-def good(family: str, file: Path, tmp_path: Path) -> Path:
+def good(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A file of the family that is as torch writes it."""
     if MARKS[family]:
         torch.save(_state(family), tmp_path / "good.pt")
         return tmp_path / "good.pt"
-    return file
+    made: Path = request.getfixturevalue("file")
+    return made
 
 
 @pytest.mark.parametrize("family", ALL)

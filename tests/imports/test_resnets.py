@@ -142,6 +142,7 @@ def test_fcos(fcos: Any, images: Tensor, tmp_path: Path) -> None:
     assert_same(body_of(tmp_path / "f.pth"), images, features(fcos, images))
 
 
+@pytest.mark.long
 def test_into_every_model_on_its_resnet(fcos: Any, tmp_path: Path) -> None:
     """Their bodies are described alike; so what is taken into one is taken into all."""
     gfl, *others = (read_description(*resolve_model_yaml(f"{n}-r18")) for n in ("gfl", "atss", "gflv2", "retinanet"))
@@ -154,6 +155,7 @@ def test_into_every_model_on_its_resnet(fcos: Any, tmp_path: Path) -> None:
     assert all(torch.equal(state[name], value) for name, value in start.checkpoint.weights.items())
 
 
+@pytest.mark.long
 def test_the_norms_of_a_published_retinanet(retinanet: Any, images: Tensor, tmp_path: Path) -> None:
     """Read as norms that add 1e-5, as every other file is, its features would be others."""
     torch.save(retinanet.state_dict(), tmp_path / "r.pth")
@@ -168,6 +170,7 @@ def test_the_norms_of_a_published_retinanet(retinanet: Any, images: Tensor, tmp_
     assert torch.equal(weights[norm + "num_batches_tracked"], torch.tensor(0))
 
 
+@pytest.mark.long
 def test_norms_that_were_trained(images: Tensor, tmp_path: Path) -> None:
     theirs = detector("RetinaNet", frozen=False)
     torch.save(theirs.state_dict(), tmp_path / "r.pth")
@@ -183,6 +186,7 @@ def assert_fcos(file: Path, fcos: Any) -> None:
         assert name.endswith("num_batches_tracked") or torch.equal(value, state[name.removeprefix("graph.layers.0.")])
 
 
+@pytest.mark.long
 def test_files_of_older_versions(fcos: Any, tmp_path: Path) -> None:
     """Before 0.13 the convolutions of the pyramid stood in no block; before torch 1.6 a file was no archive."""
     state = {}
@@ -203,6 +207,7 @@ def test_checkpoints_of_torchvision_s_trainer(fcos: Any, tmp_path: Path) -> None
     assert_fcos(tmp_path / "model_3.pth", fcos)
 
 
+@pytest.mark.long
 def test_half_precision(fcos: Any, tmp_path: Path) -> None:
     torch.save({name: value.half() for name, value in fcos.state_dict().items()}, tmp_path / "f.pth")
     weights = read_foreign(tmp_path / "f.pth").weights
@@ -344,6 +349,7 @@ def test_tensors_that_do_not_fit(change: str, fcos: Any, tmp_path: Path) -> None
     assert "; give a YOLOv8" in str(refused.value)
 
 
+@pytest.mark.long
 def test_a_variance_of_nothing(retinanet: Any, resnet: Any, tmp_path: Path) -> None:
     """It is no divisor where nothing is added to it; elsewhere it is."""
     state = {**light(retinanet), f"{NORM}.running_var": torch.zeros(64)}
@@ -405,6 +411,7 @@ def test_pretrained_imagenet(resnet: Any, tmp_path: Path, monkeypatch: pytest.Mo
         assert torch.equal(value, fresh[name] if own == name else resnet.state_dict()[own])
 
 
+@pytest.mark.long
 def test_pretrained_of_another_model(fcos: Any, tiny: Description, tmp_path: Path) -> None:
     torch.save(fcos.state_dict(), tmp_path / "f.pth")
     (tmp_path / "net.yaml").write_text(NET.replace("resnet18", "resnet34"))

@@ -57,7 +57,7 @@ def test_a_foreign_file_is_a_model(file: Path, dataset: Callable[..., Any], tmp_
     source = str(dataset().images / "val")
     direct, imported = Model(file), Model(import_weights(file, tmp_path / "in.pt", verbose=False))
     assert direct.names == imported.names
-    found = [m.predict(source, conf=0.0, max_det=5, verbose=False, device="cpu") for m in (direct, imported)]
+    found = [m.predict(source, conf=0.0, max_det=5, verbose=False, threads=1) for m in (direct, imported)]
     for one, other in zip(*found, strict=True):
         assert (one.boxes.data == other.boxes.data).all()
 
@@ -156,6 +156,7 @@ def test_an_onnx_file_of_nobody(tmp_path: Path) -> None:
         Model(tmp_path / "some.onnx")
 
 
+@pytest.mark.long
 def test_a_name_is_that_of_downloaded_weights(
     tmp_path: Path, file: Path, dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

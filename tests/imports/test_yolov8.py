@@ -60,7 +60,7 @@ def test_half_precision(tmp_path: Path, ours: DetectionModel, tree: Any, outputs
     assert torch.allclose(outputs(foreign), decoded(ours.half()), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", ["n", "m", "x"])
+@pytest.mark.parametrize("scale", ["n", *(pytest.param(scale, marks=pytest.mark.long) for scale in "mx")])
 def test_every_scale_and_number_of_classes(tmp_path: Path, scale: str, tree_of: TreeOf) -> None:
     """The published graph at its true depth, made thin."""
     path, letter = resolve_model_yaml(f"gfldet-{scale}")

@@ -1,4 +1,4 @@
-"""Detections as columns: some of them, the way back to the image, several parts joined, suppression by itself."""
+"""Detections as columns: some of them, the way back to the image, several parts as one list, suppression by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import nms
 
 from gfldet.ops import letterbox
-from gfldet.ops.detections import Detections, joined, survivors
+from gfldet.ops.detections import Detections, concatenated, survivors
 
 
 def some(count: int, seed: int = 0) -> Detections:
@@ -79,16 +79,18 @@ def test_survivors_of_classes_in_opposite_corners() -> None:
 
 
 def test_two_tiles_of_one_image_become_one() -> None:
-    """An object in the overlap of two tiles is found twice, and once after both were joined."""
+    """An object in the overlap of two tiles is found twice, and once where both are one list."""
     left = Detections(np.array([[80, 10, 100, 30]], np.float32), np.array([0.8], np.float32), np.array([0]))
     right = Detections(
         np.array([[20, 10, 40, 30], [60, 0, 90, 50]], np.float32), np.array([0.9, 0.5], np.float32), np.array([0, 0])
     )
     shift = np.array([60, 0, 60, 0], np.float32)
     moved = Detections(right.boxes + shift, right.scores, right.classes)
-    both = joined([left, moved])
+    every = concatenated([left, moved])
+    assert every.scores.tolist() == pytest.approx([0.8, 0.9, 0.5])
+    both = every.take(np.argsort(-every.scores, kind="stable"))
     assert both.scores.tolist() == pytest.approx([0.9, 0.8, 0.5])
     kept = both.take(survivors(both, 0.5))
     assert kept.boxes.tolist() == [[80, 10, 100, 30], [120, 0, 150, 50]]
     assert kept.scores.tolist() == pytest.approx([0.9, 0.5])
-    assert len(joined([])) == 0
+    assert len(concatenated([])) == 0

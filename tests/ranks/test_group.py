@@ -200,7 +200,8 @@ def test_a_store_that_is_gone_is_noticed() -> None:
     assert watch.missed == [0]
 
 
-def test_a_shared_validation_is_that_of_one(in_ranks: InRanks, spread_model: DetectionModel) -> None:
+@pytest.mark.parametrize("size", [2, pytest.param(5, marks=pytest.mark.long)])  # of five, one has no batch
+def test_a_shared_validation_is_that_of_one(in_ranks: InRanks, spread_model: DetectionModel, size: int) -> None:
     rng = np.random.default_rng(0)
     images = {f"{n}": rng.integers(0, 255, (64, 64 + 32 * (n % 3), 3), np.uint8) for n in range(7)}
     truths = np.array([[4, 4, 40, 40]], np.float32)
@@ -223,10 +224,9 @@ def test_a_shared_validation_is_that_of_one(in_ranks: InRanks, spread_model: Det
 
     alone = work(ONE)
     assert len(alone[1][0]) > 20
-    for size in (2, 5):  # of five, one has no batch
-        first, *others = in_ranks(work, size)
-        assert repr(first) == repr(alone)
-        assert all(repr(metrics) == repr(alone[0]) and not any(columns) for metrics, columns in others)
+    first, *others = in_ranks(work, size)
+    assert repr(first) == repr(alone)
+    assert all(repr(metrics) == repr(alone[0]) and not any(columns) for metrics, columns in others)
 
 
 @pytest.mark.parametrize(("tells", "told"), [(True, "rank 3: the launcher that started it is gone"), (False, "")])

@@ -87,6 +87,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 def test_gradients_of_two_processes_are_those_of_one(in_ranks: InRanks, tiny: Description) -> None:
     """Of whole models with each kind of head."""
 
@@ -149,7 +150,7 @@ def test_losses_of_two_processes_are_those_of_one(in_ranks: InRanks) -> None:
                 torch.testing.assert_close(part[level], whole[rank::2], rtol=1e-6, atol=1e-9, msg=str(case))
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_joint_statistics_are_those_of_the_whole_batch(in_ranks: InRanks, tiny: Description, size: int) -> None:
     def work(ranks: Ranks) -> list[dict[str, Tensor]]:
         steps = []
@@ -182,7 +183,8 @@ def test_local_statistics_are_means_over_the_images(in_ranks: InRanks, tiny: Des
     assert difference(own(BATCHES["one image"]), single) < 1e-6
 
 
-def test_muon_is_shared_out(in_ranks: InRanks) -> None:
+@pytest.mark.parametrize("size", [2, pytest.param(7, marks=pytest.mark.long)])  # of seven, two have no matrix
+def test_muon_is_shared_out(in_ranks: InRanks, size: int) -> None:
     shapes = [(16, 8, 3, 3), (8, 8, 1, 1), (32, 4), (5, 70), (8, 8, 1, 1)]
 
     def work(ranks: Ranks) -> list[Tensor]:
@@ -197,9 +199,8 @@ def test_muon_is_shared_out(in_ranks: InRanks) -> None:
         return [weight.detach() for weight in weights]
 
     alone = work(ONE)
-    for size in (2, 7):  # of seven, two have no matrix
-        for found in in_ranks(work, size):
-            torch.testing.assert_close(found, alone)
+    for found in in_ranks(work, size):
+        torch.testing.assert_close(found, alone)
 
 
 def test_each_matrix_is_of_one_rank_and_the_work_is_even() -> None:

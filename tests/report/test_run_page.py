@@ -260,6 +260,7 @@ def test_the_most_confused_of_many_classes() -> None:
     assert most_confused(matrix, 30)[1] is matrix
 
 
+@pytest.mark.long
 def test_many_classes_stay_readable() -> None:
     names = tuple(f"class {c}" for c in range(1203))
     boxes = [(x, y, x + 50, y + 50) for x in range(0, 600, 60) for y in (0, 100, 200)]

@@ -39,7 +39,8 @@ def right(image_id: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("plots", "predictions"), [(True, []), (True, [right(0), right(1), found(1, 0.1)]), (False, [found(0)])]
+    ("plots", "predictions"),
+    [pytest.param(True, [], marks=pytest.mark.long), (True, [right(0), right(1), found(1, 0.1)]), (False, [found(0)])],
 )
 def test_files(tmp_path: Path, plots: bool, predictions: list[dict[str, Any]]) -> None:
     split, store = labelled(3)

@@ -347,6 +347,7 @@ def test_the_file_in_torch_s_cache_and_never_one_from_the_network(
         transfer.imagenet_file(DetectionModel(tiny))
 
 
+@pytest.mark.long
 def test_resnets_of_another_depth_are_not_taken_in_part(tiny: Description) -> None:
     """The first blocks of a resnet34 have the names and shapes of a resnet18's."""
     deep, model = on_resnet(tiny, "resnet34", 64), DetectionModel(on_resnet(tiny, "resnet18", 64))
@@ -358,6 +359,7 @@ def test_resnets_of_another_depth_are_not_taken_in_part(tiny: Description) -> No
     assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.long
 def test_a_resnet_alone_makes_a_model_with_a_fresh_pyramid_and_head(tiny: Description) -> None:
     description = on_resnet(tiny, "resnet18", 64)
     body = {n: v for n, v in DetectionModel(description).state_dict().items() if n.startswith("graph.layers.0.body.")}

@@ -76,7 +76,7 @@ def test_version_1_predicts(dataset: Callable[..., Any]) -> None:
     decoded = for_inference(model.model, torch.device("cpu")).infer(frame).decoded()
     assert decoded.boxes[0, :, 27].tolist() == pytest.approx([28.00224, 28.19254, 20.53773, 21.06033], abs=1e-3)
     assert decoded.scores[0, :, 27].tolist() == pytest.approx([0.0180794, 0.0182792], abs=1e-5)
-    found = model.predict(dataset().images / "val", conf=0.0, max_det=3, verbose=False, device="cpu")
+    found = model.predict(dataset().images / "val", conf=0.0, max_det=3, verbose=False, device="cpu", threads=1)
     assert [len(one.boxes) for one in found] == [3] * 4
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -145,14 +145,13 @@ def test_versions_are_those_of_the_packages() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_extra_memory_is_that_of_the_peak() -> None:
+def test_extra_memory_is_that_of_the_peak(run_tool: Callable[..., str]) -> None:
     # In a process of its own, as the bench does it: here, memory that other tests have freed would serve.
     script = (
         "import numpy; from measure.bench.probe import extra_memory; print(extra_memory(lambda: numpy.ones(2**23)))"
     )
-    folder = Path(__file__).parents[2] / "tools"
-    found = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
-    assert 30 < float(found.stdout) < 80  # 64 MB, gone again after the call
+    found = run_tool("-c", script)
+    assert 30 < float(found) < 80  # 64 MB, gone again after the call
 
 
 def test_peer_runs_offline_with_a_home_of_its_own_and_without_our_checkout(tmp_path: Path) -> None:
@@ -203,7 +202,13 @@ def test_accuracy_is_measured_when_asked_for_only() -> None:
     assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]
 
 
-@pytest.mark.parametrize("what", ["truths", "images", "classes", "side", "detections", "evaluated"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("images", "detections", "evaluated"),
+        *(pytest.param(what, marks=pytest.mark.long) for what in ("truths", "classes", "side")),  # of a whole model
+    ],
+)
 def test_every_series_is_measured(what: str) -> None:
     from measure.bench.scales import SIZES, WHAT, scale
 
@@ -212,6 +217,7 @@ def test_every_series_is_measured(what: str) -> None:
     assert all(seconds > 0 for seconds in scale(what, 32, 1)["seconds"])
 
 
+@pytest.mark.long
 def test_the_slope_is_the_power_of_the_last_step(tmp_path: Path) -> None:
     from measure.bench.growth import draw, last_slope
 

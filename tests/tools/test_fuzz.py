@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -106,19 +106,9 @@ def test_equal_seeds_give_equal_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_few_cases_of_a_family(tmp_path: Path) -> None:
+def test_a_few_cases_of_a_family(run_tool: Callable[..., str], tmp_path: Path) -> None:
     """In processes of their own: a case counts what its parent holds as its own memory."""
-    import fuzzing.__main__ as tool
-
-    tools = Path(tool.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tools), str(tools.parent)))}
-
-    def run(*words: str) -> str:
-        command = [sys.executable, "-m", "fuzzing", "--out", str(tmp_path), *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
+    run = partial(run_tool, "-m", "fuzzing", "--out", str(tmp_path))
     assert run("--family", "settings", "voc", "--cases", "20").count("20 cases") == 2
     assert "case 7 ends as it should" in run("--family", "voc", "--case", "7")
     assert (tmp_path / "case-voc" / "data.yaml").exists()

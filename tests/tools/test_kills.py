@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import gfldet
 from gfldet.store import checkpoint as checkpoints
-
-TOOLS = Path(gfldet.__file__).parents[1] / "tools"
 
 
 @pytest.fixture
@@ -71,10 +65,7 @@ def test_what_differs_is_seen(two: tuple[Path, Path], change: Callable[[Path], N
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("words", ["muon --processes 2", "adamw --processes 1", "all --processes 1"])
-def test_rows_of_the_table(words: str, tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "measure.kills", "--rows", *words.split(), "--out", str(tmp_path))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TOOLS), str(TOOLS.parent)))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_rows_of_the_table(words: str, run_tool: Callable[..., str], tmp_path: Path) -> None:
+    told = run_tool("-m", "measure.kills", "--rows", *words.split(), "--out", str(tmp_path))
     # A kill that comes after the last epoch of a short run is none.
-    assert re.search(r"^[1-4] kills, 0 hung", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^[1-4] kills, 0 hung", told, re.MULTILINE), told

@@ -293,7 +293,7 @@ def goes_on(trainer: Trainer, **given: Any) -> Trainer:
     return prepare.prepare_training(settings, trainer.model.description, start, trainer.folder, last)
 
 
-@pytest.mark.parametrize("spoilt", ["gone", "cut short"])
+@pytest.mark.parametrize("spoilt", ["gone", pytest.param("cut short", marks=pytest.mark.long)])
 def test_best_weights_that_are_gone_are_told_and_replaced_at_once(
     prepared: Prepared, spoilt: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -214,7 +214,9 @@ def test_who_interrupts_is_told_how_to_go_on(
         assert checkpoints.load(folder / "weights" / "last.pt").epoch == kept - 1
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 2}, {"epochs": 9, "patience": 1, "lr0": 1e-9}])
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 2}, pytest.param({"epochs": 9, "patience": 1, "lr0": 1e-9}, marks=pytest.mark.long)]
+)
 def test_an_interrupted_report_is_written_by_a_resume(
     train: Callable[..., Model], quick: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +261,7 @@ def test_the_end_of_a_run_changes_nothing_else_in_its_checkpoint(prepared: Prepa
         assert torch.equal(value, after["weights"][name])
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_once_at_a_time(train: Callable[..., Model], tiny_yaml: Path) -> None:
     """Also the run itself, while it lasts; afterwards its folder is free."""
     pytest.importorskip("fcntl")

@@ -75,7 +75,7 @@ def test_thresholds_by_hand():
     assert plots.at_thresholds([], [], grid).tolist() == [0] * 6
 
 
-@pytest.mark.parametrize("classes", [1, 80])
+@pytest.mark.parametrize("classes", [1, pytest.param(80, marks=pytest.mark.long)])
 def test_curves_of_few_and_many_classes(tmp_path, classes):
     rng = np.random.default_rng(0)
     scores = [np.sort(rng.random(30))[::-1] for _ in range(classes)]
@@ -98,7 +98,7 @@ def test_empty_and_absent_classes(tmp_path):
         check(tmp_path / "conf.png")
 
 
-@pytest.mark.parametrize("classes", [1, 31])
+@pytest.mark.parametrize("classes", [1, pytest.param(31, marks=pytest.mark.long)])
 def test_confusion_of_few_and_many_classes(tmp_path, classes):
     matrix = np.eye(classes + 1) * 12
     plots.plot_confusion(tmp_path / "confusion.png", matrix, [f"class {c}" for c in range(classes)])
@@ -126,6 +126,7 @@ def test_what_cannot_be_written(tmp_path):
         plots.plot_confusion(tmp_path / "a.mp4", [[1, 0], [0, 0]], ["a"])
 
 
+@pytest.mark.long
 def test_matplotlib_is_loaded_late_and_without_pyplot(tmp_path):
     code = (
         "import sys, gfldet.viz.plots as p\n"

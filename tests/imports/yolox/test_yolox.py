@@ -22,7 +22,7 @@ Made = Callable[..., Any]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", ["nano", "tiny"])
+@pytest.mark.parametrize("size", ["nano", pytest.param("tiny", marks=pytest.mark.long)])
 def test_features_are_those_of_its_own_code(
     size: str, made: Made, saved: Made, assert_same: Made, images: Tensor, tmp_path: Path
 ) -> None:
@@ -37,6 +37,7 @@ def test_features_are_those_of_its_own_code(
     assert_same(foreign, images, expected)
 
 
+@pytest.mark.long
 def test_another_number_of_classes_and_half_precision(made: Made, saved: Made, tmp_path: Path) -> None:
     foreign = read_foreign(saved(made("nano", nc=3).half(), tmp_path / "yolox.pth"))
     assert (foreign.names, foreign.description.nc) == (("class0", "class1", "class2"), 3)

@@ -46,6 +46,7 @@ def test_an_onnx_file_computes_the_same(nano: Any, graph: Path, assert_same: Mad
     assert_same(foreign, images, nano.backbone(255 * images.flip(1)))
 
 
+@pytest.mark.long
 def test_names_in_an_onnx_file_do_not_matter(graph: Path, tmp_path: Path) -> None:
     proto = _proto(graph)
     names = {tensor.name: f"t{i}" for i, tensor in enumerate(proto.graph.initializer)}
