@@ -89,6 +89,7 @@ def test_weights_of_another_model(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_body_alone(
     body_file: Path, tiny: Description, dataset: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_training_s_checkpoint(made: Made, images: Tensor, tmp_path: Path) -> 
         read_foreign(tmp_path / "last.ckpt")
 
 
+@pytest.mark.long
 def test_half_precision_and_no_auxiliary_branch(small: dict[str, Tensor], tmp_path: Path) -> None:
     state = {
         name: value.half() if value.is_floating_point() else value
