@@ -40,9 +40,15 @@ head:
 NAMES = ("red", "blue")
 COLOURS = ((255, 0, 0), (0, 0, 255))
 
-# Else threads=0 would follow what other tests take meanwhile, and the last bits of results go with it.
-os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 torch.set_num_threads(1)  # on models this small, threads only wait for each other
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Else threads=0 would follow what other tests take meanwhile, and the last bits of results go with it."""
+    if not getattr(config.option, "numprocesses", None):  # the processes that run the tests share the cores out
+        share = cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
 
 # Thousands of modules and tests stay until the end: to look through them for garbage, time after time, takes seconds.
 gc.disable()
@@ -131,7 +137,8 @@ def dataset(tmp_path: Path) -> Callable[..., Drawn]:
             for number in range(first, first + count):
                 rectangles = _rectangles(number, width, height)
                 picture = _picture(rectangles, width, height, number)
-                cv2.imwrite(str(root / "images" / split / f"{number:03d}.png"), picture[..., ::-1])
+                file = root / "images" / split / f"{number:03d}.png"
+                cv2.imwrite(str(file), picture[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 0))
                 rows = [
                     f"{c} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} {(y2 - y1) / height}\n"
                     for c, x1, y1, x2, y2 in rectangles

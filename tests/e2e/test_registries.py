@@ -116,7 +116,12 @@ def yaml_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pa
 
 @pytest.mark.parametrize(
     ("what", "end2end"),
-    [pytest.param("head", False, marks=pytest.mark.long), ("head", True), ("backbone", False), ("block", True)],
+    [
+        pytest.param("head", False, marks=pytest.mark.long),
+        ("head", True),
+        ("backbone", False),
+        pytest.param("block", True, marks=pytest.mark.long),
+    ],
 )
 def test_a_new_part_trains_predicts_and_is_exported(
     what: str,

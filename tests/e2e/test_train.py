@@ -350,6 +350,7 @@ def test_a_model_is_exported_beside_its_new_weights(run: Run, monkeypatch: pytes
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_model_goes_on_with_its_own_run(run: Run) -> None:
     model = run(epochs=1)
     folder = model.save_dir

@@ -48,7 +48,7 @@ def same(ours: list[Results], theirs: list[Results], px: float = 0.1, score: flo
         {"dynamic": True},
         {"decode": False, "dynamic": True},
         {"nms": True, "dynamic": True},
-        {"nms": True, "agnostic_nms": True, "iou": 0.4, "max_det": 50},
+        pytest.param({"nms": True, "agnostic_nms": True, "iou": 0.4, "max_det": 50}, marks=pytest.mark.long),
         {"format": "openvino", "dynamic": True},
         pytest.param({"format": "openvino", "nms": True}, marks=pytest.mark.long),
     ],
@@ -111,6 +111,7 @@ def test_heads_of_every_kind(spread: Spread, tiny_yaml: Path, pictures: list[np.
             job.build(subject, job.make_card(subject, settings), settings, tmp_path, pictures, print)
 
 
+@pytest.mark.long
 def test_half_precision(checkpoint: Write, pictures: list[np.ndarray], tmp_path: Path) -> None:
     best = checkpoint()
     whole = Model(best).export(out=str(tmp_path / "whole.onnx"), **QUIET)
@@ -133,6 +134,7 @@ def test_names_of_inputs_and_outputs(checkpoint: Write) -> None:
         assert [o.name for o in graph.output] == list(OUTPUTS[layout])  # type: ignore[index]
 
 
+@pytest.mark.long
 def test_the_training_data_are_compared_on(
     checkpoint: Write, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +151,7 @@ def test_the_training_data_are_compared_on(
         Model(checkpoint(data.yaml)).export(data=str(data.yaml), **QUIET, exist_ok=True)
 
 
-@pytest.mark.parametrize("what", ["weights", "choice"])
+@pytest.mark.parametrize("what", ["weights", pytest.param("choice", marks=pytest.mark.long)])
 def test_a_graph_that_differs_is_not_written(
     checkpoint: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
@@ -240,6 +242,7 @@ def test_what_else_is_in_a_folder_stays(checkpoint: Write, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.long
 def test_a_very_low_threshold(checkpoint: Write) -> None:
     """As it is written into the graph's text."""
     assert exported.load(Model(checkpoint()).export(nms=True, conf=1e-5, iou=1, **QUIET)).card.conf == 1e-5

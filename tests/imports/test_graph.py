@@ -202,6 +202,7 @@ ONNX_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
+# Seen only once a model of ours is built to compare with, which takes its time; others of the kind stand for these.
 SEEN_LATE = ("dilation", "window", "joined the other way round", "no activation", "weights told larger")
 
 

@@ -218,6 +218,7 @@ def test_a_state_dict_predicts_the_same(
     assert_same(foreign, rgb, outputs)
 
 
+@pytest.mark.long
 def test_averaged_weights_are_taken_where_there_are_any(
     saved: Callable[..., Path], rgb: Tensor, outputs: list[Tensor]
 ) -> None:

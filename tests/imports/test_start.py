@@ -57,7 +57,7 @@ def test_a_foreign_file_is_a_model(file: Path, dataset: Callable[..., Any], tmp_
     source = str(dataset().images / "val")
     direct, imported = Model(file), Model(import_weights(file, tmp_path / "in.pt", verbose=False))
     assert direct.names == imported.names
-    found = [m.predict(source, conf=0.0, max_det=5, verbose=False, threads=1) for m in (direct, imported)]
+    found = [m.predict(source, conf=0.0, max_det=5, verbose=False, device="cpu", threads=1) for m in (direct, imported)]
     for one, other in zip(*found, strict=True):
         assert (one.boxes.data == other.boxes.data).all()
 
@@ -89,6 +89,7 @@ def test_weights_of_another_model(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_body_alone(
     body_file: Path, tiny: Description, dataset: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_failure_after_the_last_epoch_is_no_good_end(prepared: Prepared, monke
     assert [end.reason for end in diary.of("end")] == ["failed"]
 
 
+@pytest.mark.long
 def test_patience_ends_a_run(prepared: Prepared) -> None:
     trainer, diary = prepared(epochs=9, patience=1), Diary()
     trainer.observers = Observers((diary,))
@@ -198,7 +199,11 @@ class Interrupter(Observer):
 
 
 @pytest.mark.parametrize(
-    ("epoch", "at", "kept"), [(0, "step", 0), (0, "epoch", 0), (2, "step", 2), (2, "epoch", 2), (3, "epoch", 3)]
+    ("epoch", "at", "kept"),
+    [
+        *((0, "step", 0), (0, "epoch", 0), (2, "epoch", 2)),
+        *(pytest.param(*one, marks=pytest.mark.long) for one in ((2, "step", 2), (3, "epoch", 3))),
+    ],
 )
 def test_who_interrupts_is_told_how_to_go_on(
     train: Callable[..., Model], quick: dict[str, Any], epoch: int, at: str, kept: int

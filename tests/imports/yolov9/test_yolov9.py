@@ -99,6 +99,7 @@ def test_a_training_s_checkpoint(made: Made, images: Tensor, tmp_path: Path) -> 
         read_foreign(tmp_path / "last.ckpt")
 
 
+@pytest.mark.long
 def test_half_precision_and_no_auxiliary_branch(small: dict[str, Tensor], tmp_path: Path) -> None:
     state = {
         name: value.half() if value.is_floating_point() else value
@@ -226,6 +227,7 @@ CHANGES: Changes = {
 }
 
 
+# Seen only once a model of ours is built to compare with, which takes its time; others of the kind stand for these.
 SEEN_LATE = (
     *("a tensor too many", "transposed", "transposed classes", "a side too few", "a stem of another size"),
     *("8 bins in one level", "bins of other values", "no number"),

@@ -44,6 +44,7 @@ def test_another_number_of_classes_and_half_precision(made: Made, saved: Made, t
     assert {value.dtype for value in foreign.weights.values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.long
 def test_what_was_read_is_a_body_to_train(made: Made, saved: Made, tmp_path: Path) -> None:
     model = Model(saved(made("nano"), tmp_path / "yolox.pth"))
     assert model.description.name == "gfldet-yolox-nano"
