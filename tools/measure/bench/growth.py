@@ -40,7 +40,7 @@ def last_slope(series: Sequence[tuple[int, float]]) -> float:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.2g} ms"
+    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def draw(path: Path, found: Mapping[str, Sequence[tuple[int, float]]]) -> None:
@@ -57,6 +57,8 @@ def draw(path: Path, found: Mapping[str, Sequence[tuple[int, float]]]) -> None:
         ax.loglog(sizes, seconds, marker="o", label="measured")
         ax.set_title(WHAT[what], fontsize=8)
         ax.set_ylabel("s")
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+        ax.set_xticks([], minor=True)
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     figure.savefig(path)
