@@ -149,7 +149,7 @@ class Model(Familiar):
         from gfldet.train import resume as resuming
         from gfldet.train.run import run_training
 
-        given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
+        given = self._to_train_with(settings)
         resolved = resolve("train", given)
         with joined(resuming.device_of_run(resolved, place_of())) as ranks:
             again = elastic.own_run(resolved.project, resolved.resume, ranks)
@@ -183,7 +183,7 @@ class Model(Familiar):
         """
         from gfldet.tune.course import tune
 
-        given = {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
+        given = self._to_train_with(settings)
         resolved = resolve("tune", given)
         _warn_of_notices(resolved)
         _ = self.model  # an exported file has nothing to train
@@ -344,6 +344,10 @@ class Model(Familiar):
         if self._exported:
             return self._exported.card.category_ids
         return self._checkpoint.category_ids if self._checkpoint else tuple(self.names)
+
+    def _to_train_with(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a training, with the weights that were loaded into this object."""
+        return {**({"pretrained": self._pretrained} if self._pretrained else {}), **settings, **self._named(settings)}
 
     def _named(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that are this object's to give: `model`, and the device that `to` chose."""

@@ -158,7 +158,7 @@ class _Inside:
         return truth, first + down * across + inside - down * columns
 
 
-def _candidates(truths: Truths, levels: Sequence[Grid], max_pairs: int, multiple: int = 1) -> Iterator[_Inside]:
+def _candidates(truths: Truths, levels: Sequence[Grid], max_pairs: int, multiple: int) -> Iterator[_Inside]:
     """The points inside the truths, truth by truth, about `max_pairs` pairs at a time, filled up to a `multiple`.
 
     The host counts them by its own copy of the boxes, so that a GPU need not be waited for.

@@ -97,9 +97,8 @@ class _Sent:
 
     def batch(self, places: Tensor, pin: bool) -> TrainBatch:
         rest = {name: torch.from_numpy(values) for name, values in self.rest.items()}
-        if pin:
-            rest = {name: values.pin_memory() for name, values in rest.items()}
-        return TrainBatch(images=_images(places[self.place], self.shape), files=self.files, **rest)
+        batch = TrainBatch(images=_images(places[self.place], self.shape), files=self.files, **rest)
+        return batch.pin_memory() if pin else batch  # what is fixed already, as the places are, stays where it is
 
 
 def _images(place: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -87,7 +87,7 @@ class Trainer:
         self.workers = loader_threads(s.workers, self.device.type == "cpu", self.ranks.local_size)
         self.pins = self.device.type == "cuda"  # batches in memory that a GPU copies from by itself
         self.by_processes = self.pins and can_fork()
-        self.replays = self.device.type == "cuda" and self.ranks.size == 1
+        self.replays = self.pins and self.ranks.size == 1
 
     @property
     def folder(self) -> Path:

@@ -150,7 +150,7 @@ class Course:
         return self._report(best)
 
     def _over(self) -> list[Run]:
-        return [run for run in self.records.trials(self._seeds[0]) if run.state != "running"]
+        return [run for run in self.records.trials(self._seeds[0]) if run.over]
 
     def _search(self) -> None:
         """The default, then the trials, as many as are wanted and as fit into the time."""
@@ -160,7 +160,7 @@ class Course:
         self._tell(f"varied: {', '.join(f'{name} {bounds}' for name, bounds in space.items())}")
         for number in range(1, self.settings.trials):
             known = self.records.find(number, seed)
-            if known is not None and known.state != "running":
+            if known is not None and known.over:
                 continue
             if not self._has_time():
                 return
@@ -185,7 +185,7 @@ class Course:
     ) -> None:
         """Train a trial with a seed, unless that was done, and keep what it gave."""
         known = self.records.find(trial, seed)
-        if known is not None and known.state != "running":
+        if known is not None and known.over:
             return
         run = Run(trial, seed, changes)
 

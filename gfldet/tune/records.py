@@ -35,6 +35,11 @@ class Run:
     seconds: float = 0.0
 
     @property
+    def over(self) -> bool:
+        """Whether it came to an end, of whatever kind; one that was begun and cut off is done again."""
+        return self.state != "running"
+
+    @property
     def place(self) -> str:
         """The name of its folder."""
         return f"{self.trial:03}-seed{self.seed}"
