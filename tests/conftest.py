@@ -50,12 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 
-# Thousands of modules and tests stay until the end: to look through them for garbage, time after time, takes seconds.
+# What is collected stays: to look through it for garbage, time after time, takes seconds.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()
     gc.enable()
 
 
