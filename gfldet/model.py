@@ -23,7 +23,7 @@ from gfldet.detect.detector import Detector
 from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
 from gfldet.machine.cores import FreeCores, part_of, threads_of
-from gfldet.machine.memory import freed_memory_kept
+from gfldet.machine.memory import freed_memory_kept, some_freed_memory_kept
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.predicting import Subject, predict
 from gfldet.ranks.place import check_one_process, place_of
@@ -216,6 +216,7 @@ class Model(Familiar):
             resolved = replace(resolved, device=ranks.device)
             folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
             held.enter_context(self._threads(resolved, ranks))
+            held.enter_context(freed_memory_kept())
             names = tuple(self.names.values())
             subject = validating.Subject(self.source, names, lambda: self._detector(resolved), self._likeness)
             metrics = validating.measure(subject, resolved, folder, ranks)
@@ -289,6 +290,7 @@ class Model(Familiar):
     def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
         """What is found; between one result and the next the caller has threads as before."""
         self.save_dir = None
+        some_freed_memory_kept()
         subject = Subject(self.source, self.names, self._category_ids(), lambda: self._detector(settings))
         found = predict(subject, settings, self._writes_to)
         try:

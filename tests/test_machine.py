@@ -45,13 +45,13 @@ class Heap(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in (*("arena", "ordblks", "smblks", "hblks", "hblkhd"), *"abcde"))
 
 
-def mapped() -> bool:
-    """Whether a block of 64 MiB gets a mapping of its own, which goes back to the system when it is freed."""
+def mapped(size: int = 64 << 20) -> bool:
+    """Whether a block of memory gets a mapping of its own, which goes back to the system when it is freed."""
     library = ctypes.CDLL(None)
     library.malloc.restype, library.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
     library.mallinfo2.restype = Heap
     before = library.mallinfo2().hblks
-    block = library.malloc(64 << 20)
+    block = library.malloc(size)
     after = library.mallinfo2().hblks
     library.free(block)
     return bool(after > before)
@@ -66,13 +66,23 @@ os.environ["MALLOC_MMAP_MAX_"] = "9"  # the user's own choice
 with memory.freed_memory_kept():
     assert mapped()
 """
+SOME_KEPT = """
+os.environ["MALLOC_MMAP_MAX_"] = "9"
+memory.some_freed_memory_kept()
+assert mapped(16 << 20)
+del os.environ["MALLOC_MMAP_MAX_"]
+memory.some_freed_memory_kept()
+assert not mapped(16 << 20)
+assert mapped()
+"""
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, or an old glibc")
-def test_freed_memory_is_kept_for_as_long_as_it_is_asked() -> None:
+@pytest.mark.parametrize("steps", [KEPT, SOME_KEPT])
+def test_freed_memory_is_kept_for_as_long_as_it_is_asked(steps: str) -> None:
     # In a process of its own: here, memory that other tests have freed would serve.
     imports = "import ctypes, os\nfrom contextlib import suppress\nfrom gfldet.machine import memory\n"
-    script = "\n".join((imports, inspect.getsource(Heap), inspect.getsource(mapped), KEPT))
+    script = "\n".join((imports, inspect.getsource(Heap), inspect.getsource(mapped), steps))
     free = {name: value for name, value in os.environ.items() if name not in memory.MALLOC_TUNED}
     subprocess.run([sys.executable, "-c", script], env=free, check=True)
 

@@ -20,13 +20,12 @@ EvalKey = tuple["tuple[int, int] | None", tuple[int, ...]]  # frame and image nu
 class EvalBatch:
     """A batch to predict on: images (B, H, W, 3) uint8, their records, and how each image lies in the frame.
 
-    An image that is `to_cut` into tiles is alone in its batch, at its own size.
+    An image that is to be cut into tiles is alone in its batch, at its own size.
     """
 
     images: NDArray[np.uint8]
     records: tuple[Record, ...]
     boxes: tuple[Letterbox, ...]
-    to_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +70,7 @@ class EvalSet:
         if frame is None:
             (record,) = records
             own = record.height, record.width
-            return EvalBatch(self.store.get(record)[None], records, (letterbox.fit(*own, own),), to_cut=True)
+            return EvalBatch(self.store.get(record)[None], records, (letterbox.fit(*own, own),))
         boxes = tuple(letterbox.fit(record.height, record.width, frame) for record in records)
         images = [letterbox.apply(self.store.get(r), b, self.pad_colour) for r, b in zip(records, boxes, strict=True)]
         return EvalBatch(np.stack(images), records, boxes)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from gfldet.data.eval_set import EvalBatch, EvalKey, EvalSet
 from gfldet.data.loader import in_order
@@ -11,6 +14,8 @@ from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.look import Look
 from gfldet.metrics.coco import DetectionMetrics, evaluate
 from gfldet.metrics.table import DetectionTable, joined, table_of
+from gfldet.ops.detections import Detections
+from gfldet.ops.letterbox import Letterbox
 from gfldet.ranks.value import ONE, Ranks
 
 MOST_CUT = 2  # threads that read images which are cut into tiles: each holds large ones
@@ -56,13 +61,27 @@ def validate(
 
 
 def _tables(look: Look, data: EvalSet, keys: Sequence[EvalKey], batches: Iterator[EvalBatch]) -> list[DetectionTable]:
-    """What is found in each batch."""
-    detector, tables = look.detector, []
-    for (_, numbers), batch in zip(keys, batches, strict=True):
-        if batch.to_cut and data.tiles is not None:
-            found = [look.at_tiles(image, data.tiles, data.batch) for image in batch.images]
-        else:
-            seen = detector.select(detector.infer(batch.images), look.selection)
-            found = [one.in_image(box) for box, one in zip(batch.boxes, seen, strict=True)]
-        tables.append(joined([table_of(number, one) for number, one in zip(numbers, found, strict=True)]))
-    return tables
+    """What is found in each batch: while the network computes one, the detections of the last are selected."""
+    tables: list[Future[DetectionTable]] = []
+    with ThreadPoolExecutor(1, "select") as beside:
+        for (frame, numbers), batch in zip(keys, batches, strict=True):
+            if frame is None:
+                assert data.tiles is not None  # they cut this image
+                found = [look.at_tiles(image, data.tiles, data.batch) for image in batch.images]
+                select: Callable[[], list[Detections]] = partial(list, found)
+            else:
+                select = partial(_selected, look, batch.boxes, look.detector.infer(batch.images))
+            if tables:
+                tables[-1].result()  # not more than two batches of outputs are held
+            tables.append(beside.submit(_table, numbers, select))
+        return [table.result() for table in tables]
+
+
+def _selected(look: Look, boxes: Sequence[Letterbox], outputs: Any) -> list[Detections]:
+    """The detections of a batch in px of its images, which lie in their frames as `boxes` tell."""
+    found = look.detector.select(outputs, look.selection)
+    return [one.in_image(box) for box, one in zip(boxes, found, strict=True)]
+
+
+def _table(numbers: Sequence[int], select: Callable[[], list[Detections]]) -> DetectionTable:
+    return joined([table_of(number, one) for number, one in zip(numbers, select(), strict=True)])

@@ -280,7 +280,9 @@ def _save(figure: Figure, path: str | Path, names: Sequence[str] = ()) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # `fonts_for` tells of them
             use_fonts(figure, fonts_for(names))
-            format = path.suffix.removeprefix(".") or None
-            write_whole(path, lambda file: figure.savefig(file, format=format), lasting=False)
+            format = path.suffix.removeprefix(".") or "png"
+            # Packed less, a PNG is a third larger and takes less than half the time.
+            packed = {"compress_level": 1} if format.lower() == "png" else {}
+            write_whole(path, lambda file: figure.savefig(file, format=format, pil_kwargs=packed), lasting=False)
     except (OSError, ValueError) as error:  # ValueError: the suffix is not a picture format
         raise OutputError(f"{path}: the plot cannot be written: {error}.") from error
