@@ -162,7 +162,7 @@ class Model(Familiar):
                     lambda: resuming.beginning(given, resolved, resume, self.description, self._start)
                 )
                 _warn_of_notices(begun.settings)
-                with threads_of(begun.settings.threads, self._cores_for(ranks)), freed_memory_kept():
+                with threads_of(begun.settings.threads, self._cores_for(ranks)):
                     trainer = prepare.prepare_training(
                         begun.settings, begun.description, begun.start, folder, resume, self._observed(observers), ranks
                     )
@@ -216,7 +216,7 @@ class Model(Familiar):
             resolved = replace(resolved, device=ranks.device)
             folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
             held.enter_context(self._threads(resolved, ranks))
-            held.enter_context(freed_memory_kept())
+            held.enter_context(freed_memory_kept())()
             names = tuple(self.names.values())
             subject = validating.Subject(self.source, names, lambda: self._detector(resolved), self._likeness)
             metrics = validating.measure(subject, resolved, folder, ranks)

@@ -58,12 +58,15 @@ def mapped(size: int = 64 << 20) -> bool:
 
 
 KEPT = """
-with suppress(KeyboardInterrupt), memory.freed_memory_kept():
+with suppress(KeyboardInterrupt), memory.freed_memory_kept() as keep:
+    assert mapped()
+    keep()
     assert not mapped()
     raise KeyboardInterrupt
 assert mapped()
 os.environ["MALLOC_MMAP_MAX_"] = "9"  # the user's own choice
-with memory.freed_memory_kept():
+with memory.freed_memory_kept() as keep:
+    keep()
     assert mapped()
 """
 SOME_KEPT = """

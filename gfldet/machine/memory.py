@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,25 +79,37 @@ def disk_is_full(folder: Path) -> bool:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # as in malloc.h
 MMAP_MAX = 65536  # glibc's own limit
 MALLOC_TUNED = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"}
+OWN_MAPPING = 1 << 20
 LARGEST_THRESHOLD = 32 << 20  # up to which glibc raises its mmap threshold by itself, as large blocks are freed
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Let glibc keep memory that tensors free while this lasts, instead of giving it back to the system at once.
+def freed_memory_kept() -> Iterator[Callable[[], None]]:
+    """Let glibc keep memory that tensors free, instead of giving it back to the system at once: from when the function
+    that this gives is called, until the end.
 
     Feature maps of a training step are larger than glibc's mmap threshold: each would be returned and faulted in again,
-    zeroed, at every step, which costs a tenth of the time on a CPU.  Afterwards `some_freed_memory_kept` goes on, and
-    what is free is given back.  Where malloc is not tuned by us (see `_glibc`), this does nothing.
+    zeroed, at every step, which costs a tenth of the time on a CPU.  Call it after a first step: what stays, such as
+    the optimiser's state, is made there, and between feature maps that are kept it leaves holes (260 MB of 1,800).
+    Until then all that is large has a mapping of its own.  After the end `some_freed_memory_kept` holds, and what is
+    free is given back.  Where malloc is not ours to tune (see `_glibc`), all of this does nothing.
     """
-    library = _glibc()
+    library, kept = _glibc(), False
     if library is None:
-        yield
+        yield lambda: None
         return
-    library.mallopt(M_MMAP_MAX, 0)
-    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+    def keep() -> None:
+        nonlocal kept
+        if not kept:
+            library.malloc_trim(0)
+            library.mallopt(M_MMAP_MAX, 0)
+            library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        kept = True
+
+    library.mallopt(M_MMAP_THRESHOLD, OWN_MAPPING)
     try:
-        yield
+        yield keep
     finally:
         library.mallopt(M_MMAP_MAX, MMAP_MAX)
         some_freed_memory_kept()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ from gfldet.errors import CheckpointError, WorkError
 from gfldet.losses.detection import Gains
 from gfldet.machine.cores import FreeCores, loader_threads
 from gfldet.machine.device import mixed_precision
+from gfldet.machine.memory import freed_memory_kept
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.nn.joint_norm import JointBatchNorm2d, join_norms
 from gfldet.nn.tasks import DetectionModel
@@ -105,8 +106,8 @@ class Trainer:
         The observers are told of steps and epochs here; of the run's begin and end by `train.run`.
         """
         self.progress.running = 1
-        with closing(self._batches(self.progress.epoch)) as batches, self._replaying():
-            return self._run(batches)
+        with closing(self._batches(self.progress.epoch)) as batches, self._replaying(), freed_memory_kept() as keep:
+            return self._run(_each_used(batches, keep))
 
     @contextmanager
     def _replaying(self) -> Iterator[None]:
@@ -424,3 +425,10 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
         f"resume: the state of training in {path} is damaged ({first_line(error)}); start another run from its weights "
         f"with model={path}"
     )
+
+
+def _each_used(batches: Iterator[TrainBatch], done: Callable[[], None]) -> Iterator[TrainBatch]:
+    """The batches; `done` is called when one has been used and the next is asked for."""
+    for batch in batches:
+        yield batch
+        done()

@@ -79,7 +79,7 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
     from gfldet.train import prepare
 
     settings = resolve("train", {"data": data, "imgsz": imgsz, "batch": batch, "val": False, "verbose": False})
-    with prepare.run_folder(settings, None) as folder, threads_of(settings.threads), freed_memory_kept():
+    with prepare.run_folder(settings, None) as folder, threads_of(settings.threads), freed_memory_kept() as keep:
         trainer = prepare.prepare_training(settings, Model("gfldet-n").description, None, folder)
         trainer.model.train()
         made = trainer.train.load(next(trainer.train.keys(0)))
@@ -95,6 +95,7 @@ def loss(data: str, imgsz: int, batch: int, repeats: int) -> dict[str, Any]:
                 trainer.model.criterion(maps, on_device).total.backward()
 
         step()
+        keep()
         criterion()
         return {"step": probe.seconds(step, repeats), "loss": probe.seconds(criterion, repeats)}
 
