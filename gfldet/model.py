@@ -290,7 +290,8 @@ class Model(Familiar):
     def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
         """What is found; between one result and the next the caller has threads as before."""
         self.save_dir = None
-        some_freed_memory_kept()
+        if self._kept is None:
+            some_freed_memory_kept()
         subject = Subject(self.source, self.names, self._category_ids(), lambda: self._detector(settings))
         found = predict(subject, settings, self._writes_to)
         try:

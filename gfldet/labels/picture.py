@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gfldet.files import as_yaml
 from gfldet.writing import whole
 
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # slow to compile, and hardly ever needed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +115,7 @@ def data_yaml(**values: Any) -> str:
 
 def xml_text(text: str) -> str:
     """Text for an element of XML; letters that XML cannot hold become U+FFFD."""
-    return _NOT_IN_XML.sub("\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(_NOT_IN_XML, "\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def xml_value(text: str) -> str:
