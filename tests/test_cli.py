@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -282,3 +284,28 @@ def test_bad_words_of_weights(words: str, problem: str, capsys: pytest.CaptureFi
 def test_the_usage_of_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: gfldet weights [get NAME] key=value ...\n")
+
+
+LEAVING = """
+import atexit, sys
+from gfldet import cli
+
+def run(argv):
+    atexit.register(lambda: print("done", flush=False))
+    print("told", end=" ")
+    return 7
+
+cli._run = run
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="another system")
+@pytest.mark.parametrize(("out", "code"), [("pipe", 7), ("/dev/full", 2)])
+def test_a_process_leaves_after_all_that_was_registered_for_its_end(out: str, code: int) -> None:
+    with open("/dev/full", "w") as full:
+        stdout = subprocess.PIPE if out == "pipe" else full
+        ended = subprocess.run([sys.executable, "-c", LEAVING], stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == code
+    assert ended.stdout in (None, "told done\n")
+    assert ("No space left" in ended.stderr) == (out == "/dev/full")
