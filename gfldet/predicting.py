@@ -6,20 +6,22 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gfldet.config.schema import PredictSettings
 from gfldet.data.sources import iter_source
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Prediction, Predictor
-from gfldet.detect.saver import Saver
 from gfldet.detect.track import check_installed, tracked
 from gfldet.errors import ConfigError
-from gfldet.labels.writer import LabelFiles
 from gfldet.messages import teller, warn
 from gfldet.ops.tiles import tiles_of
 from gfldet.results import Results
 from gfldet.store import runs
+
+if TYPE_CHECKING:
+    from gfldet.detect.saver import Saver
+    from gfldet.labels.writer import LabelFiles
 
 CONF = 0.25  # of detections for people; validation wants the doubtful ones too
 
@@ -75,17 +77,10 @@ def _saver(subject: Subject, settings: PredictSettings) -> Saver | None:
     """Who writes the predictions; None if nothing is to be written."""
     if not (settings.save or settings.save_txt or settings.save_json or settings.save_format):
         return None
+    from gfldet.detect.saver import Saver
+
     where = (settings.project, settings.name, "predict", settings.exist_ok)
     runs.free_folder(*where)  # its mistakes now, not at the first prediction
-    labels = partial(
-        LabelFiles,
-        formats=settings.save_format or (),
-        names=list(subject.names.values()),
-        ids=subject.category_ids,
-        model=Path(subject.source).name,
-        image_url=settings.image_url,
-        tell=warn,
-    )
     return Saver(
         lambda: runs.claim_folder(*where),
         settings.save,
@@ -95,7 +90,22 @@ def _saver(subject: Subject, settings: PredictSettings) -> Saver | None:
         subject.category_ids,
         settings.line_width,
         settings.vid_stride,
-        labels if settings.save_format else None,
+        _labels(subject, settings) if settings.save_format else None,
+    )
+
+
+def _labels(subject: Subject, settings: PredictSettings) -> Callable[[Path], LabelFiles]:
+    """What makes the writer of labels for other programs in a folder."""
+    from gfldet.labels.writer import LabelFiles
+
+    return partial(
+        LabelFiles,
+        formats=settings.save_format or (),
+        names=list(subject.names.values()),
+        ids=subject.category_ids,
+        model=Path(subject.source).name,
+        image_url=settings.image_url,
+        tell=warn,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,13 +17,15 @@ from gfldet.data.sources import Frame
 from gfldet.detect.predict import Prediction, image_ids
 from gfldet.errors import OutputError
 from gfldet.files import exists
-from gfldet.labels.picture import Picture
-from gfldet.labels.writer import LabelFiles
 from gfldet.machine.memory import disk_is_full
 from gfldet.metrics.table import DetectionTable, coco_results, joined, table_of
 from gfldet.store import runs
 from gfldet.viz.pictures import save_bgr
 from gfldet.writing import write_whole
+
+if TYPE_CHECKING:
+    from gfldet.labels.picture import Picture
+    from gfldet.labels.writer import LabelFiles
 
 
 @dataclass(slots=True, eq=False)
@@ -119,6 +122,8 @@ class Saver:
 
 def _labelled(prediction: Prediction) -> Picture:
     """A prediction as labels, rounded as predictions.json has it."""
+    from gfldet.labels.picture import Picture
+
     frame, found = prediction.frame, table_of(0, prediction.detections)
     height, width = frame.image.shape[:2]
     return Picture(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from gfldet.errors import ConfigError, DataError
-from gfldet.metrics import coco, evaluate, format_table, ground_truth
+from gfldet.metrics import coco
+from gfldet.metrics.coco import evaluate, format_table, ground_truth
 
 A, B = (0, 0, 100, 100), (200, 0, 300, 100)
 BOTH = ["hotcoco", "pycocotools"]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from gfldet.metrics import evaluate, quality
+from gfldet.metrics import quality
+from gfldet.metrics.coco import evaluate
 from gfldet.metrics.matching import SplitTruths, truth_columns
 from gfldet.metrics.quality import score_iou_correlation
 from gfldet.metrics.table import DetectionTable, read_results
