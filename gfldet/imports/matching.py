@@ -182,7 +182,8 @@ class _Tracer(fx.Tracer):
 
 
 def features_of(body: Graph, expressions: Expressions) -> list[Expression]:
-    """What the head of a graph is given.  Convolutions have their path in `body` as their origin."""
+    """What the head of a graph is given.  Convolutions have their path in `body`, now in eval mode, as their origin."""
+    body.eval()
     values: dict[Any, Any] = {}
     for node in _Tracer().trace(body).nodes:
         inputs = fx.node.map_arg(node.args, values.__getitem__)

@@ -102,7 +102,7 @@ class Conv(ChainedBlock):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x)
         # On a GPU not measured, and there an exchange for time that is shorter.
-        if x.is_cpu and self.bn.training and type(self.bn) is nn.BatchNorm2d and type(self.act) is nn.SiLU:
+        if self.bn.training and type(self.bn) is nn.BatchNorm2d and type(self.act) is nn.SiLU and x.is_cpu:
             return norm_silu(self.bn, out)
         activated: Tensor = self.act(self.bn(out))
         return activated
