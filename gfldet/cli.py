@@ -100,8 +100,9 @@ def _leaving() -> Callable[[int], None]:
         if not codes:
             return
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # it was closed when the process began
+                    stream.flush()
         except OSError:
             return  # Python's own end tells of it
         os._exit(codes[0])

@@ -8,6 +8,7 @@ that they give the same.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -185,10 +186,21 @@ def _kept(found: Detections, selection: Selection, classes: tuple[int, ...] | No
     return found.take(wanted.nonzero()[0][: selection.max_det])
 
 
+def import_onnxruntime() -> Any:
+    """The package, silent: version 1.32 keeps a record of its use in the user's cache, which is meant for its makers.
+
+    An ORT_DISABLE_TELEMETRY of the user's own stays as it is.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def _onnxruntime(file: Path, device: str, threads: int) -> Engine:
     """An .onnx in onnxruntime."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise ConfigError(f"{file}: onnxruntime is not installed; pip install onnxruntime") from error
     there = onnxruntime.get_available_providers()

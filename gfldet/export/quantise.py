@@ -51,6 +51,7 @@ def quantised(
     `predicting` names the weights of the layers that stay in float; `images` (H, W, 3) RGB are for the calibration.
     """
     onnx = import_onnx()
+    exported.import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc, unused-ignore]

@@ -26,6 +26,12 @@ assert main(["train", f"model={model}", f"data={data}", "epochs=1", "batch=4", *
 assert main(["val", f"model={run}", *common]) == 0
 assert main(["predict", f"model={run}", f"source={images}", "conf=0.001", *common]) == 0
 """
+EXPORTED = """
+from gfldet.cli import main
+model, images = sys.argv[1:]
+assert main(["export", f"model={model}", "out=model.onnx", "imgsz=64"]) == 0
+assert main(["predict", "model=model.onnx", f"source={images}", "save=false"]) == 0
+"""
 PLOT = """
 from gfldet.viz.plots import plot_confusion
 plot_confusion("matrix.png", [[1, 2], [3, 4]], ["a"])
@@ -41,7 +47,7 @@ def work(tmp_path: Path) -> Path:
 
 def run(work: Path, home: Path, code: str, *arguments: object, **environment: str) -> None:
     """Run code in a process of its own, which has to end well and without a word on stderr."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "MPL"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "MPL", "ORT_"))}
     own = {"HOME": str(home), "TMPDIR": str(work.parent / "temporary"), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-c", NO_NETWORK + code, *map(str, arguments)]
     done = subprocess.run(command, cwd=work, env={**kept, **own}, capture_output=True, text=True, check=False)
@@ -63,6 +69,17 @@ def test_commands_write_nothing_but_their_run_folders(
     assert left(work) == ["runs"]
     assert left(work / "runs") == ["predict", "train", "val"]
     assert (work / "runs" / "train" / "results.png").stat().st_size > 1000
+
+
+@pytest.mark.long
+def test_an_exported_file_leaves_nothing(
+    work: Path, dataset: Callable[..., Any], tiny_yaml: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    data = dataset(train=1, val=1)
+    run(work, tmp_path / "home", EXPORTED, tiny_yaml, data.images / "val")
+    assert (left(tmp_path / "home"), left(tmp_path / "temporary")) == ([], [])
+    assert left(work) == ["model.onnx"]
 
 
 @pytest.mark.long
