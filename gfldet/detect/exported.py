@@ -9,6 +9,7 @@ that they give the same.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -232,6 +233,25 @@ def _onnxruntime(file: Path, device: str, threads: int) -> Engine:
     return Engine(_checked(run, card, file), card, session.get_providers()[0].removesuffix("ExecutionProvider").lower())
 
 
+def import_openvino() -> Any:
+    """The package, silent: by itself its import is told to its makers, by way of Google, and noted in HOME.
+
+    It tells nothing where it finds no package openvino_telemetry, so for the time of the import there is none.
+    """
+    if "openvino" not in sys.modules:
+        reports = sys.modules.get("openvino_telemetry")
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            import openvino
+        finally:
+            del sys.modules["openvino_telemetry"]
+            if reports is not None:
+                sys.modules["openvino_telemetry"] = reports
+    import openvino
+
+    return openvino
+
+
 @cache
 def openvino_core() -> Any:
     """OpenVINO's Core, one for the process, which is never given back.
@@ -239,9 +259,7 @@ def openvino_core() -> Any:
     Each gives the main thread a stack of its own for signals.  When the older of two ends first, neither stack is left,
     and the next signal, such as Ctrl-C, ends the process (seen with OpenVINO 2026).
     """
-    import openvino
-
-    return openvino.Core()
+    return import_openvino().Core()
 
 
 def _openvino(file: Path, device: str, threads: int) -> Engine:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gfldet.detect import exported
 from gfldet.detect.card import Card
 from gfldet.detect.exported import RT_INFO, openvino_core
 from gfldet.errors import ConfigError
@@ -16,10 +17,9 @@ from gfldet.machine.memory import disk_is_full
 def import_openvino() -> Any:
     """The package; ConfigError if it is not installed."""
     try:
-        import openvino
+        return exported.import_openvino()
     except ImportError as error:
         raise ConfigError("format=openvino: OpenVINO is not installed; pip install 'gfldet[openvino]'") from error
-    return openvino
 
 
 def convert(file: Path, card: Card, target: Path) -> Path:
