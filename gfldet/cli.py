@@ -82,7 +82,7 @@ def _code_of(argv: list[str], for_good: bool) -> int:
         return _interrupted(error)
     except BrokenPipeError:  # the reader of our output, for example `head`, has closed it
         _drop_output()
-        return 1
+        return 128 + getattr(signal, "SIGPIPE", 13)  # as of a program that this ends by its signal
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -7,10 +7,15 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from gfldet.errors import WorkError
 from gfldet.ranks.watch import HOW_TO_GO_ON
 from gfldet.signals import Interrupted
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 ASK = 0.2  # s between two looks at the processes
 
@@ -21,21 +26,31 @@ def launch(processes: int, words: Sequence[str]) -> int:
     A process that ends by an error says why itself; the others are ended then.  Raises WorkError for one that was
     killed, and Interrupted for a signal that this process got, which the others get too.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is told below
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=str(uuid.uuid4()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any port that is free
-        max_restarts=0,
-        monitor_interval=ASK,
-    )
+    with TemporaryDirectory(prefix="gfldet-", ignore_cleanup_errors=True) as logs:  # torch's own would stay
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # any port that is free
+            max_restarts=0,
+            monitor_interval=ASK,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )
+        return _launched(config, words)
+
+
+def _launched(config: LaunchConfig, words: Sequence[str]) -> int:
+    """See `launch`."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
     try:
         elastic_launch(config, sys.executable)("-m", "gfldet", *words)
     except SignalException as error:
@@ -43,9 +58,8 @@ def launch(processes: int, words: Sequence[str]) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
+            one = f"rank {rank} of {config.nproc_per_node}"
             name = signal.Signals(-failure.exitcode).name
-            raise WorkError(
-                f"rank {rank} of {processes} was ended by {name}, so the others were ended too; {HOW_TO_GO_ON}"
-            ) from None
+            raise WorkError(f"{one} was ended by {name}, so the others were ended too; {HOW_TO_GO_ON}") from None
         return int(failure.exitcode)
     return 0

@@ -57,6 +57,7 @@ def predict(
         check_installed()
     # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
     batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
+    images = detections = 0
     try:
         found = predictor(frames, batch)
         for prediction in tracked(found, settings.vid_stride) if settings.track else found:
@@ -66,8 +67,14 @@ def predict(
             if settings.verbose:
                 tell(f"{prediction.results.path}: {prediction.results.verbose()}")
             _warn_of_limit(prediction, predictor)
+            images, detections = images + 1, detections + len(prediction.results)
             yield prediction.results
             del prediction  # two large pictures would take twice the memory
+        if images > 1 and not detections and settings.verbose:
+            tell(
+                f"nothing was found in {images} images at conf={predictor.selection.conf:g}; a lower one shows what "
+                "scores less (val tells which suits a model)"
+            )
     finally:
         if saver is not None:
             saver.close()

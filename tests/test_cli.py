@@ -309,3 +309,15 @@ def test_a_process_leaves_after_all_that_was_registered_for_its_end(out: str, co
     assert ended.returncode == code
     assert ended.stdout in (None, "told done\n")
     assert ("No space left" in ended.stderr) == (out == "/dev/full")
+
+
+def test_a_reader_that_goes_away_is_told_as_by_its_signal() -> None:
+    script = LEAVING.replace('print("told", end=" ")\n    return 7', "raise BrokenPipeError")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_closed_output_changes_nothing() -> None:
+    command = f"exec {sys.executable} -m gfldet version >&-"
+    ended = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")

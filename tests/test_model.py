@@ -220,6 +220,15 @@ def test_nothing_is_written_unless_asked(model: Model, folder: Path, capsys: pyt
     assert (got.out, got.err) == ("", "")
 
 
+def test_nothing_in_many_images_is_told(model: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speaking = {**QUIET, "verbose": True}
+    model.predict(folder, **speaking, conf=0.95)
+    assert "nothing was found in 3 images at conf=0.95; a lower one" in capsys.readouterr().out
+    model.predict(folder, **speaking, conf=0.85)
+    model.predict(folder / "a.png", **speaking, conf=0.95)  # its own line says it
+    assert "nothing was found in" not in capsys.readouterr().out
+
+
 def test_what_is_written(model: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saving = {"save": True, "save_txt": True, "save_conf": True, "save_json": True, "project": "out"}
     found = model.predict(folder, **{**QUIET, "verbose": True}, **saving)

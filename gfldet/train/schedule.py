@@ -61,10 +61,8 @@ class Plan:
 
     def of_length(self) -> str:
         """The numbers that follow from the length of the run, in words."""
-        return (
-            f"weight decay {self.weight_decay:.2g}, warm-up {self.warmup_steps} steps; no mosaic from epoch "
-            f"{self.close_epoch + 1}"
-        )
+        told = f"weight decay {self.weight_decay:.2g}, warm-up {self.warmup_steps} step{'s' * (self.warmup_steps != 1)}"
+        return f"{told}; no mosaic from epoch {self.close_epoch + 1}" if self.close_epoch < self.epochs else told
 
     @property
     def total_steps(self) -> int:

@@ -64,7 +64,7 @@ class Gain:
 
     def _verdict(self) -> str:
         if self.gain <= 0:
-            return "The default settings are the better ones."
+            return f"The default settings are the better ones; {BEST} holds them."
         if self.clear:
             return "The gain is larger than the noise."
         return "The gain is within the noise: as far as these runs tell, the default settings are as good."

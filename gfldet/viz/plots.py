@@ -59,10 +59,13 @@ def plot_results(csv_path: str | Path, path: str | Path) -> None:
     """
     epochs, panels = results_panels(Path(csv_path))
     figure, axes = _figure(13.0, 4.0, len(panels), fitted=True)  # rates have labels of any length
+    from matplotlib.ticker import MaxNLocator
+
     for ax, title, lines in zip(axes, ("training losses", "validation", "learning rate"), panels, strict=True):
         for i, (label, values) in enumerate(lines.items()):
             _line(ax, epochs, values, _colour(i), _text(label))
         _finish(ax, title, "epoch", "", empty=not lines)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(lines) > 1:
             ax.legend(fontsize=8)
     axes[0].set_ylim(bottom=0)

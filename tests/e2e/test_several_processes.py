@@ -73,8 +73,11 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 def test_two_processes_leave_the_files_of_one(start: Start, words: list[str], tmp_path: Path) -> None:
     """In any case with statistics over both; rank 0 alone speaks, and predictions are the same to the bit."""
-    code, out, told = ended(start(*GFLDET, *words, "epochs=2", "device=cpu:2", "sync_bn=true", "name=two"))
+    (tmp_path / "temporary").mkdir()
+    here = {"TMPDIR": str(tmp_path / "temporary")}
+    code, out, told = ended(start(*GFLDET, *words, "epochs=2", "device=cpu:2", "sync_bn=true", "name=two", env=here))
     assert (code, told) == (0, "")
+    assert not [name for name in os.listdir(here["TMPDIR"]) if not name.startswith("torchinductor_")]
     assert out.count("2/2 ") == 1
     assert "2 processes, 2 on this machine; of each batch 2 images for 1 of them, 1 for the others" in out
     assert "Results are in runs/two" in out
