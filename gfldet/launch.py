@@ -56,7 +56,9 @@ def _launched(config: LaunchConfig, words: Sequence[str]) -> int:
     except SignalException as error:
         raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        killed = [(rank, failure) for rank, failure in sorted(error.failures.items()) if failure.exitcode < 0]
+        # Who was killed is the reason, also where another noticed and ended before the launcher looked.
+        rank, failure = killed[0] if killed else error.get_first_failure()
         if failure.exitcode < 0:
             one = f"rank {rank} of {config.nproc_per_node}"
             name = signal.Signals(-failure.exitcode).name

@@ -1,0 +1,41 @@
+"""What is told of processes that failed, as torch's launcher names them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch.distributed.launcher.api as launcher
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from gfldet.errors import WorkError
+from gfldet.launch import launch
+
+
+def failing(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the launcher find that these ranks have ended with these codes, at one look, and so at one time."""
+    failures = {rank: ProcessFailure(rank, 1000 + rank, code, "") for rank, code in codes.items()}
+    for failure in failures.values():
+        failure.timestamp = 1
+
+    def run(*_: Any) -> None:
+        raise ChildFailedError("gfldet", failures)
+
+    monkeypatch.setattr(launcher, "elastic_launch", lambda *_: run)
+    monkeypatch.setattr(launcher, "LaunchConfig", SimpleNamespace)
+
+
+@pytest.mark.parametrize("codes", [{0: 1, 1: -9}, {0: -9, 1: 1}, {1: -9}])
+def test_who_was_killed_is_told_also_where_another_noticed_first(
+    codes: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(codes, monkeypatch)
+    rank = next(rank for rank, code in codes.items() if code < 0)
+    with pytest.raises(WorkError, match=f"rank {rank} of 2 was ended by SIGKILL"):
+        launch(2, ["train"])
+
+
+def test_an_error_that_a_process_told_itself_is_a_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing({0: 2, 1: 2}, monkeypatch)
+    assert launch(2, ["train"]) == 2
