@@ -100,9 +100,7 @@ def _leaving() -> Callable[[int], None]:
         if not codes:
             return
         try:
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:  # it was closed when the process began
-                    stream.flush()
+            _flush()
         except OSError:
             return  # Python's own end tells of it
         os._exit(codes[0])
@@ -118,12 +116,19 @@ def _interrupted(error: KeyboardInterrupt) -> int:
         return 128 + int(number)
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     try:
-        sys.stdout.flush()
+        _flush()
     except OSError:  # its reader got the signal too
         _drop_output()
     with suppress(OSError):
         print("; ".join((f"gfldet: {what}", *(str(word) for word in error.args))), file=sys.stderr, flush=True)
     return 128 + number
+
+
+def _flush() -> None:
+    """Hand on what was printed; a stream that was closed when the process began is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def _drop_output() -> None:

@@ -290,7 +290,7 @@ class Model(Familiar):
     def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
         """What is found; between one result and the next the caller has threads as before."""
         self.save_dir = None
-        if self._kept is None:
+        if self._exported is None and self._kept is None:  # torch's first call
             some_freed_memory_kept()
         subject = Subject(self.source, self.names, self._category_ids(), lambda: self._detector(settings))
         found = predict(subject, settings, self._writes_to)

@@ -321,3 +321,9 @@ def test_a_closed_output_changes_nothing() -> None:
     command = f"exec {sys.executable} -m gfldet version >&-"
     ended = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_interruption_with_a_closed_output_is_told() -> None:
+    script = LEAVING.replace('print("told", end=" ")\n    return 7', "raise KeyboardInterrupt")
+    ended = subprocess.run(["sh", "-c", f"exec {sys.executable} -c '{script}' >&-"], stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "gfldet: interrupted\n")
