@@ -69,7 +69,7 @@ def _code_of(argv: list[str], for_good: bool) -> int:
     """The exit code of a command line, after what is to be said of its errors."""
     try:
         with ending(for_good):
-            return _run(argv)
+            return _run(argv, for_good)
     except UserError as error:
         if not error.told:
             print(f"gfldet: {error}", file=sys.stderr)
@@ -144,7 +144,7 @@ def _collect_again() -> None:
         gc.enable()
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], for_good: bool) -> int:
     command, *rest = argv or ["help"]
     if command in _HELP_WORDS:
         print(_help(rest[0] if rest else ""))
@@ -161,7 +161,12 @@ def _run(argv: list[str]) -> int:
         started = _start_several(settings, argv)
         if started is not None:
             return started
-        return _work(command, settings, file)
+        if not isinstance(settings, ValSettings) or not for_good:
+            return _work(command, settings, file)
+        from gfldet.viz.beside import drawing_beside
+
+        with drawing_beside(settings.plots and leads()):
+            return _work(command, settings, file)
     return 0
 
 

@@ -25,7 +25,8 @@ from gfldet.ops.letterbox import check_frame
 from gfldet.ops.tiles import tiles_of
 from gfldet.ranks.value import Ranks
 from gfldet.report.run_page import REPORT, write_run_page
-from gfldet.report.validation import draw_validation, write_validation
+from gfldet.report.validation import curves_of, draw_examples, write_validation
+from gfldet.viz.beside import meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,13 @@ def measure(subject: Subject, settings: ValSettings, folder: Path, ranks: Ranks)
         ranks=ranks,
     )
     if ranks.leads:
-        write_validation(folder, found, loaded.split)
-        teller(settings.verbose)(format_table(found.metrics))
+        plots = settings.plots and _can_plot()
+        with meanwhile(curves_of(folder, found.metrics, loaded.split.names) if plots else ()):
+            write_validation(folder, found, loaded.split)
+            teller(settings.verbose)(format_table(found.metrics))
+        if plots:
+            draw_examples(folder, found, loaded.split, loaded.store)
         if settings.plots:
-            if _can_plot():
-                draw_validation(folder, found, loaded.split, loaded.store)
             write_run_page(folder / REPORT, found, loaded.split, loaded.store, f"{subject.source} on {settings.data}")
     return found.metrics
 

@@ -290,7 +290,7 @@ LEAVING = """
 import atexit, sys
 from gfldet import cli
 
-def run(argv):
+def run(argv, for_good):
     atexit.register(lambda: print("done", flush=False))
     print("told", end=" ")
     return 7

@@ -51,6 +51,21 @@ def test_they_are_asked_for_anew_when_time_has_passed(monkeypatch: pytest.Monkey
         assert FreeCores()() == expected
 
 
+def test_what_a_helper_uses_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = min(os.sched_getaffinity(0))
+    (tmp_path / "77").mkdir()
+    (tmp_path / "stat").write_text(f"cpu{core} 1 2 3 400 5 6\n")
+    (tmp_path / "77" / "stat").write_text("77 (a (b) c) S 1 77 77 0 -1 4194304 900 0 0 0 150 50 9 9 20 0 1\n")
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {core})
+    monkeypatch.setattr(time, "process_time", lambda: 3.0)
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    assert use_now().own == 3.0  # type: ignore[union-attr]
+    monkeypatch.setattr(room, "HELPERS", {77, 78})  # one has ended
+    assert use_now().own == 5.0  # type: ignore[union-attr]
+    assert use_now().idle == 4.05  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("said", "expected"), [("3", 3), ("0", None), ("4,2", None), ("", None)])
 def test_the_user_s_own_number_is_taken(monkeypatch: pytest.MonkeyPatch, said: str, expected: int | None) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", said)

@@ -127,14 +127,14 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
         head = split_maps(maps, self.reg_max, self.strides)
         size = (head.levels[0].width * head.levels[0].stride, head.levels[0].height * head.levels[0].stride)
         truths = truths_of(batch, size, head.points.device)
-        boxes = head.boxes()
-        predictions = Predictions(head.logits.detach(), boxes.detach())
+        with torch.no_grad():  # the positives' boxes are made again with a gradient, which the others have no use for
+            predictions = Predictions(head.logits.detach(), head.boxes())
         positive = self.assigner(predictions, truths, head.levels, reach=reach_of(self.reg_max))
         sums = torch.stack((positive.alignment.sum(), torch.ones_like(positive.alignment).sum()))
         aligned, count = self.ranks.sum(sums).clamp(min=1)
         share = count if self.target == "one" else aligned
         cls = self._classification(head, positive, truths, _ignored(batch, size, head.points)) / share
-        box, dfl = (part / aligned for part in self._regression(head, boxes, positive, truths))
+        box, dfl = (part / aligned for part in self._regression(head, positive, truths))
         gain = CLASS_LOSSES[self.cls_loss].gain if self.gains.cls is None else self.gains.cls
         parts = torch.stack((self.gains.box * box, gain * cls, self.gains.dfl * dfl))
         return LossItems(parts.sum(), parts.detach())
@@ -162,20 +162,18 @@ class v8DetectionLoss:  # noqa: N801 - users of this family know the criterion b
             loss = loss * counted
         return loss.sum()
 
-    def _regression(
-        self, head: HeadOutput, boxes: Tensor, positive: Assignment, truths: Truths
-    ) -> tuple[Tensor, Tensor]:
+    def _regression(self, head: HeadOutput, positive: Assignment, truths: Truths) -> tuple[Tensor, Tensor]:
         """The overlap loss () and DFL (), summed over the positives, weighted by alignment."""
-        at = (positive.image, positive.point)
+        found = head.at(positive.image, positive.point)
         truth = truths.boxes[positive.truth]
         weight = positive.alignment
         if self.class_weights is not None:
             weight = weight * weight.new_tensor(self.class_weights)[truths.classes[positive.truth]]
-        box = (iou_loss(boxes[at], truth, self.iou_loss) * weight).sum()
+        box = (iou_loss(found.boxes(), truth, self.iou_loss) * weight).sum()
         if self.reg_max == 1:
             return box, torch.zeros_like(box)
-        sides = xyxy_to_ltrb(head.points[positive.point], truth) / head.strides[positive.point]
-        dfl = distribution_focal_loss(head.bins[at], sides.clamp(0, self.reg_max - 1)).mean(-1)
+        sides = xyxy_to_ltrb(found.points, truth) / found.strides
+        dfl = distribution_focal_loss(found.bins, sides.clamp(0, self.reg_max - 1)).mean(-1)
         return box, (dfl * weight * positive.reachable).sum()
 
 

@@ -22,6 +22,7 @@ RECENT = 30.0  # s that tell of now
 SPARE = 0.3  # of a core that others may take before it counts as theirs
 SPINS = "3000"  # rounds, some microseconds: as long as the next layer takes to come
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+HELPERS: set[int] = set()  # processes that do a part of this one's work: what they use is no other work
 
 
 def cores() -> int:
@@ -80,7 +81,8 @@ def wait_little(environment: MutableMapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What was used so far, in seconds: `clock` of time, `idle` of its cores together, `own` of its threads."""
+    """What was used so far, in seconds: `clock` of time, `idle` of its cores together, `own` of its threads and
+    helpers."""
 
     clock: float
     idle: float
@@ -96,7 +98,15 @@ def use_now() -> Use | None:
     idle = [int(row[4]) + int(row[5]) for row in rows if row[0] in mine and len(row) > 5]
     if len(idle) != len(mine):
         return None
-    return Use(time.monotonic(), sum(idle) / os.sysconf("SC_CLK_TCK"), time.process_time())
+    ticks = os.sysconf("SC_CLK_TCK")
+    return Use(time.monotonic(), sum(idle) / ticks, time.process_time() + _of_helpers(ticks))
+
+
+def _of_helpers(ticks: int) -> float:
+    """Seconds that the helpers have used."""
+    told = (" ".join(lines(system.PROC / str(process) / "stat")) for process in HELPERS)
+    times = [text.rpartition(")")[2].split()[11:13] for text in told]  # what follows a process's name
+    return sum(int(time) for pair in times for time in pair) / ticks
 
 
 def free_between(before: Use, after: Use, count: int) -> int:

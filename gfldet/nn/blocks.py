@@ -233,6 +233,13 @@ class Concat(nn.Module):
 class Upsample(nn.Upsample):
     """torch's Upsample, read from a row `[size, scale_factor, mode]`; a YAML's bare `None` arrives as text."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        out = super().forward(input)
+        if out.is_cpu and out.requires_grad:
+            # What follows is often a Concat, whose gradients are slices; of those torch goes through every element.
+            out.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return out
+
     @classmethod
     def from_row(cls, row: Row) -> Layer:
         args: list[Any] = [None if value == "None" else value for value in row.args]

@@ -40,10 +40,11 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks, counts: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        full = x.float()
         # As batch norm itself takes them, since torch.var_mean over three dimensions is twenty times as slow on a CPU.
-        own_mean, own_var = torch.batch_norm_update_stats(full, None, None, 0.0)
-        own_n = full.new_full((1,), full[:, 0].numel() if counts else 0)
+        # It gives them in the type of the running statistics that it is given, whatever that of x; they are not used.
+        unused = torch.zeros_like(weight, dtype=torch.float32)
+        own_mean, own_var = torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
+        own_n = own_mean.new_full((1,), x[:, 0].numel() if counts else 0)
         rows = ranks.stacked(torch.cat((own_mean, own_var, own_n)))  # (size, 2C + 1)
         means, variances, numbers = rows.split((len(own_mean), len(own_var), 1), dim=1)
         n = numbers.sum()
@@ -51,24 +52,24 @@ class _Normalise(torch.autograd.Function):
         var = ((variances + (means - mean).square()) * numbers).sum(0) / n
         ctx.save_for_backward(x, weight, mean, var, n)
         ctx.eps, ctx.ranks, ctx.counts = eps, ranks, counts
-        out = F.batch_norm(full, mean, var, weight.float(), bias.float(), False, 0.0, eps).to(x.dtype)
+        out = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
         ctx.mark_non_differentiable(mean, var, n)
         return out, mean, var, n
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, weight, mean, var, n = ctx.saved_tensors
-        full, scale = x.float(), weight.float() * (var + ctx.eps).rsqrt()
+        scale = weight * (var + ctx.eps).rsqrt()
         # As if the statistics did not depend on x: one pass of torch's, which also gives both sums.
         to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            gradients[0].float(), full, weight.float(), mean, var, None, None, False, ctx.eps, [True, True, True]
+            gradients[0], x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
         own = torch.stack((to_bias, to_weight))
         joint = ctx.ranks.sum(own if ctx.counts else torch.zeros_like(own)) / n
         if ctx.counts:  # on what does not count, no statistic depends
             of_bias, of_weight = scale * joint
-            to_x -= F.batch_norm(full, mean, var, of_weight, of_bias, False, 0.0, ctx.eps)
-        return to_x.to(x.dtype), to_weight, to_bias, None, None, None
+            to_x -= F.batch_norm(x, mean, var, of_weight, of_bias, False, 0.0, ctx.eps)
+        return to_x, to_weight, to_bias, None, None, None
 
 
 def join_norms(model: nn.Module, ranks: Ranks) -> None:

@@ -179,19 +179,29 @@ def _boxes(bins: Tensor, points: Tensor, stride: Tensor, bin_values: Tensor, reg
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeadOutput:
+class Sides:
+    """Box sides at some points: `bins` (..., 4, R), `points` (..., 2) in px of the input, `strides` (..., 1)."""
+
+    bins: Tensor
+    points: Tensor
+    strides: Tensor
+
+    def boxes(self) -> Tensor:
+        """Boxes (..., 4) xyxy in px of the input."""
+        return ltrb_to_xyxy(self.points, sides_in_strides(self.bins) * self.strides)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadOutput(Sides):
     """The maps of all levels joined, points first: `bins` (B, A, 4, R), `logits` (B, A, C), `points` (A, 2) in px of
     the input, `strides` (A, 1)."""
 
-    bins: Tensor
     logits: Tensor
-    points: Tensor
-    strides: Tensor
     levels: tuple[Grid, ...]
 
-    def boxes(self) -> Tensor:
-        """Boxes (B, A, 4) xyxy in px of the input."""
-        return ltrb_to_xyxy(self.points, sides_in_strides(self.bins) * self.strides)
+    def at(self, image: Tensor, point: Tensor) -> Sides:
+        """The sides at some points (P,) of the images (P,)."""
+        return Sides(self.bins[image, point], self.points[point], self.strides[point])
 
 
 def split_maps(maps: Sequence[Tensor], reg_max: int, strides: Sequence[int]) -> HeadOutput:
@@ -199,8 +209,8 @@ def split_maps(maps: Sequence[Tensor], reg_max: int, strides: Sequence[int]) -> 
     levels = grids([(m.shape[2], m.shape[3]) for m in maps], strides)
     points, stride = anchor_points(levels, maps[0].device)
     flat = torch.cat([m.permute(0, 2, 3, 1).flatten(1, 2) for m in maps], dim=1).float()
-    bins = flat[..., : 4 * reg_max].unflatten(-1, (4, reg_max))
-    return HeadOutput(bins, flat[..., 4 * reg_max :], points, stride, levels)
+    bins, logits = flat.split((4 * reg_max, flat.shape[-1] - 4 * reg_max), dim=-1)
+    return HeadOutput(bins.unflatten(-1, (4, reg_max)), points, stride, logits, levels)
 
 
 def integral(logits: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,13 @@ def write_validation(folder: Path, found: Validation, split: Split) -> None:
 
 def draw_validation(folder: Path, found: Validation, split: Split, store: ImageStore) -> None:
     """Draws its curves, and truths beside detections on a few of its images."""
-    plot_metrics(folder, found.metrics, split.names)
+    for curve in curves_of(folder, found.metrics, split.names):
+        curve()
+    draw_examples(folder, found, split, store)
+
+
+def draw_examples(folder: Path, found: Validation, split: Split, store: ImageStore) -> None:
+    """Draws truths beside detections on a few of its images."""
     try:
         picture = truths_beside_detections(split, store, found.detections, found.metrics.best_conf)
     except DataError as error:  # an image is gone by now; the numbers are written
@@ -39,8 +46,9 @@ def draw_validation(folder: Path, found: Validation, split: Split, store: ImageS
     save_picture(folder / "val_truth_and_detections.jpg", picture)
 
 
-def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) -> None:
-    """Plots precision against recall, three curves against the score threshold, and the confusion matrix."""
+def curves_of(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) -> list[Callable[[], None]]:
+    """What plots precision against recall, three curves against the score threshold, and the confusion matrix; each
+    call can be pickled."""
     missing = fonts_for(names).missing
     if missing:
         warn(
@@ -51,18 +59,16 @@ def plot_metrics(folder: Path, metrics: DetectionMetrics, names: Sequence[str]) 
     recall = [None if c is None else c.recall for c in curves]
     precision = [None if c is None else c.precision for c in curves]
     f1 = [None if c is None else c.f1 for c in curves]
-    plot_precision_recall(
-        folder / "precision_recall.png", recall, precision, names, [c.ap50 for c in metrics.per_class]
-    )
-    plot_confidence(
-        folder / "thresholds.png",
-        [None if c is None else c.scores for c in curves],
-        {"precision": precision, "recall": recall, "F1": f1},
-        names,
-        metrics.best_conf,
-    )
+    ap50 = [c.ap50 for c in metrics.per_class]
+    scores = [None if c is None else c.scores for c in curves]
+    by_score = {"precision": precision, "recall": recall, "F1": f1}
+    drawn: list[Callable[[], None]] = [
+        partial(plot_precision_recall, folder / "precision_recall.png", recall, precision, names, ap50),
+        partial(plot_confidence, folder / "thresholds.png", scores, by_score, names, metrics.best_conf),
+    ]
     if metrics.confusion is not None:
-        plot_confusion(folder / "confusion_matrix.png", metrics.confusion, names)
+        drawn.append(partial(plot_confusion, folder / "confusion_matrix.png", metrics.confusion, names))
+    return drawn
 
 
 def truths_beside_detections(split: Split, store: ImageStore, detections: DetectionTable, conf: float) -> np.ndarray:

@@ -197,10 +197,12 @@ def write_json(path: Path, value: Any) -> None:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write plain rows as one JSON list by `write_aside`, row by row, so a million rows are never in memory at once."""
 
+    encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes one for each row
+
     def write(file: BinaryIO) -> None:
         file.write(b"[")
         for number, row in enumerate(rows):
-            file.write(f"{', ' if number else ''}{json.dumps(row, allow_nan=False)}".encode())
+            file.write(f"{', ' if number else ''}{encode(row)}".encode())
         file.write(b"]")
 
     write_aside(path, write)

@@ -156,6 +156,15 @@ def plot_confusion(path: str | Path, matrix: ArrayLike, names: Sequence[str]) ->
     _save(figure, path, names)
 
 
+def warm_up() -> None:
+    """Load all that the first pictures need."""
+    figure, (ax,) = _figure(2.0, 2.0, 1, fitted=True)
+    figure.colorbar(ax.imshow(np.zeros((1, 1))), ax=ax)
+    ax.plot([0], label="a")
+    ax.legend()
+    figure.savefig(io.BytesIO(), format="png")
+
+
 # ----------------------------------------------------------------------------------------------------- the details
 
 

@@ -40,7 +40,7 @@ BELOW: dict[str, set[str]] = {
     "data": {"ops", "machine", "messages"},
     "weights": {"messages", "writing"},
     "labels": {"writing"},
-    "viz": {"ops", "data.records", "writing"},
+    "viz": {"ops", "data.records", "machine", "writing"},
     "boxes": set(),
     "results": {"ops", "viz", "boxes", "labels", "writing"},
     "metrics": {"ops", "data.records"},
@@ -57,12 +57,13 @@ BELOW["opening"] = {"config", "detect.card", "imports", "nn", "messages"}
 BELOW["familiar"] = {"config", "detect.exported", "imports", "machine", "messages", "nn", "store", "train"}
 BELOW["tune"] = {"config", "data", "messages", "ranks.place", "store.runs", "train", "writing"}
 BELOW["validating"] = {"config", "data", "detect", "machine", "messages", "metrics", "ops", "ranks.value", "report"}
+BELOW["validating"] |= {"viz.beside"}
 BELOW["predicting"] = {"config", "data", "detect", "labels", "messages", "ops", "results", "store.runs"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
 BELOW["cli"] = {"config", "checking", "launch", "model", "ranks.place", "signals", "train.resume", "tune.folder"}
-BELOW["cli"] |= {"weights", "imports.fetch", "writing"}
+BELOW["cli"] |= {"weights", "imports.fetch", "viz.beside", "writing"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"checking", "machine.cores", "model", "results", "train.events"}
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from gfldet.config.assets import cfg_folder
 from gfldet.errors import ConfigError
+from gfldet.nn.blocks import Upsample
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 
@@ -179,3 +181,15 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     path.write_bytes(b"nc: \xff\xfe\n")
     with pytest.raises(ConfigError, match=r"net\.yaml: is not a UTF-8 text file \(byte 4\)"):
         read_description(path)
+
+
+def test_an_upsampling_before_a_concat_has_torch_s_gradient() -> None:
+    torch.manual_seed(0)
+    towards = torch.randn(2, 5, 8, 6).to(memory_format=torch.channels_last)
+    found = []
+    for kind in (Upsample, nn.Upsample):
+        x = torch.linspace(-1, 1, 2 * 3 * 4 * 3).view(2, 3, 4, 3).to(memory_format=torch.channels_last).requires_grad_()
+        out = torch.cat((kind(scale_factor=2.0, mode="nearest")(x), torch.ones(2, 2, 8, 6)), dim=1)
+        out.backward(towards)
+        found.append(x.grad)
+    torch.testing.assert_close(found[0], found[1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gfldet.train.muon import Muon, orthogonal, orthogonal_by_shape, orthogonal_padded
+from gfldet.train.muon import Muon, _iterated, orthogonal, orthogonal_by_shape, orthogonal_padded
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 9), (2, 16, 5), (1, 8, 8)])
@@ -25,6 +25,22 @@ def test_orthogonal_keeps_directions_and_levels_sizes(shape: tuple[int, int, int
     off = inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))
     assert off.abs().max() < 1e-9
     assert (inner.diagonal(dim1=1, dim2=2) > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 144), (3, 64, 576), (1, 8, 13)])
+@pytest.mark.parametrize("rank", [1, 7, None])
+def test_the_way_by_squares_is_the_plain_one(shape: tuple[int, int, int], rank: int | None) -> None:
+    torch.manual_seed(0)
+    count, rows, columns = shape
+    matrices = torch.randn(shape)
+    if rank is not None:  # equal filters, as a dead or a fresh model may have: squares with nothing in most directions
+        matrices = torch.randn(count, rows, rank) @ torch.randn(count, rank, columns)
+        matrices[:, -1] = 0
+    precise = matrices.double()
+    expected = _iterated(precise / precise.flatten(1).norm(dim=1)[:, None, None])
+    for given in (matrices, matrices.mT):
+        found = orthogonal(given).double()
+        torch.testing.assert_close(found if given is matrices else found.mT, expected, atol=2e-4, rtol=0)
 
 
 def test_orthogonal_of_nothing_is_nothing() -> None:
