@@ -52,7 +52,7 @@ def drawing_beside(wanted: bool) -> Iterator[None]:
 
     At the end it is drawn.  For a command line alone: there `sys.executable` is a Python.
     """
-    if not wanted or cores() == 1:
+    if not wanted or cores() == 1 or getattr(sys, "frozen", False):  # frozen: an application, not a Python
         yield
         return
     nowhere = subprocess.DEVNULL
@@ -68,7 +68,7 @@ def drawing_beside(wanted: bool) -> Iterator[None]:
         finally:
             HELPERS.discard(process.pid)
             _beside.reset(before)
-            process.kill()
+            process.terminate()
             with suppress(OSError):
                 process.stdin.close()  # type: ignore[union-attr]
 
@@ -88,6 +88,7 @@ def meanwhile(calls: Sequence[Call]) -> Iterator[None]:
 def serve() -> None:
     """Draw what comes in on the standard input, until its end: what the process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other process ends this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which removes matplotlib's temporary folder
     from gfldet.viz import plots
 
     plots.warm_up()

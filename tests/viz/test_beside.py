@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,18 +62,25 @@ def test_an_error_is_told_as_if_it_were_drawn_here(tmp_path: Path) -> None:
         pass
 
 
-def test_an_error_of_the_work_ends_the_process_at_once() -> None:
+def test_an_error_of_the_work_ends_the_process_which_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     processes = []
 
     def work() -> None:
         with drawing_beside(True):
             processes.append(beside._beside.get().process)  # type: ignore[union-attr]
+            while not list(tmp_path.iterdir()):  # matplotlib's folder, while it looks for fonts
+                time.sleep(0.01)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         work()
     (process,) = processes
-    assert process.returncode == -signal.SIGKILL
+    assert process.returncode == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("wanted", "cores"), [(False, 2), (True, 1)])
