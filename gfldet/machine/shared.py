@@ -1,4 +1,4 @@
-"""Memory for images that processes of this machine share: forks of one process, and the ranks of a run.
+"""Memory that processes of this machine share, forks of one and the ranks of a run: for images and for messages.
 
 On Linux it is a file without a name, which lives in memory alone (memfd) and goes with the last process that holds it,
 however that ends.  The other ranks open it by /proc; a name that nobody can guess tells that it is the right one.
@@ -24,7 +24,7 @@ from gfldet.machine import system
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A file in the memory of a process, which others on its machine may open, for `budget` bytes of images."""
+    """A file in the memory of a process, which others on its machine may open, for `budget` bytes."""
 
     machine: str
     process: int
@@ -86,6 +86,27 @@ def pool(
             os.close(file)
             return Pool(offer.budget, shared)
     return Pool(budget, file)
+
+
+def offered(size: int) -> Offer | None:
+    """A new file of `size` bytes, zeros, for others to map; None on a system that has none."""
+    name = f"gfldet-{secrets.token_hex(8)}"
+    file = _new_file(name)
+    if file is None:
+        return None
+    os.ftruncate(file, size)
+    return Offer(platform.node(), os.getpid(), file, name, size)
+
+
+def mapped(offer: Offer) -> NDArray[np.uint8]:
+    """The bytes of an offer, which stay after its file was closed; OSError where this process may not open it."""
+    file = _opened(offer)
+    if file is None:
+        raise OSError(f"{offer.name} of process {offer.process} cannot be opened from here")
+    try:
+        return np.frombuffer(mmap.mmap(file, offer.budget), np.uint8)
+    finally:
+        os.close(file)
 
 
 def _new_file(name: str) -> int | None:

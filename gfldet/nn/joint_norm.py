@@ -48,8 +48,10 @@ class _Normalise(torch.autograd.Function):
         rows = ranks.stacked(torch.cat((own_mean, own_var, own_n)))  # (size, 2C + 1)
         means, variances, numbers = rows.split((len(own_mean), len(own_var), 1), dim=1)
         n = numbers.sum()
-        mean = (means * numbers).sum(0) / n
-        var = ((variances + (means - mean).square()) * numbers).sum(0) / n
+        shares = numbers / n
+        mean = (means * shares).sum(0)
+        off = means - mean
+        var = (torch.addcmul(variances, off, off) * shares).sum(0)
         ctx.save_for_backward(x, weight, mean, var, n)
         ctx.eps, ctx.ranks, ctx.counts = eps, ranks, counts
         out = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
@@ -59,21 +61,24 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, weight, mean, var, n = ctx.saved_tensors
-        scale = weight * (var + ctx.eps).rsqrt()
-        # As if the statistics did not depend on x: one pass of torch's, which also gives both sums.
-        to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        towards, scale = gradients[0], weight * (var + ctx.eps).rsqrt()
+        _, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            towards, x, weight, mean, var, None, None, False, ctx.eps, [False, True, True]
         )
         own = torch.stack((to_bias, to_weight))
         joint = ctx.ranks.sum(own if ctx.counts else torch.zeros_like(own)) / n
-        if ctx.counts:  # on what does not count, no statistic depends
-            of_bias, of_weight = scale * joint
-            to_x -= F.batch_norm(x, mean, var, of_weight, of_bias, False, 0.0, ctx.eps)
+        # That of the statistics, which do not depend on what does not count; then that of x itself.  In half precision
+        # the scale is rounded as every weight is.
+        of_bias, of_weight = -scale * joint if ctx.counts else torch.zeros_like(own)
+        to_x = F.batch_norm(x, mean, var, of_weight, of_bias, False, 0.0, ctx.eps)
+        to_x.addcmul_(towards, scale.to(x.dtype)[:, None, None])
         return to_x, to_weight, to_bias, None, None, None
 
 
 def join_norms(model: nn.Module, ranks: Ranks) -> None:
-    """Let every batch norm of a model go by the images of all ranks; its weights and statistics stay."""
+    """Let every batch norm of a model go by the images of all ranks, which all call this; its weights and statistics
+    stay."""
+    ranks = ranks.near()
     for parent in list(model.modules()):
         for name, norm in parent.named_children():
             if type(norm) is nn.BatchNorm2d:

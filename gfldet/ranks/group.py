@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gfldet.errors import ConfigError, GfldetError, LostError, WorkError, listed, shown
+from gfldet.ranks.near import ROOM, Near, near_of
 from gfldet.ranks.place import Place
 from gfldet.ranks.value import Ranks
 from gfldet.ranks.voice import Voice, speaking
@@ -47,6 +48,14 @@ class Group(Ranks):
         with _connected():
             dist.all_gather(found, sent)
         return torch.stack(found).view(value.dtype).reshape(self.size, *value.shape)
+
+    def near(self) -> Group:
+        exchange = near_of(self.rank, self.size, self.gathered) if self.device == "cpu" else None
+        return (
+            self
+            if exchange is None
+            else NearGroup(self.rank, self.size, self.local_size, self.device, self.voice, exchange=exchange)
+        )
 
     def gathered(self, value: T) -> list[T]:
         found: list[Any] = [None] * self.size
@@ -92,6 +101,23 @@ class Group(Ranks):
         if isinstance(error, GfldetError):
             error.agreed, error.told = True, not self.leads
         return error
+
+
+@dataclass(frozen=True)
+class NearGroup(Group):
+    """The same on one machine: small tensors go by memory that its processes share."""
+
+    exchange: Near = field(kw_only=True, compare=False)
+
+    def sum(self, value: Tensor) -> Tensor:
+        return self.stacked(value).sum(0) if value.nbytes <= ROOM else super().sum(value)
+
+    def stacked(self, value: Tensor) -> Tensor:
+        if value.nbytes > ROOM:
+            return super().stacked(value)
+        own = value.detach().contiguous()
+        found = torch.from_numpy(self.exchange.exchange(own.reshape(-1).view(torch.uint8).numpy()))
+        return found.view(value.dtype).reshape(self.size, *value.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ BELOW: dict[str, set[str]] = {
     "signals": set(),
     "config": set(),
     "ops": set(),
-    "ranks": set(),
+    "ranks": {"machine.shared"},
     "launch": {"signals", "ranks.watch"},
     "assigners": {"ops"},
     "losses": {"ops", "assigners", "ranks.value"},
