@@ -84,7 +84,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, s, self.plan, self.precision, self.ranks)
         self.average = WeightAverage(self.model, s.ema_decay, s.ema_part)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.guard = StepGuard(self.model, self.optimizer)
+        self.guard = StepGuard(self.model, self.optimizer, late=self.device.type != "cpu" or self.scaler.is_enabled())
         self.workers = loader_threads(s.workers, self.device.type == "cpu", self.ranks.local_size)
         self.pins = self.device.type == "cuda"  # batches in memory that a GPU copies from by itself
         self.by_processes = self.pins and can_fork()
@@ -255,11 +255,14 @@ class Trainer:
             items = torch.stack(parts)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip or float("inf"))
-        self.scaler.step(self.optimizer)
+        if self.guard.late:
+            self.scaler.step(self.optimizer)
         self.progress.step += 1
         if not bool(torch.isfinite(loss + norm)) and not self._overflows(loss):
             self._leave_out(batch)
             return None
+        if not self.guard.late:
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.average.update()

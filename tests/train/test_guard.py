@@ -30,19 +30,21 @@ OPTIMISERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
 }
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> None:
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, scale: float = 1.0, whole: bool = True) -> None:
     optimizer.zero_grad()
-    (model(torch.linspace(-1, 1, 96).reshape(2, 3, 4, 4)).square().sum() * scale).backward()
-    optimizer.step()
+    (model(torch.linspace(-1, 1, 96).reshape(2, 3, 4, 4) * scale).square().sum()).backward()
+    if whole:
+        optimizer.step()
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_an_undone_step_leaves_no_trace(name: str, steps_before: int) -> None:
+@pytest.mark.parametrize("late", [True, False])
+def test_an_undone_step_leaves_no_trace(name: str, steps_before: int, late: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     optimizer = OPTIMISERS[name](model)
-    guard = StepGuard(model, optimizer)
+    guard = StepGuard(model, optimizer, late)
     for _ in range(steps_before):
         guard.remember()
         step(model, optimizer)
@@ -52,7 +54,7 @@ def test_an_undone_step_leaves_no_trace(name: str, steps_before: int) -> None:
 
     before = state()
     guard.remember()
-    step(model, optimizer, float("nan"))
+    step(model, optimizer, float("nan"), whole=late)
     assert not all(value.isfinite().all() for value in model.state_dict().values())
     guard.restore()
     torch.testing.assert_close(state(), before, rtol=0, atol=0)
