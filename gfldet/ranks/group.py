@@ -51,11 +51,9 @@ class Group(Ranks):
 
     def near(self) -> Group:
         exchange = near_of(self.rank, self.size, self.gathered) if self.device == "cpu" else None
-        return (
-            self
-            if exchange is None
-            else NearGroup(self.rank, self.size, self.local_size, self.device, self.voice, exchange=exchange)
-        )
+        if exchange is None:
+            return self
+        return NearGroup(self.rank, self.size, self.local_size, self.device, self.voice, exchange=exchange)
 
     def gathered(self, value: T) -> list[T]:
         found: list[Any] = [None] * self.size

@@ -32,8 +32,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
     x = matrices.mT if tall else matrices  # the smaller square is the cheaper one
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     # The second way multiplies the long side twice instead of ten times, and the square seventeen times instead of
-    # five.  It needs the digits of float32: what is tiny and comes out below zero by rounding grows at each turn.
-    by_square = torch.finfo(x.dtype).eps < 1e-6 and x.shape[2] > 1.5 * x.shape[1]
+    # five.  It needs the digits of float32, which a GPU may not use in products: what is tiny and comes out below zero
+    # by rounding grows at each turn.
+    by_square = x.is_cpu and torch.finfo(x.dtype).eps < 1e-6 and x.shape[2] > 1.5 * x.shape[1]
     x = _iterated_by_square(x) if by_square else _iterated(x)
     return x.mT if tall else x
 
