@@ -118,6 +118,15 @@ def test_precision(
     assert device.mixed_precision(amp, torch.device(name)) is expected
 
 
+@pytest.mark.parametrize("amp", ["on", "auto"])
+def test_precision_of_a_map_one_pixel_wide(monkeypatch: pytest.MonkeyPatch, amp: str) -> None:
+    monkeypatch.setattr(device, "_multiplies_bfloat16", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert device.mixed_precision(amp, torch.device("cpu"), 1) is None
+    assert device.mixed_precision(amp, torch.device("cpu"), 2) is torch.bfloat16
+    assert device.mixed_precision(amp, torch.device("cuda"), 1) is torch.bfloat16
+
+
 def test_precision_where_the_system_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "CPU_INFO", tmp_path / "none")
     assert device.mixed_precision("auto", torch.device("cpu")) is None

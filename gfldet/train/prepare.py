@@ -22,7 +22,7 @@ from gfldet.data.train_set import TrainSet
 from gfldet.errors import DataError
 from gfldet.imports.start import Start, read_start
 from gfldet.machine.cores import part_of
-from gfldet.machine.device import mixed_precision, pick_device
+from gfldet.machine.device import pick_device
 from gfldet.machine.memory import memory_budget
 from gfldet.machine.shared import Pool, pool
 from gfldet.messages import Tell, teller
@@ -290,7 +290,7 @@ def tell_plan(trainer: Trainer, tell: Tell) -> None:
     settings, numbers, model, device = trainer.settings, trainer.plan, trainer.model, trainer.device
     height, width = settings.height_width
     threads = f", {_threads(settings.threads, trainer.ranks.local_size)}" if device.type == "cpu" else ""
-    precision = str(mixed_precision(settings.amp, device) or torch.float32).removeprefix("torch.")
+    precision = str(trainer.precision or torch.float32).removeprefix("torch.")
     tell(
         f"{model.description.name}: {model.parameter_count():,} parameters, strides {model.strides}, reg_max "
         f"{model.reg_max}; {height}x{width} px, batch {settings.batch}, on {device}{threads}, {precision}"

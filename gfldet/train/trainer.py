@@ -80,7 +80,8 @@ class Trainer:
                 module.momentum = s.bn_momentum
         if s.sync_bn and self.ranks.size > 1:
             join_norms(self.model, self.ranks)
-        self.precision = mixed_precision(s.amp, self.device)
+        narrowest = math.ceil(self.train.frame[1] / max(self.model.strides))
+        self.precision = mixed_precision(s.amp, self.device, narrowest)
         self.optimizer = make_optimizer(self.model, s, self.plan, self.precision, self.ranks)
         self.average = WeightAverage(self.model, s.ema_decay, s.ema_part)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)

@@ -19,9 +19,9 @@ def prepared(dataset: Callable[..., Any], quick: dict[str, Any], tiny: Descripti
     """settings -> a trainer before its first step; its data set has 6 training and 4 validation images."""
     drawn = dataset()
 
-    def make(**settings: Any) -> Trainer:
+    def make(description: Description = tiny, **settings: Any) -> Trainer:
         resolved = resolve("train", {**quick, "data": str(drawn.yaml), **settings})
         folder = runs.claim_folder(resolved.project, resolved.name, "train", resolved.exist_ok)
-        return prepare.prepare_training(resolved, tiny, None, folder)
+        return prepare.prepare_training(resolved, description, None, folder)
 
     return make

@@ -18,6 +18,7 @@ from gfldet.data.train_set import TrainSet
 from gfldet.errors import ConfigError, WorkError
 from gfldet.losses.detection import LossItems, v8DetectionLoss
 from gfldet.nn.heads import EndToEnd
+from gfldet.opening import fresh
 from gfldet.store import checkpoint as checkpoints
 from gfldet.train import trainer as trainers
 from gfldet.train.events import ITEMS, Observer, Observers
@@ -169,7 +170,7 @@ def test_gradients_that_stay_infinite_end_the_run_in_half_precision_too(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scaler lowers its scale at each; when that is at its end, the gradient is infinite by itself."""
-    monkeypatch.setattr(trainers, "mixed_precision", lambda amp, device: torch.float16)
+    monkeypatch.setattr(trainers, "mixed_precision", lambda *_: torch.float16)
     trainer, watch = prepared(epochs=40, val=False), Watch()
     trainer.observers = Observers((watch,))
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
@@ -177,6 +178,21 @@ def test_gradients_that_stay_infinite_end_the_run_in_half_precision_too(
     with pytest.raises(WorkError, match="5 steps in a row were not finite, the last at step 9"):
         trainer.run()
     assert len(watch.warnings) == 5
+
+
+def test_maps_one_pixel_wide_are_computed_in_float32(prepared: Prepared) -> None:
+    assert prepared(imgsz=(64, 32), amp="on").precision is None  # strides of up to 32
+    assert prepared(imgsz=64, amp="on").precision is torch.bfloat16
+
+
+def test_no_gradient_is_left_unwritten(prepared: Prepared) -> None:
+    """In bfloat16 a CPU does not write that of the convolution from a 1 x 1 map, so what was freed there shows."""
+    trainer = prepared(description=fresh("retinanet-r18").description, imgsz=64, amp="on")
+    batch = first_batch(trainer)
+    for _ in range(3):
+        freed = [torch.full((2**21,), math.nan) for _ in range(10)]
+        del freed
+        assert trainer._step(batch) is not None
 
 
 def test_a_pixel_that_is_no_number_costs_its_step_alone(prepared: Prepared) -> None:
@@ -266,7 +282,7 @@ def test_bad_steps_from_the_start_exit_with_1(
 
 
 def test_half_precision_goes_on_after_a_bad_step(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainers, "mixed_precision", lambda amp, device: torch.float16)
+    monkeypatch.setattr(trainers, "mixed_precision", lambda *_: torch.float16)
     trainer = prepared()
     assert trainer.scaler.is_enabled()
     trainer.model.train()
