@@ -14,11 +14,11 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gfldet
 from gfldet.config.groups import GeneralGroup
@@ -27,6 +27,7 @@ from gfldet.config.schema import (
     COMMANDS,
     VERBS,
     CheckSettings,
+    PredictSettings,
     Settings,
     TrainSettings,
     TuneSettings,
@@ -38,6 +39,9 @@ from gfldet.config.show import commands_table, default_yaml, help_table
 from gfldet.errors import ConfigError, Notice, UserError, WorkError
 from gfldet.ranks.place import devices_of, leads, place_of
 from gfldet.signals import ending
+
+if TYPE_CHECKING:
+    from gfldet.model import Model
 
 _HELP_WORDS = ("-h", "--help", "help")
 _VERSION_WORDS = ("version", "--version", "-V")
@@ -285,13 +289,21 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
         elif command == "predict":
             if "save" not in settings.origins:  # a user of the shell wants to see pictures
                 given["save"] = True
-            for result in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
-                del result  # before the next picture is read
+            _predict(model, given)
         else:
             getattr(model, command)(**given)
     if model.save_dir is not None and leads():
         print(f"Results are in {model.save_dir}")
     return 0
+
+
+def _predict(model: Model, given: Mapping[str, Any]) -> None:
+    """Predict, by all processes of torchrun where there are several."""
+    if place_of().size > 1:
+        model.predict_together(**given)
+        return
+    for result in model.predict(stream=True, **given):  # one image at a time: a folder or video may be large
+        del result  # before the next picture is read
 
 
 def _check(settings: CheckSettings) -> int:
@@ -304,7 +316,7 @@ def _check(settings: CheckSettings) -> int:
 
 def _start_several(settings: Settings, argv: Sequence[str]) -> int | None:
     """Run the command in several processes where its devices ask for that; their exit code, None for one process."""
-    if not isinstance(settings, (TrainSettings, ValSettings)) or place_of().size > 1:
+    if not isinstance(settings, (TrainSettings, ValSettings, PredictSettings)) or place_of().size > 1:
         return None
     if isinstance(settings, TuneSettings):  # it refuses several devices
         return None

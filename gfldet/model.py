@@ -27,8 +27,8 @@ from gfldet.machine.memory import freed_memory_kept, some_freed_memory_kept
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
 from gfldet.predicting import Subject, predict
 from gfldet.ranks.place import check_one_process, place_of
-from gfldet.ranks.start import joined
-from gfldet.ranks.value import ONE, Ranks
+from gfldet.ranks.start import alone, joined
+from gfldet.ranks.value import Ranks
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
@@ -213,7 +213,7 @@ class Model(Familiar):
         where = (resolved.project, resolved.name, "val", resolved.exist_ok)
         with ExitStack() as held:
             ranks = held.enter_context(joined(resolved.device))
-            resolved = replace(resolved, device=ranks.device)
+            resolved = self._placed(resolved, ranks)
             folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
             held.enter_context(self._threads(resolved, ranks))
             held.enter_context(freed_memory_kept())()
@@ -231,14 +231,21 @@ class Model(Familiar):
 
         return hashed(bytes_of_weights(self.model))
 
-    def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks = ONE) -> AbstractContextManager[None]:
+    def _placed(self, settings: Found, ranks: Ranks) -> Found:
+        """The settings with this process's own device, and with its part of the cores for an exported file, whose
+        engine would take all of them."""
+        several = self._exported is not None and ranks.local_size > 1
+        threads = (settings.threads or part_of(ranks.local_size)()) if several else settings.threads
+        return replace(settings, device=ranks.device, threads=threads)
+
+    def _threads(self, settings: ValSettings | PredictSettings, ranks: Ranks) -> AbstractContextManager[None]:
         """The threads of this model while it finds; the caller's come back after it."""
         return threads_of(None if self._exported else settings.threads, self._cores_for(ranks))
 
     def _cores_for(self, ranks: Ranks) -> Callable[[], int]:
         """What tells how many cores this process takes where its threads are not set: several processes of one run
         would take each other for other work."""
-        return self._free_cores if ranks.size == 1 else part_of(ranks.local_size)
+        return self._free_cores if ranks.local_size == 1 else part_of(ranks.local_size)
 
     def _framed(self, settings: Found) -> Found:
         """The settings, with the image size of an exported file that takes this one only, unless the user gives one."""
@@ -254,7 +261,7 @@ class Model(Familiar):
             self._need_head()
             self._kept = self._kept or KeptDetector()
             return self._kept.of(self.model, pick_device(settings.device))
-        if {"device", "threads"} & settings.origins.keys() and self._opened_with != (settings.device, settings.threads):
+        if self._opened_with != (settings.device, settings.threads):
             self._exported = exported.load(self.source, settings.device, settings.threads)
             self._opened_with = (settings.device, settings.threads)
         frame = self._exported.frame
@@ -276,27 +283,45 @@ class Model(Familiar):
         Returns a list of `Results`; with `stream` an iterator that holds one image at a time, for videos and large
         folders.  All settings: `gfldet predict --help`.
         """
-        given = {**settings, **self._named(settings), "source": source}
-        restored = self._trained_with(PREDICTED_WITH)
-        resolved = self._framed(resolve("predict", given, restored=restored, file=self.source))
-        check_one_process("predict", resolved.device)
+        resolved = self._to_predict({**settings, "source": source})
         self._warn_of_idle(resolved)
         _warn_of_notices(resolved)
-        found = self._in_own_threads(resolved)
+        ranks = alone(resolved.device)
+        found = self._in_own_threads(self._placed(resolved, ranks), ranks)
         return found if stream else list(found)
 
     __call__ = predict
 
-    def _in_own_threads(self, settings: PredictSettings) -> Iterator[Results]:
+    def predict_together(self, source: Source, **settings: Any) -> None:
+        """Predict by all processes that torchrun started, as `gfldet predict` does: all of them call this, share out
+        the files of the source, and write into one folder.  `predict` itself is for the process that calls it alone.
+        """
+        from gfldet.together import predict_together
+
+        resolved = self._to_predict({**settings, "source": source})
+        self._warn_of_idle(resolved)
+        _warn_of_notices(resolved)
+        with joined(resolved.device) as ranks:
+            resolved = self._placed(resolved, ranks)
+            with self._threads(resolved, ranks):
+                self.save_dir = predict_together(self._subject(resolved), resolved, ranks, self._likeness())
+
+    def _to_predict(self, given: Mapping[str, Any]) -> PredictSettings:
+        own, restored = self._named(given), self._trained_with(PREDICTED_WITH)
+        return self._framed(resolve("predict", {**given, **own}, restored=restored, file=self.source))
+
+    def _subject(self, settings: PredictSettings) -> Subject:
+        return Subject(self.source, self.names, self._category_ids(), lambda: self._detector(settings))
+
+    def _in_own_threads(self, settings: PredictSettings, ranks: Ranks) -> Iterator[Results]:
         """What is found; between one result and the next the caller has threads as before."""
         self.save_dir = None
         if self._exported is None and self._kept is None:  # torch's first call
             some_freed_memory_kept()
-        subject = Subject(self.source, self.names, self._category_ids(), lambda: self._detector(settings))
-        found = predict(subject, settings, self._writes_to)
+        found = predict(self._subject(settings), settings, self._writes_to)
         try:
             while True:
-                with self._threads(settings):
+                with self._threads(settings, ranks):
                     one = next(found, None)
                 if one is None:
                     return

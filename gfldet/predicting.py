@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gfldet.config.schema import PredictSettings
-from gfldet.data.sources import iter_source
+from gfldet.data.sources import Entry, entries_of, frames_of
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.track import check_installed, tracked
 from gfldet.errors import ConfigError
-from gfldet.messages import teller, warn
+from gfldet.messages import Tell, teller, warn
 from gfldet.ops.tiles import tiles_of
 from gfldet.results import Results
 from gfldet.store import runs
@@ -42,47 +42,80 @@ def predict(
 ) -> Generator[Results, None, None]:
     """The results of `settings.source`, one image after the other; `writes_to` is told the folder, if there is one."""
     tell = teller(settings.verbose)
+    predictor = predictor_of(subject, settings)
+    entries = entries_to_read(settings)
+    saver = _saver(subject, settings)
+    images = detections = 0
+    try:
+        for prediction in predictions_of(predictor, entries, settings):
+            if saver is not None:
+                saver.add(prediction)
+                writes_to(saver.folder)
+            if settings.verbose:
+                tell(f"{prediction.results.path}: {prediction.results.verbose()}")
+            images, detections = images + 1, detections + len(prediction.results)
+            yield prediction.results
+            del prediction  # two large pictures would take twice the memory
+        tell_of_nothing(images, detections, predictor, tell)
+    finally:
+        if saver is not None:
+            saver.close()
+
+
+def predictor_of(subject: Subject, settings: PredictSettings) -> Predictor:
+    """What finds by the settings; ConfigError for a class that the model does not have, or for a missing package."""
     detector = subject.detector()
-    predictor = Predictor(
+    if settings.track:
+        check_installed()
+    return Predictor(
         detector,
         settings.height_width,
         Selection(**settings.selection(CONF)),
         _class_numbers(subject.names, settings.classes),
         tiles=tiles_of(**settings.tiles(), multiple=detector.multiple),
     )
-    on_bad: Literal["error", "skip"] = "skip" if settings.on_bad == "skip" else "error"
-    frames = iter_source(settings.source, settings.vid_stride, on_bad, warn, settings.sample_bits)
-    saver = _saver(subject, settings)
-    if settings.track:
-        check_installed()
+
+
+def entries_to_read(settings: PredictSettings) -> list[Entry]:
+    """What there is to open in `settings.source`; see `data.sources`."""
+    return entries_of(settings.source, settings.vid_stride, _on_bad(settings), warn)
+
+
+def predictions_of(
+    predictor: Predictor, entries: Sequence[Entry], settings: PredictSettings, own: Container[int] | None = None
+) -> Iterator[Prediction]:
+    """The predictions for the entries, or for those whose positions are in `own`."""
+    frames = frames_of(entries, settings.vid_stride, _on_bad(settings), warn, settings.sample_bits, own)
     # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
-    batch = settings.batch if "batch" in settings.explicit or detector.device != "cpu" else 1
-    images = detections = 0
-    try:
-        found = predictor(frames, batch)
-        for prediction in tracked(found, settings.vid_stride) if settings.track else found:
-            if saver is not None:
-                saver.add(prediction)
-                writes_to(saver.folder)
-            if settings.verbose:
-                tell(f"{prediction.results.path}: {prediction.results.verbose()}")
-            _warn_of_limit(prediction, predictor)
-            images, detections = images + 1, detections + len(prediction.results)
-            yield prediction.results
-            del prediction  # two large pictures would take twice the memory
-        if images > 1 and not detections and settings.verbose:
-            tell(
-                f"nothing was found in {images} images at conf={predictor.selection.conf:g}; a lower one shows what "
-                "scores less (val tells which suits a model)"
-            )
-    finally:
-        if saver is not None:
-            saver.close()
+    batch = settings.batch if "batch" in settings.explicit or predictor.detector.device != "cpu" else 1
+    found = predictor(frames, batch)
+    for prediction in tracked(found, settings.vid_stride) if settings.track else found:
+        _warn_of_limit(prediction, predictor)
+        yield prediction
+        del prediction
+
+
+def tell_of_nothing(images: int, detections: int, predictor: Predictor, tell: Tell) -> None:
+    """Say what to try where nothing was found in several images."""
+    if images > 1 and not detections:
+        tell(
+            f"nothing was found in {images} images at conf={predictor.selection.conf:g}; a lower one shows what "
+            "scores less (val tells which suits a model)"
+        )
+
+
+def _on_bad(settings: PredictSettings) -> Literal["error", "skip"]:
+    return "skip" if settings.on_bad == "skip" else "error"
+
+
+def writes(settings: PredictSettings) -> bool:
+    """Whether there is a folder of results."""
+    return bool(settings.save or settings.save_txt or settings.save_json or settings.save_format)
 
 
 def _saver(subject: Subject, settings: PredictSettings) -> Saver | None:
     """Who writes the predictions; None if nothing is to be written."""
-    if not (settings.save or settings.save_txt or settings.save_json or settings.save_format):
+    if not writes(settings):
         return None
     from gfldet.detect.saver import Saver
 
@@ -97,17 +130,19 @@ def _saver(subject: Subject, settings: PredictSettings) -> Saver | None:
         subject.category_ids,
         settings.line_width,
         settings.vid_stride,
-        _labels(subject, settings) if settings.save_format else None,
+        labels_of(subject, settings),
     )
 
 
-def _labels(subject: Subject, settings: PredictSettings) -> Callable[[Path], LabelFiles]:
-    """What makes the writer of labels for other programs in a folder."""
+def labels_of(subject: Subject, settings: PredictSettings) -> Callable[[Path], LabelFiles] | None:
+    """What makes the writer of labels for other programs in a folder; None if there are to be none."""
+    if not settings.save_format:
+        return None
     from gfldet.labels.writer import LabelFiles
 
     return partial(
         LabelFiles,
-        formats=settings.save_format or (),
+        formats=settings.save_format,
         names=list(subject.names.values()),
         ids=subject.category_ids,
         model=Path(subject.source).name,

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
@@ -69,6 +70,7 @@ class Frame:
     index      number of the frame in its video, from 0; None for pictures
     fps        frames per second of the video before `vid_stride`; None for pictures
     on_disk    whether `path` is a picture of its own, not a video, a camera or a thing in memory
+    entry      position of what it comes from in the source; all frames of a video have one
     """
 
     image: NDArray[np.uint8]
@@ -78,6 +80,7 @@ class Frame:
     index: int | None = None
     fps: float | None = None
     on_disk: bool = False
+    entry: int = 0
 
     def rate(self, vid_stride: int) -> float:
         """Frames per second as they come, of a video every `vid_stride`-th; as if it had FPS where nobody tells."""
@@ -85,13 +88,19 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """One thing to open: a picture in memory, an image file, a video, a camera number or the address of a stream."""
 
     path: str
     file_name: str
     what: Literal["memory", "image", "video", "camera", "stream", "shape"]
     picture: NDArray[Any] | Image.Image | None = None
+
+
+class Unreadable(DataError):
+    """Files of a source that cannot be read; `problems` tells of each, by its position among the entries."""
+
+    problems: Mapping[int, str] = MappingProxyType({})
 
 
 def iter_source(
@@ -112,6 +121,13 @@ def iter_source(
 
     Raises DataError before the first frame if the source holds nothing to read.
     """
+    return frames_of(entries_of(source, vid_stride, on_bad, warn), vid_stride, on_bad, warn, bits)
+
+
+def entries_of(
+    source: Source, vid_stride: int = 1, on_bad: Literal["error", "skip"] = "error", warn: Warn | None = None
+) -> list[Entry]:
+    """What there is to open in a source, in order, without what the first bytes show to be bad; see `iter_source`."""
     if vid_stride < 1:
         raise DataError(f"vid_stride={vid_stride}: expected 1 or more")
     try:
@@ -121,33 +137,48 @@ def iter_source(
     tell = warn or (lambda message: None)
     bad = _find_bad(entries)
     if bad and (on_bad == "error" or len(bad) == len(entries)):
-        raise _listed(bad)
+        raise unreadable(bad)
     for problem in bad.values():
         tell(f"left out (on_bad=skip): {problem}")
-    left = [entry for number, entry in enumerate(entries) if number not in bad]
-    return _frames(left, vid_stride, on_bad, tell, bits)
+    return [entry for number, entry in enumerate(entries) if number not in bad]
 
 
-def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn, bits: int | None) -> Iterator[Frame]:
+def frames_of(
+    entries: Sequence[Entry],
+    vid_stride: int,
+    on_bad: Literal["error", "skip"],
+    warn: Warn | None = None,
+    bits: int | None = None,
+    own: Container[int] | None = None,
+) -> Iterator[Frame]:
+    """The frames of entries; of those alone whose positions are in `own`, with the names that they have among all.
+
+    Raises Unreadable after the last frame if there were entries that cannot be decoded; that of a source of one file is
+    raised at once.
+    """
+    tell = warn or (lambda message: None)
     unique = _UniqueNames(entries)
     bad: dict[int, str] = {}
     told: set[str] = set()
     for number, entry in enumerate(entries):
         name = unique(entry)
+        if own is not None and number not in own:
+            continue
         try:
             if entry.what == "stream":
                 for image, index, fps in streams.frames_of(entry.path, vid_stride, tell):
                     rgb = to_rgb_uint8(image, entry.file_name)
-                    yield Frame(rgb, entry.file_name, f"{name}_{index:06d}", entry.file_name, index, fps)
+                    yield Frame(rgb, entry.file_name, f"{name}_{index:06d}", entry.file_name, index, fps, entry=number)
             elif entry.what in ("video", "camera"):
-                yield from _video_frames(entry, name, vid_stride)
+                yield from _video_frames(entry, name, vid_stride, number)
             else:
                 depth = Depth(bits)
                 image = _open(entry, tell, depth)
                 for text in {_of_depth(depth)} - told - {""}:
                     told.add(text)
                     tell(f"{entry.path}: {text}")
-                frame = [Frame(image, entry.path, name, entry.file_name, on_disk=entry.what == "image")]
+                on_disk = entry.what == "image"
+                frame = [Frame(image, entry.path, name, entry.file_name, on_disk=on_disk, entry=number)]
                 del image
                 yield frame.pop()  # held here no longer: the next picture needs the memory
         except ImageError as error:
@@ -157,17 +188,20 @@ def _frames(entries: Sequence[_Entry], vid_stride: int, on_bad: str, tell: Warn,
             if on_bad == "skip":
                 tell(f"left out (on_bad=skip): {error}")
     if bad and on_bad == "error":
-        raise _listed(bad)
+        raise unreadable(bad)
 
 
-def _listed(bad: dict[int, str]) -> DataError:
-    if len(bad) == 1:
-        return DataError(next(iter(bad.values())))
+def unreadable(problems: Mapping[int, str]) -> Unreadable:
+    """One error for the `problems` of entries, by position."""
+    texts = [problems[number] for number in sorted(problems)]
     tail = "Correct or remove them, or set on_bad=skip to predict on the others."
-    return DataError(listed(f"{len(bad)} files of the source cannot be read:", list(bad.values()), tail))
+    many = f"{len(texts)} files of the source cannot be read:"
+    error = Unreadable(texts[0] if len(texts) == 1 else listed(many, texts, tail))
+    error.problems = problems
+    return error
 
 
-def _open(entry: _Entry, tell: Warn, depth: Depth) -> NDArray[np.uint8]:
+def _open(entry: Entry, tell: Warn, depth: Depth) -> NDArray[np.uint8]:
     if entry.picture is not None:
         return to_rgb_uint8(entry.picture, entry.path, depth)
     return shapes.read(entry.path) if entry.what == "shape" else read_image(entry.path, tell, depth)
@@ -190,13 +224,13 @@ class _UniqueNames:
     A video's name is none whose frames (`name_000000`, ...) could be called like one of the pictures in `entries`.
     """
 
-    def __init__(self, entries: Sequence[_Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry]) -> None:
         self._used: set[str] = set()
         self._tried: dict[str, int] = {}  # the last number behind each stem: thousands of files may share one
         numbered = (re.fullmatch(r"(.*)_\d{6,}", Path(entry.path).stem.casefold()) for entry in entries)
         self._like_frames = {match[1] for match in numbered if match}
 
-    def __call__(self, entry: _Entry) -> str:
+    def __call__(self, entry: Entry) -> str:
         stem = streams.name_of(entry.path) if entry.what == "stream" else Path(entry.path).stem
         stem = f"camera{entry.path}" if entry.what == "camera" else stem
         avoided = self._like_frames if entry.what in ("video", "camera", "stream") else frozenset()
@@ -214,11 +248,11 @@ class _UniqueNames:
 # ---------------------------------------------------------------- from a source to its entries
 
 
-def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
+def _entries(source: Any, numbers: Iterator[int]) -> Iterator[Entry]:
     """Entries of a source; each picture in memory gets its name from the next of `numbers`."""
     if isinstance(source, (np.ndarray, Image.Image)):
         name = f"image{next(numbers)}"
-        yield _Entry(name, name, "memory", source)
+        yield Entry(name, name, "memory", source)
     elif is_tensor(source):
         for picture in pictures_of(source):
             yield from _entries(picture, numbers)
@@ -230,7 +264,7 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
     elif isinstance(source, int) and not isinstance(source, bool):
         if not -1 <= source < 10**MAX_CAMERA:
             raise DataError(f"source={shown(source)}: expected the number of a camera, from 0 up")
-        yield _Entry(str(source), str(source), "camera")
+        yield Entry(str(source), str(source), "camera")
     elif isinstance(source, (str, Path)):
         yield from _entries_of_path(str(source))
     else:
@@ -240,12 +274,12 @@ def _entries(source: Any, numbers: Iterator[int]) -> Iterator[_Entry]:
         )
 
 
-def _entries_of_path(source: str) -> list[_Entry]:
+def _entries_of_path(source: str) -> list[Entry]:
     path = Path(source)
     if source in shapes.VARIANTS and not exists(path):
-        return [_Entry(str(i.path), i.file_name, "shape") for i in shapes.index(source, "val").items]
+        return [Entry(str(i.path), i.file_name, "shape") for i in shapes.index(source, "val").items]
     if shapes.is_virtual(path):
-        return [_Entry(source, path.name, "shape")]
+        return [Entry(source, path.name, "shape")]
     if is_folder(path):
         return _in_folder(path)
     if is_file(path) and path.suffix.lower() == ".txt":
@@ -253,21 +287,21 @@ def _entries_of_path(source: str) -> list[_Entry]:
     if is_file(path):
         return [_file(path, path.name)]
     if source.isdecimal() and len(source) <= MAX_CAMERA:
-        return [_Entry(source, source, "camera")]
+        return [Entry(source, source, "camera")]
     if "://" in source:
         streams.check_address(source)
-        return [_Entry(source, streams.shown_address(source), "stream")]
+        return [Entry(source, streams.shown_address(source), "stream")]
     if patterns.is_pattern(source):
         return _matching(source)
     name = shown(source, 300, quoted=False)
     raise DataError(f"{name}: no such file or folder; expected an image, video, folder, glob or .txt list of images")
 
 
-def _file(path: Path, file_name: str) -> _Entry:
-    return _Entry(str(path), file_name, "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
+def _file(path: Path, file_name: str) -> Entry:
+    return Entry(str(path), file_name, "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
 
 
-def _in_folder(folder: Path) -> list[_Entry]:
+def _in_folder(folder: Path) -> list[Entry]:
     paths = [path for path in listing(folder) if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "."]
     paths = sorted([*paths, *find_images(folder, recursive=False)])
     if not paths:
@@ -277,7 +311,7 @@ def _in_folder(folder: Path) -> list[_Entry]:
     return [_file(path, path.name) for path in paths]
 
 
-def _matching(pattern: str) -> list[_Entry]:
+def _matching(pattern: str) -> list[Entry]:
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     paths = [path for path in patterns.matching(pattern) if path.suffix.lower() in known]
     if not paths:
@@ -286,14 +320,14 @@ def _matching(pattern: str) -> list[_Entry]:
     return [_file(path, path.relative_to(fixed).as_posix()) for path in paths if is_file(path)]
 
 
-def _listed_in(file: Path) -> list[_Entry]:
+def _listed_in(file: Path) -> list[Entry]:
     paths = read_list(file, file.parent)
     if not paths:
         raise DataError(f"{file}: lists no image; expected one path per line")
     return [_file(path, path.name) for path in paths]
 
 
-def _told_apart(entries: list[_Entry]) -> list[_Entry]:
+def _told_apart(entries: list[Entry]) -> list[Entry]:
     """The entries with other file names where different files have the same one, or one leads out of its folder."""
     files = [entry for entry in entries if entry.what in ("image", "video")]
     names = {entry.file_name for entry in files}
@@ -313,7 +347,7 @@ def _told_apart(entries: list[_Entry]) -> list[_Entry]:
     ]
 
 
-def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:
+def _find_bad(entries: Sequence[Entry]) -> dict[int, str]:
     """position -> problem, for each entry with a problem in its first bytes."""
     bad: dict[int, str] = {}
     for number, entry in enumerate(entries):
@@ -334,7 +368,7 @@ def _find_bad(entries: Sequence[_Entry]) -> dict[int, str]:
 # ---------------------------------------------------------------- videos and cameras
 
 
-def _video_frames(entry: _Entry, name: str, stride: int) -> Iterator[Frame]:
+def _video_frames(entry: Entry, name: str, stride: int, number: int) -> Iterator[Frame]:
     capture = cv2.VideoCapture(int(entry.path) if entry.what == "camera" else entry.path)
     try:
         if not capture.isOpened():
@@ -349,7 +383,9 @@ def _video_frames(entry: _Entry, name: str, stride: int) -> Iterator[Frame]:
             if not there:
                 break
             frame_name = f"{name}_{index:06d}"
-            yield Frame(to_rgb_uint8(image, entry.path), entry.path, frame_name, entry.file_name, index, fps)
+            rgb = to_rgb_uint8(image, entry.path)
+            yield Frame(rgb, entry.path, frame_name, entry.file_name, index, fps, entry=number)
+            del rgb
         if index < 0:
             raise ImageError(entry.path, "holds no frame that can be decoded; replace or remove it")
     finally:

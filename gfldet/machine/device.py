@@ -22,7 +22,7 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     if "," in name or name.startswith("cpu:"):
-        raise ConfigError(f"device={name}: one device is expected here; several are for gfldet train and gfldet val")
+        raise ConfigError(f"device={name}: one device is expected here; several are for gfldet train, val and predict")
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device(f"cuda:{name}" if name.isdigit() else name)

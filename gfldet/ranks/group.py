@@ -142,7 +142,8 @@ def _failure(error: Exception | None) -> _Failure | None:
     if error is None:
         return None
     if isinstance(error, GfldetError):
-        return _Failure(type(error), str(error), platform.node())
+        kind = next(one for one in type(error).__mro__ if one.__module__ == GfldetError.__module__)
+        return _Failure(kind, str(error), platform.node())  # of those that take a text
     return _Failure(WorkError, f"{type(error).__name__}: {error}", platform.node())
 
 

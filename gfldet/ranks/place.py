@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gfldet.errors import ConfigError, shown
 
 HOW_TO_START = (
-    "the commands gfldet train and gfldet val start a process for each; start a script of your own by torchrun, "
+    "the commands gfldet train, val and predict start a process for each; start a script of your own by torchrun, "
     "or give one device"
 )
 NEEDED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -94,7 +94,7 @@ def check_one_process(command: str, device: str) -> None:
     if size > 1:
         raise ConfigError(
             f"WORLD_SIZE={size}: {command} runs in one process; start it without torchrun (and unset WORLD_SIZE). "
-            "train and val run in several"
+            "train, val and predict run in several"
         )
     if len(named) > 1:
         raise ConfigError(f"device={device}: {command} computes on one device; give device={named[0]}")

@@ -17,18 +17,30 @@ def joined(device: str) -> Iterator[Ranks]:
 
     Raises ConfigError where `device` does not fit the processes that were started; see also `group.group_of`.
     """
-    place = place_of()
+    place, own = place_of(), own_device(device)
     if place.size == 1:
-        yield Ranks(device=device_at(place, device, 0))
+        yield Ranks(device=own)
         return
-    import torch
-
     from gfldet.ranks.group import group_of
 
+    with bound_to_launcher(place.rank, tells=place.local_rank == 0), group_of(place, own) as group:
+        yield group
+
+
+def own_device(device: str) -> str:
+    """This process's part of the setting `device`; ConfigError where that does not fit the processes."""
+    place = place_of()
+    if place.size == 1:
+        return device_at(place, device, 0)
+    import torch
+
     try:
-        own = device_at(place, device, torch.cuda.device_count())
+        return device_at(place, device, torch.cuda.device_count())
     except ConfigError as error:
         error.told = place.local_rank > 0  # its neighbours say the same
         raise
-    with bound_to_launcher(place.rank, tells=place.local_rank == 0), group_of(place, own) as group:
-        yield group
+
+
+def alone(device: str) -> Ranks:
+    """This process by itself, on its part of the machine, whatever other processes of torchrun do."""
+    return Ranks(local_size=place_of().local_size, device=own_device(device))

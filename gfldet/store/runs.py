@@ -100,15 +100,15 @@ def owner(folder: Path) -> str:
         raise OutputError(f"{folder / LOCK}: cannot be read ({error.strerror}); choose another project=") from error
 
 
-def check_seen(folder: Path, owner: str) -> None:
-    """OutputError unless this process sees the run folder in which `owner` trains.
+def check_seen(folder: Path, owner: str, file: str = LOCK) -> None:
+    """OutputError unless this process sees the run folder that `owner` made, as the `file` in it tells.
 
     File systems that machines share may show a new file only after some seconds.
     """
     end = time.monotonic() + SEEN
     while True:
         with suppress(OSError):
-            if (folder / LOCK).read_text(encoding="utf-8") == owner:
+            if (folder / file).read_text(encoding="utf-8") == owner:
                 return
         if time.monotonic() > end:
             raise OutputError(

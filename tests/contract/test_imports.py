@@ -59,6 +59,7 @@ BELOW["tune"] = {"config", "data", "messages", "ranks.place", "store.runs", "tra
 BELOW["validating"] = {"config", "data", "detect", "machine", "messages", "metrics", "ops", "ranks.value", "report"}
 BELOW["validating"] |= {"viz.beside"}
 BELOW["predicting"] = {"config", "data", "detect", "labels", "messages", "ops", "results", "store.runs"}
+BELOW["together"] = {"config", "data", "detect", "messages", "predicting", "ranks.value", "store.runs"}
 BELOW["model"] = set(BELOW) - {"errors"}
 BELOW["experiments"] = {"model"}
 BELOW["checking"] = {"config", "data", "health", "messages", "model", "report", "store.runs", "train.checks", "writing"}
@@ -193,6 +194,7 @@ def test_settings_stop_where_runs_are_prepared() -> None:
         "model",
         "validating",
         "predicting",
+        "together",
         "checking",
         "cli",
         "tune",

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import gfldet
+from gfldet.model import Model
 from gfldet.store import checkpoint as checkpoints
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
@@ -95,6 +96,66 @@ def test_two_processes_leave_the_files_of_one(start: Start, words: list[str], tm
         first, second = ((tmp_path / "runs" / name / file).read_bytes() for name in ("val-one", "val-two"))
         assert first == second
     assert json.loads(first)
+
+
+@pytest.fixture
+def weights(tiny_yaml: Path, tmp_path: Path) -> Path:
+    """A file of fresh weights, the same for all processes."""
+    file = tmp_path / "tiny.pt"
+    Model(str(tiny_yaml)).save(file)
+    return file
+
+
+@pytest.fixture
+def photos(dataset: Callable[..., Any], tmp_path: Path) -> Path:
+    """A folder of seven pictures, of which two cannot be read."""
+    folder = Path(dataset(train=7).yaml).parent / "images" / "train"
+    for number in (2, 3):
+        (folder / f"{number:03d}.png").write_bytes((folder / "000.png").read_bytes()[:60])
+    return folder
+
+
+def test_predictions_of_two_processes_are_those_of_one(
+    start: Start, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Files, lines and errors, in the same order, by the command's own processes and by torchrun."""
+    settings = (f"model={weights}", f"source={photos}", "conf=.01", "imgsz=64", "threads=1", "save_json=true")
+    words = ("predict", *settings, "save_txt=true", "save_format=coco,yolo")
+    by_name = {
+        "one": start(*GFLDET, *words, "device=cpu", "name=one"),
+        "two": start(*GFLDET, *words, "device=cpu:2", "name=two"),
+        "run": start(*TORCHRUN, "-m", "gfldet", *words, "device=cpu", "name=run"),
+    }
+    code, out, told = ended(by_name["one"])
+    assert code == 2
+    assert len(out.splitlines()) == 5
+    assert told.startswith("gfldet: 2 files of the source cannot be read:\n")
+    files = {p.relative_to(tmp_path / "runs/one"): p.read_bytes() for p in (tmp_path / "runs/one").rglob("*.*")}
+    assert json.loads(files[Path("predictions.json")])
+    assert sum(path.suffix == ".jpg" for path in files) == 5
+    code, *printed = ended(by_name["two"])
+    assert (code, *printed) == (2, out, told)
+    code, *printed = ended(by_name["run"])
+    assert (code, printed[0]) == (1, out)  # torchrun's own code
+    assert printed[1].count(told) == 1
+    for name in ("two", "run"):
+        folder = tmp_path / "runs" / name
+        assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")} == files
+
+
+def test_a_folder_of_predictions_that_one_does_not_see(
+    start: Start, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "each.py"
+    there = (
+        "os.makedirs('b', exist_ok=True); rank == '1' and os.chdir('b'); from gfldet.store import runs; runs.SEEN = 1"
+    )
+    words = ["predict", f"model={weights}", f"source={photos}", "imgsz=64", "device=cpu"]
+    script.write_text(EACH.format(there, repr(words)), encoding="utf-8")
+    code, _, told = ended(start(*TORCHRUN, str(script)))
+    assert code == 1
+    assert re.search(r"rank 1 on \S+: \S+/b/runs/predict: the run folder that rank 0 .* made is not seen here", told)
+    assert not (tmp_path / "runs" / "predict").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -18,6 +18,7 @@ import torch
 
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
+from gfldet.data.images import ImageError
 from gfldet.data.records import Record, Split
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import TorchDetector
@@ -59,7 +60,7 @@ def caught(work: Callable[[], Any]) -> Any:
         return type(error)
 
 
-def fails(kind: type[Exception]) -> Any:
+def fails(kind: Callable[[str], Exception]) -> Any:
     raise kind("no such thing")
 
 
@@ -71,6 +72,7 @@ def test_an_error_of_one_is_an_error_of_all(in_ranks: InRanks) -> None:
             caught(lambda: ranks.together(lambda: fails(ConfigError) if not ranks.leads else 1)),
             caught(lambda: ranks.together(lambda: fails(ConfigError))),
             caught(lambda: ranks.together(lambda: fails(KeyError) if not ranks.leads else 1)),
+            caught(lambda: ranks.together(lambda: fails(partial(ImageError, "a.jpg")) if ranks.leads else 1)),
         ]
 
     first, second = in_ranks(work)
@@ -87,6 +89,9 @@ def test_an_error_of_one_is_an_error_of_all(in_ranks: InRanks) -> None:
     assert first[4][0] is WorkError
     assert "KeyError: 'no such thing'" in first[4][1]
     assert second[4] is KeyError
+    assert first[5] == (ImageError, "a.jpg: no such thing", False)
+    assert (second[5][0], second[5][2]) == (DataError, True)  # of a kind that takes a text
+    assert second[5][1].endswith(": a.jpg: no such thing")
 
 
 def test_what_differs_is_named(in_ranks: InRanks) -> None:

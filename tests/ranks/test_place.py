@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gfldet.errors import ConfigError
 from gfldet.model import Model
 from gfldet.ranks.place import Place, check_one_process, device_at, devices_of, leads, place_of
-from gfldet.ranks.start import joined
+from gfldet.ranks.start import alone, joined
+from gfldet.ranks.value import Ranks
 
 TORCHRUN = {
     "WORLD_SIZE": "4",
@@ -97,9 +99,23 @@ def test_one_process_joins_nobody() -> None:
 
 
 def test_commands_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"device=0,1: predict computes on one device; give device=cuda:0"):
-        Model("gfldet-n.yaml").predict("image.jpg", device="0,1")
+    with pytest.raises(ConfigError, match=r"device=0,1: export computes on one device; give device=cuda:0"):
+        check_one_process("export", "0,1")
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"WORLD_SIZE=4: export runs in one process; .*unset WORLD_SIZE"):
         check_one_process("export", "auto")
+
+
+def test_a_process_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Model.predict` of a script under torchrun: on the process's own part of the machine, without the others."""
+    assert alone("cpu") == Ranks(device="cpu")
+    with pytest.raises(ConfigError, match=r"device=0,1: 2 devices for one process; .* or give one device"):
+        Model("gfldet-n.yaml").predict("image.jpg", device="0,1")
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert alone("cpu") == Ranks(local_size=2, device="cpu")
+    with pytest.raises(ConfigError, match=r"device=cpu:3: 3 device\(s\), but WORLD_SIZE=4"):
+        alone("cpu:3")
+    (found,) = Model("gfldet-n.yaml").predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, device="cpu")
+    assert found.orig_shape == (64, 64)

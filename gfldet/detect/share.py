@@ -1,0 +1,67 @@
+"""What a source gives to each of several processes, and how what they found comes into the order of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+
+from gfldet.data.sources import Entry
+from gfldet.detect.lists import Noted
+from gfldet.ranks.value import Ranks
+
+MANY_FRAMES = ("video", "camera", "stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a process found since the last time: its predictions in order, and whether there are to be more.
+
+    bad  what is wrong with entries that it could not read, by position; known at its end
+    """
+
+    noted: Sequence[Noted]
+    done: bool
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+def own_entries(entries: Sequence[Entry], track: bool, ranks: Ranks) -> Container[int]:
+    """Positions of the entries that this process reads.  Pictures are dealt out, and so are videos, each as a whole.
+
+    With `track`, pictures are the frames of one video, so a source that has any goes to rank 0 alone.
+    """
+    videos = [number for number, entry in enumerate(entries) if entry.what in MANY_FRAMES]
+    pictures = [number for number, entry in enumerate(entries) if entry.what not in MANY_FRAMES]
+    if track and pictures:
+        return range(len(entries) if ranks.leads else 0)
+    return {*ranks.share(pictures), *ranks.share(videos)}
+
+
+class Order:
+    """Brings the predictions of all processes into the order of the source, as soon as none before them can come."""
+
+    def __init__(self, processes: int) -> None:
+        self._at = [-1.0] * processes  # the entry that each has come to
+        self._waiting: list[Noted] = []
+        self.bad: dict[int, str] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether all processes are."""
+        return min(self._at) == math.inf
+
+    def add(self, shares: Sequence[Found]) -> list[Noted]:
+        """Take what each process found; the predictions whose turn it is."""
+        for rank, found in enumerate(shares):
+            self._waiting += found.noted
+            self.bad |= found.bad
+            if found.done:
+                self._at[rank] = math.inf
+            elif found.noted:
+                self._at[rank] = found.noted[-1].entry
+        # A process goes through its entries in order, so what it has passed is complete.
+        last = min(self._at)
+        self._waiting.sort(key=lambda one: one.entry)  # keeps the order within an entry
+        count = sum(one.entry <= last for one in self._waiting)
+        ready, self._waiting = self._waiting[:count], self._waiting[count:]
+        return ready

@@ -1,0 +1,166 @@
+"""The command `predict` in several processes: each has files of its own, and their results come together in one folder.
+
+A process predicts for a while, then all meet: rank 0 gets what was found, without pixels, and tells and lists it in the
+order of the source.  Pictures, videos and label files are written by the process that has the pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import gfldet
+from gfldet.config.load import dump
+from gfldet.config.schema import PredictSettings
+from gfldet.data.sources import Entry, Unreadable, unreadable
+from gfldet.detect.lists import Lists, Noted, noted
+from gfldet.detect.predict import Prediction
+from gfldet.detect.saver import Saver
+from gfldet.detect.share import Found, Order, own_entries
+from gfldet.errors import ConfigError, shown
+from gfldet.messages import Tell, teller
+from gfldet.predicting import (
+    Subject,
+    entries_to_read,
+    labels_of,
+    predictions_of,
+    predictor_of,
+    tell_of_nothing,
+    writes,
+)
+from gfldet.ranks.value import Ranks
+from gfldet.store import runs
+
+WHILE = 1.0  # s between two meetings, at which each waits for the image that another has in hand
+OWN = {"device", "threads", "verbose"}  # may differ: no result depends on them
+MARK = ".made"  # in the folder of results, until all have seen it
+
+
+def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, likeness: str) -> Path | None:
+    """Predict `settings.source`, which the `ranks` share out; the folder of the results, if there is one.
+
+    `likeness` tells the model from others.  Raises what `predicting.predict` does, in all processes; ConfigError where
+    they differ in model or settings, or where labels for other programs would need pixels of another process;
+    OutputError where a machine does not see the folder that rank 0 made.
+    """
+    predictor = ranks.together(lambda: predictor_of(subject, settings))
+    entries = ranks.of_first(lambda: _to_read(settings))
+    ranks.check_same("what they predict with", lambda: _to_share(settings, likeness))
+    own = own_entries(entries, settings.track, ranks)
+    order, tell = Order(ranks.size), teller(settings.verbose)
+    images = detections = 0
+    with ExitStack() as held:
+        folder = _folder(settings, ranks, held) if writes(settings) else None
+        with ExitStack() as writing:
+            saver = _saver(settings, folder, writing) if folder else None
+            lists = _lists(subject, settings, folder, writing) if folder and ranks.leads else None
+            found = _saved(predictions_of(predictor, entries, settings, own), saver)
+            while not order.done:
+                ready = order.add(ranks.gathered(ranks.together(lambda: _for_a_while(found))))
+                images, detections = images + len(ready), detections + sum(len(one.detections) for one in ready)
+                ranks.of_first(lambda: _take(ready, lists, tell))  # noqa: B023  (called before `ready` is another)
+            ranks.together(writing.pop_all().close)
+        ranks.of_first(lambda: _raise(order.bad))
+    tell_of_nothing(images, detections, predictor, tell)
+    return folder
+
+
+def _to_read(settings: PredictSettings) -> list[Entry]:
+    """What there is to open; ConfigError where labels for other programs need more of it than a file's path."""
+    entries = entries_to_read(settings)
+    other = next((entry for entry in entries if entry.what != "image"), None)
+    if settings.save_format and other is not None:
+        raise ConfigError(
+            f"save_format={', '.join(settings.save_format)}: several processes label files of pictures, and "
+            f"{shown(other.path, quoted=False)} is none; label it in one process, with one device and without torchrun"
+        )
+    return entries
+
+
+def _to_share(settings: PredictSettings, likeness: str) -> dict[str, object]:
+    """What all processes must have alike."""
+    alike = {name: value for name, value in dump(settings).items() if name not in OWN}
+    return {**alike, "the model": likeness, "gfldet": gfldet.__version__}
+
+
+def _folder(settings: PredictSettings, ranks: Ranks, held: ExitStack) -> Path:
+    """The folder of the results, which rank 0 makes and which all see; it goes again if nothing comes into it."""
+    where = (settings.project, settings.name, "predict", settings.exist_ok)
+    folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
+    maker = ranks.of_first(lambda: _marked(folder / MARK))
+    try:
+        ranks.together(lambda: runs.check_seen(folder, maker, MARK))
+    finally:
+        if ranks.leads:
+            (folder / MARK).unlink()
+    return folder
+
+
+def _marked(file: Path) -> str:
+    """Who made the folder, as `file` in it tells from now on."""
+    maker = f"{platform.node()}, process {os.getpid()}"
+    file.write_text(maker, encoding="utf-8")
+    return maker
+
+
+def _saver(settings: PredictSettings, folder: Path, writing: ExitStack) -> Saver:
+    """Who writes what takes the pixels of this process."""
+    saver = Saver(
+        lambda: folder,
+        settings.save,
+        settings.save_txt,
+        settings.save_conf,
+        coco=False,
+        category_ids=(),
+        line_width=settings.line_width,
+        vid_stride=settings.vid_stride,
+    )
+    writing.callback(saver.close)
+    return saver
+
+
+def _lists(subject: Subject, settings: PredictSettings, folder: Path, writing: ExitStack) -> Lists:
+    """Who lists the predictions of all processes."""
+    lists = Lists(folder, settings.save_json, subject.category_ids, labels_of(subject, settings))
+    writing.callback(lists.close)
+    return lists
+
+
+def _saved(predictions: Iterator[Prediction], saver: Saver | None) -> Iterator[Noted]:
+    """The predictions, each once its picture is written."""
+    for prediction in predictions:
+        if saver is not None:
+            saver.add(prediction)
+        yield noted(prediction)
+        del prediction  # two large pictures would take twice the memory
+
+
+def _for_a_while(found: Iterator[Noted]) -> Found:
+    """What this process finds until the next meeting."""
+    until, some = time.monotonic() + WHILE, []
+    try:
+        for one in found:
+            some.append(one)
+            if time.monotonic() > until:
+                return Found(some, done=False)
+    except Unreadable as error:  # after all that can be read
+        return Found(some, done=True, bad=dict(error.problems))
+    return Found(some, done=True)
+
+
+def _take(ready: Sequence[Noted], lists: Lists | None, tell: Tell) -> None:
+    """Tell and list predictions whose turn it is."""
+    for one in ready:
+        tell(one.told)
+        if lists is not None:
+            lists.add(one)
+
+
+def _raise(bad: Mapping[int, str]) -> None:
+    """Unreadable, where a process could not read entries."""
+    if bad:
+        raise unreadable(bad)
