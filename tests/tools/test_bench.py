@@ -70,6 +70,16 @@ def test_table_shows_median_best_ratio_target_and_verdict() -> None:
     assert data["rows"][0]["ratio"] == 20
 
 
+def test_each_peer_has_a_table() -> None:
+    from measure.bench.table import Row, markdown
+
+    rows = [Row("a", "s", [1.0], [2.0]), Row("b", "s", [1.0], [3.0], peer="other 1"), Row("c", "s", [1.0], [4.0])]
+    lines = markdown(rows, {}).splitlines()
+    heads = [line.split(" | ")[2] for line in lines if line.startswith("| what")]
+    assert heads == ["ultralytics 8.4.190", "other 1"]
+    assert [line[2] for line in lines if line.startswith("| ") and " s | " in line] == ["a", "c", "b"]
+
+
 def test_problem_is_the_same_for_one_seed_and_like_what_a_head_predicts() -> None:
     from measure.bench.problem import STRIDES, draw
 
@@ -166,20 +176,20 @@ def test_peer_runs_offline_with_a_home_of_its_own_and_without_our_checkout(tmp_p
 def test_a_failed_command_is_told_with_what_it_said(tmp_path: Path) -> None:
     from measure.bench.sides import BenchError, Side
 
-    side = Side("ours", Path(sys.executable), (sys.executable, "-c"), tmp_path)
+    side = Side("gfldet", "ours", Path(sys.executable), (sys.executable, "-c"), tmp_path)
     with pytest.raises(BenchError, match=r"exit code 3 of: .*\nno luck"):
         side.seconds("print('no luck'); raise SystemExit(3)")
     assert side.seconds("pass") > 0
 
 
-def test_only_the_side_of_the_peer_imports_it() -> None:
+def test_only_the_side_of_a_peer_imports_it() -> None:
     importers = set()
     for file in (TOOLS / "measure" / "bench").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None)]
-            if any(str(module).split(".")[0] == "ultralytics" for module in modules):
-                importers.add(file.name)
-    assert importers == {"theirs.py"}
+            packages = {str(module).split(".")[0] for module in modules} & {"ultralytics", "libreyolo"}
+            importers |= {(file.name, package) for package in packages}
+    assert importers == {("theirs.py", "ultralytics"), ("libre.py", "libreyolo")}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +208,7 @@ def test_accuracy_is_measured_when_asked_for_only() -> None:
     from measure.bench.__main__ import arguments
     from measure.bench.rows import PARTS
 
-    assert arguments([]).parts == [part for part in PARTS if part not in ("accuracy", "scale")]
+    assert arguments([]).parts == [part for part in PARTS if part not in ("accuracy", "scale", "libre")]
     assert arguments(["accuracy", "help"]).parts == ["accuracy", "help"]
 
 

@@ -1,4 +1,4 @@
-"""tools/bench: gfldet against ultralytics, in one run on one machine, as one table."""
+"""tools/bench: gfldet against ultralytics, and LibreYOLO, in one run on one machine, as a table for each."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ from pathlib import Path
 
 from gfldet.errors import UserError
 from gfldet.machine.cores import cores
-from measure.bench import PEER
+from measure.bench import LIBRE, PEER
 from measure.bench.export import export
 from measure.bench.rows import PARTS, measure
 from measure.bench.setup import Bench
-from measure.bench.sides import WITHOUT_BFLOAT16, BenchError, Side, our_side, peer_python, peer_side
+from measure.bench.sides import (
+    WITHOUT_BFLOAT16,
+    BenchError,
+    Side,
+    libre_python,
+    libre_side,
+    our_side,
+    peer_python,
+    peer_side,
+)
 from measure.bench.table import Row, markdown, plain
 
-LONG = ("accuracy", "scale")  # only when asked for
+LONG = ("accuracy", "scale", "libre")  # only when asked for
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,6 +45,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", default="shapes", help="data YAML, as gfldet takes it (default: the built-in shapes)")
     parser.add_argument("--out", type=Path, action="append", default=[], help="write the table to a .md or .json too")
     parser.add_argument("--peer-python", type=Path, help=f"a Python with ultralytics {PEER} (default: .bench/peer)")
+    parser.add_argument("--libre-python", type=Path, help=f"a Python with LibreYOLO {LIBRE} (default: .bench/libre)")
     parser.add_argument(
         "--weights", type=Path, help="a yolov8n.pt that both sides read in predict (default: fresh weights)"
     )
@@ -87,15 +97,19 @@ def work_folder(given: Path | None) -> Iterator[Path]:
     yield given.resolve()
 
 
-def about(ours: Side, theirs: Side, given: argparse.Namespace) -> dict[str, str]:
+def about(ours: Side, theirs: Side, libre: Side | None, given: argparse.Namespace) -> dict[str, str]:
     """Where and with what it is measured; both sides have read their libraries once after this."""
     mine, peer = ours.ask("warm"), theirs.ask("warm")
     if peer.pop("ultralytics") != PEER:
         raise BenchError(f"{theirs.python}: another version of ultralytics; install ultralytics=={PEER}")
+    other = libre.ask("warm") if libre else {}
+    if libre and other.pop("libreyolo") != LIBRE:
+        raise BenchError(f"{libre.python}: another version of LibreYOLO; install libreyolo=={LIBRE}")
     return {
         "machine": f"{_processor()}, {cores()} cores, {platform.system()}, {_bfloat16(given.hide_bfloat16)}",
         "gfldet": f"{mine.pop('gfldet')}, {_versions(mine)}",
-        f"ultralytics {PEER}": _versions(peer),
+        theirs.name: _versions(peer),
+        **({libre.name: _versions(other)} if libre else {}),
         "data": Path(given.data).name,
         "command": "tools/bench " + " ".join(sys.argv[1:]),
     }
@@ -137,7 +151,8 @@ def main() -> int:
             if given.hide_bfloat16:
                 os.environ.update(WITHOUT_BFLOAT16)
             ours, theirs = our_side(work), peer_side(work, peer_python(given.peer_python))
-            facts = about(ours, theirs, given)
+            libre = libre_side(work, libre_python(given.libre_python)) if "libre" in given.parts else None
+            facts = about(ours, theirs, libre, given)
             copy = export(data, work / "data")
             bench = Bench(
                 ours,
@@ -156,6 +171,7 @@ def main() -> int:
                 given.weights.resolve() if given.weights else None,
                 not given.hide_bfloat16,
                 given.plot,
+                libre,
             )
             for row in measure(bench, given.parts):
                 rows.append(row)

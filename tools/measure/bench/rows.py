@@ -12,6 +12,7 @@ from statistics import median
 
 from measure.bench.export import images_in
 from measure.bench.growth import scale_rows
+from measure.bench.others import libre_rows
 from measure.bench.peer import peer_predictions, train_peer, words
 from measure.bench.problem import draw
 from measure.bench.score import average_precision
@@ -195,6 +196,7 @@ PARTS = {
     "memory": memory_rows,
     "busy": busy_rows,
     "scale": scale_rows,
+    "libre": libre_rows,
 }
 
 

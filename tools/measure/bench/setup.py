@@ -28,6 +28,7 @@ class Bench:
     weights: Path | None  # that both sides read; None: fresh ones
     bfloat16: bool  # False: hidden from both sides
     plot: Path | None  # a picture of how costs grow
+    libre: Side | None  # LibreYOLO, where it is compared with
 
     @property
     def shared(self) -> dict[str, object]:

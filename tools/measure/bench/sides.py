@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from measure.bench import PEER
+from measure.bench import LIBRE, PEER
+from measure.bench.table import ULTRALYTICS
 
 ROOT = Path(__file__).resolve().parents[3]
 TOOLS = ROOT / "tools"
@@ -28,8 +29,9 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two programs.  Everything that it writes goes below `work`."""
+    """One of the programs.  Everything that it writes goes below `work`."""
 
+    name: str  # with its version
     module: str  # of measure.bench: what runs inside this side's Python
     python: Path
     command: tuple[str, ...]  # its command line program
@@ -44,20 +46,34 @@ class Side:
 
     def peak(self, *arguments: str) -> float:
         """MB (2**20 bytes) of resident memory that one run of the command line program takes at most."""
+        return self._peak([*self.command, *arguments])
+
+    def ask_peak(self, task: str, **arguments: Any) -> float:
+        """`peak` of a task of this side's module."""
+        return self._peak(self._asking(task, arguments))
+
+    def _peak(self, command: list[str]) -> float:
         script = (
             "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
         )
-        told = self.run([sys.executable, "-c", script, *self.command, *arguments])
+        told = self.run([sys.executable, "-c", script, *command])
         return int(told.splitlines()[-1]) / (2**20 if sys.platform == "darwin" else 2**10)
 
     def ask(self, task: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of a task of `ours` or `theirs`, run in a fresh process."""
-        answer = self.work / f"{task}.json"
+        """The answer of a task of this side's module, run in a fresh process."""
+        answer = self._answer(task)
         answer.unlink(missing_ok=True)
-        self.run([str(self.python), "-m", f"measure.bench.{self.module}", task, json.dumps(arguments), str(answer)])
+        self.run(self._asking(task, arguments))
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
+
+    def _asking(self, task: str, arguments: dict[str, Any]) -> list[str]:
+        module = f"measure.bench.{self.module}"
+        return [str(self.python), "-m", module, task, json.dumps(arguments), str(self._answer(task))]
+
+    def _answer(self, task: str) -> Path:
+        return self.work / f"{task}.json"
 
     def run(self, command: list[str]) -> str:
         """Run a command in `work`; what it wrote, which a log keeps too.  BenchError with the end of it on failure."""
@@ -89,51 +105,65 @@ def our_side(work: Path) -> Side:
     """gfldet in the Python that runs this."""
     script = Path(sys.executable).parent / "gfldet"
     command = (str(script),) if script.is_file() else (sys.executable, "-m", "gfldet")
-    return Side("ours", Path(sys.executable), command, work, {"MPLCONFIGDIR": str(work / "matplotlib")})
+    return Side("gfldet", "ours", Path(sys.executable), command, work, {"MPLCONFIGDIR": str(work / "matplotlib")})
 
 
 def peer_side(work: Path, python: Path) -> Side:
-    """ultralytics in its own Python, offline, with a home of its own: it writes settings and caches there."""
+    """ultralytics in its own Python, offline."""
+    variables = {**_at_home(work), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    variables["YOLO_CONFIG_DIR"] = variables["HOME"]
+    return Side(ULTRALYTICS, "theirs", python, (str(python.parent / "yolo"),), work, variables)
+
+
+def libre_side(work: Path, python: Path) -> Side:
+    """LibreYOLO in its own Python."""
+    return Side(f"LibreYOLO {LIBRE}", "libre", python, (str(python.parent / "libreyolo"),), work, _at_home(work))
+
+
+def _at_home(work: Path) -> dict[str, str]:
+    """Variables that give a peer a home of its own, where it writes settings and caches."""
     home = work / "home"
     home.mkdir(parents=True, exist_ok=True)
-    variables = {
-        "PYTHONPATH": str(TOOLS),  # not our checkout: its environment must do without gfldet
-        "HOME": str(home),
-        "YOLO_CONFIG_DIR": str(home),
-        "MPLCONFIGDIR": str(home / "matplotlib"),
-        "YOLO_OFFLINE": "true",
-        "YOLO_AUTOINSTALL": "false",
-    }
-    return Side("theirs", python, (str(python.parent / "yolo"),), work, variables)
+    # Not our checkout: its environment must do without gfldet.
+    return {"PYTHONPATH": str(TOOLS), "HOME": str(home), "MPLCONFIGDIR": str(home / "matplotlib")}
 
 
 def peer_python(given: Path | None) -> Path:
-    """The Python to run the peer with: the one given, or that of .bench/peer, made and filled if it is missing."""
+    """The Python to run ultralytics with: the one given, or that of .bench/peer, made and filled if it is missing."""
+    return _python_of("peer", f"ultralytics=={PEER}", "--peer-python", given)
+
+
+def libre_python(given: Path | None) -> Path:
+    """The same for LibreYOLO, of .bench/libre."""
+    return _python_of("libre", f"libreyolo=={LIBRE}", "--libre-python", given)
+
+
+def _python_of(name: str, package: str, option: str, given: Path | None) -> Path:
     if given is not None:
         return given.absolute()  # not resolved: a virtual environment's Python is a link
-    home = ROOT / ".bench" / "peer"
+    home = ROOT / ".bench" / name
     python = home / "bin" / "python"
     if not (home / "complete").is_file():
-        print(f"Installing ultralytics {PEER} into {home} (the first time takes minutes)", file=sys.stderr)
-        _make_environment(home, python)
+        print(f"Installing {package} into {home} (the first time takes minutes)", file=sys.stderr)
+        _make_environment(home, python, package, option)
         (home / "complete").touch()
     return python
 
 
-def _make_environment(home: Path, python: Path) -> None:
+def _make_environment(home: Path, python: Path, package: str, option: str) -> None:
     home.parent.mkdir(exist_ok=True)
     (home.parent / ".gitignore").write_text("*\n", encoding="utf-8")
     pip = [str(python), "-m", "pip"]
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([*pip, "install", "--quiet", f"ultralytics=={PEER}", *_same_torch()], check=True)
+        subprocess.run([*pip, "install", "--quiet", package, *_same_torch()], check=True)
         if subprocess.run([str(python), "-c", "import cv2"], capture_output=True, check=False).returncode:
             # A machine without a display may lack what the wheel with windows needs.
             subprocess.run([*pip, "uninstall", "--quiet", "--yes", "opencv-python"], check=True)
             subprocess.run([*pip, "install", "--quiet", "--force-reinstall", "opencv-python-headless"], check=True)
     except subprocess.CalledProcessError as error:
         raise BenchError(
-            f"the peer's environment could not be made: {error}; give a ready one: --peer-python FILE"
+            f"the environment of {package} could not be made: {error}; give a ready one: {option} FILE"
         ) from None
 
 

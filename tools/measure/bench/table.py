@@ -9,6 +9,8 @@ from typing import Any
 
 from measure.bench import PEER
 
+ULTRALYTICS = f"ultralytics {PEER}"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -17,6 +19,7 @@ class Row:
     `target`    what the ratio has to reach; the ratio is above 1 where ours is better
     `at_least`  what our own figure has to reach, whatever the peer's
     `note`      what a reader should know beside the figures
+    `peer`      whose figures `theirs` are
     `broken`    a promise beside the figures that is not kept: then the target is missed, whatever the ratio
     """
 
@@ -29,6 +32,7 @@ class Row:
     at_least: float | None = None
     note: str = ""
     broken: str = ""
+    peer: str = ULTRALYTICS
 
     @property
     def ratio(self) -> float | None:
@@ -78,13 +82,15 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-HEADER = ("what", "gfldet", f"ultralytics {PEER}", "ratio", "at least", "met", "")
+HEADER = ("what", "gfldet", "", "ratio", "at least", "met", "")  # the third is the peer
 
 
 def markdown(rows: Sequence[Row], about: Mapping[str, str]) -> str:
-    """The table, under the lines that say where and how it was measured."""
-    lines = [*(f"{name}: {value}  " for name, value in about.items()), "", _line(HEADER), _line(["---"] * len(HEADER))]
-    lines += [_line(row.cells()) for row in rows]
+    """A table for each peer, under the lines that say where and how it was measured."""
+    lines = [f"{name}: {value}  " for name, value in about.items()]
+    for peer in dict.fromkeys(row.peer for row in rows):
+        lines += ["", _line([*HEADER[:2], peer, *HEADER[3:]]), _line(["---"] * len(HEADER))]
+        lines += [_line(row.cells()) for row in rows if row.peer == peer]
     lines += ["", "Median (best) of the repeats; the ratio is that of the medians, above 1 where gfldet is better."]
     return "\n".join(lines) + "\n"
 

@@ -34,16 +34,18 @@ def predict_rows(bench: Bench) -> Iterator[Row]:
     paths = (paths * (MANY // len(paths) + 1))[: 8 if bench.quick else MANY]
     what = f"`predict(frame)` in a loop, {INPUT} px, a call"
     loop = {"paths": paths[:20], "imgsz": INPUT}
-    yield _asked(bench, "frames", what, loop, (weights, peer_weights), target=1.5)
-    yield _asked(bench, "frames", f"{what}, ours as .onnx", loop, (exported, peer_weights))
+    yield asked_row(bench, bench.theirs, "frames", what, loop, (weights, peer_weights), target=1.5)
+    yield asked_row(bench, bench.theirs, "frames", f"{what}, ours as .onnx", loop, (exported, peer_weights))
     what, many = f"`predict` on {len(paths)} images, {INPUT} px, an image", {"paths": paths, "imgsz": INPUT}
-    yield _asked(bench, "files", what, many, (weights, peer_weights), target=1.6)
-    yield _asked(bench, "files", f"{what}, ours as .onnx", many, (exported, peer_weights), target=2)
+    yield asked_row(bench, bench.theirs, "files", what, many, (weights, peer_weights), target=1.6)
+    yield asked_row(bench, bench.theirs, "files", f"{what}, ours as .onnx", many, (exported, peer_weights), target=2)
     source = f"source={paths[0]}"
     peer = ["predict", f"model={peer_weights}", source, "save=false"]
     for told, file, target in (("", weights, 2), (", ours as .onnx", exported, 10)):
         run = ["predict", f"model={file}", source, "save=false"]
-        yield _commands(bench, f"`predict` of one image, whole command{told}", run, peer, target, usual=5)
+        yield commands_row(
+            bench, bench.theirs, f"`predict` of one image, whole command{told}", run, peer, target, usual=5
+        )
 
 
 def val_rows(bench: Bench) -> Iterator[Row]:
@@ -57,7 +59,9 @@ def val_rows(bench: Bench) -> Iterator[Row]:
     ours = ["val", f"model={weights}", f"data={bench.data}", "project=runs/val", *given]
     theirs = ["val", f"model={weights}", f"data={bench.peer_data}", f"project={bench.work / 'runs/peer'}", *given]
     count = len(images_in(bench.data, "val").records)
-    yield _commands(bench, f"`val` of {count} images, {bench.imgsz} px, whole command", ours, theirs, 2, usual=3)
+    yield commands_row(
+        bench, bench.theirs, f"`val` of {count} images, {bench.imgsz} px, whole command", ours, theirs, 2, usual=3
+    )
 
 
 def memory_rows(bench: Bench) -> Iterator[Row]:
@@ -150,22 +154,36 @@ def _exported(bench: Bench, weights: str) -> str:
     return str(bench.ours.ask("export", **asked)["onnx"])
 
 
-def _asked(
-    bench: Bench, task: str, what: str, asked: dict[str, object], models: tuple[str, str], target: float | None = None
+def asked_row(
+    bench: Bench,
+    peer: Side,
+    task: str,
+    what: str,
+    asked: dict[str, object],
+    models: tuple[str, str],
+    target: float | None = None,
 ) -> Row:
-    """Milliseconds of both sides, in turns, by a task that both have."""
+    """Milliseconds of us and a peer, in turns, by a task that both have."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in bench.times(3):
-        for side, model, found in ((bench.ours, models[0], ours), (bench.theirs, models[1], theirs)):
+        for side, model, found in ((bench.ours, models[0], ours), (peer, models[1], theirs)):
             found.append(1000 * side.ask(task, model=model, **asked)["seconds"])
-    return Row(what, "ms", ours, theirs, target=target)
+    return Row(what, "ms", ours, theirs, target=target, peer=peer.name)
 
 
-def _commands(bench: Bench, what: str, ours: Sequence[str], theirs: Sequence[str], target: float, usual: int) -> Row:
+def commands_row(
+    bench: Bench,
+    peer: Side,
+    what: str,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    target: float | None = None,
+    usual: int = 3,
+) -> Row:
     """Seconds of two commands, in turns."""
-    runs: list[tuple[Side, Sequence[str], list[float]]] = [(bench.ours, ours, []), (bench.theirs, theirs, [])]
+    runs: list[tuple[Side, Sequence[str], list[float]]] = [(bench.ours, ours, []), (peer, theirs, [])]
     for _ in bench.times(usual):
         for side, command, found in runs:
             found.append(side.seconds(*command))
-    return Row(what, "s", runs[0][2], runs[1][2], target=target)
+    return Row(what, "s", runs[0][2], runs[1][2], target=target, peer=peer.name)
