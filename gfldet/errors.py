@@ -87,6 +87,12 @@ def listed(head: str, problems: Sequence[str], tail: str, limit: int = 200) -> s
     return "\n".join([head, *shown, tail])
 
 
+def counted(count: int, what: str) -> str:
+    """`1 class`, `2 classes`, `1,000 boxes`: a number and what it counts."""
+    plural = "" if count == 1 else "es" if what.endswith(("s", "x")) else "s"
+    return f"{count:,} {what}{plural}"
+
+
 def plain(text: str) -> str:
     """A text for people, of one or several lines: what would steer a terminal, or what no terminal can write, stands as
     its escape, a line of more than LONGEST_LINE letters is cut in its middle, and a password in an address is `***`."""

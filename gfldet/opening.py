@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfldet.config.load import check, resolve
 from gfldet.detect.card import FORMAT
-from gfldet.errors import ConfigError, listed
+from gfldet.errors import ConfigError, counted, listed
 from gfldet.files import is_file, size
 from gfldet.messages import teller
 
@@ -54,7 +54,7 @@ def import_weights(weights: str | Path, out: str | Path = "", **settings: Any) -
     foreign = read_foreign(file)
     save_imported(foreign, target, resolved.exist_ok)
     tell = teller(resolved.verbose)
-    tell(f"{foreign.description.name}: {len(foreign.names)} classes ({', '.join(foreign.names)})")
+    tell(f"{foreign.description.name}: {counted(len(foreign.names), 'class')} ({', '.join(foreign.names)})")
     tell(
         f"licence: these weights are not gfldet's; their own, {foreign.licence or 'which the file does not tell'}, "
         "holds for them and for what is trained from them"

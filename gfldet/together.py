@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,6 +59,7 @@ def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, 
             saver = _saver(settings, folder, writing) if folder else None
             lists = _lists(subject, settings, folder, writing) if folder and ranks.leads else None
             found = _saved(predictions_of(predictor, entries, settings, own), saver)
+            writing.callback(found.close)
             while not order.done:
                 ready = order.add(ranks.gathered(ranks.together(lambda: _for_a_while(found))))
                 images, detections = images + len(ready), detections + sum(len(one.detections) for one in ready)
@@ -130,7 +131,7 @@ def _lists(subject: Subject, settings: PredictSettings, folder: Path, writing: E
     return lists
 
 
-def _saved(predictions: Iterator[Prediction], saver: Saver | None) -> Iterator[Noted]:
+def _saved(predictions: Iterator[Prediction], saver: Saver | None) -> Generator[Noted, None, None]:
     """The predictions, each once its picture is written."""
     for prediction in predictions:
         if saver is not None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfldet.errors import LONGEST_LINE, DataError, plain, shown
+from gfldet.errors import LONGEST_LINE, DataError, counted, plain, shown
 
 REPEATED = settings(max_examples=40, derandomize=True, database=None, deadline=None)
 VALUES = st.recursive(
@@ -102,3 +102,9 @@ def test_passwords_in_addresses_are_not_told(address: str, told: str) -> None:
 
 def test_addresses_without_an_end_take_no_time() -> None:
     assert plain("x://a:" * 2000).startswith("x://a:x://a:")
+
+
+def test_one_is_told_in_the_singular() -> None:
+    assert [counted(n, "box") for n in (0, 1, 2)] == ["0 boxes", "1 box", "2 boxes"]
+    assert [counted(n, "class") for n in (1, 1203)] == ["1 class", "1,203 classes"]
+    assert [counted(n, "epoch") for n in (1, 60)] == ["1 epoch", "60 epochs"]

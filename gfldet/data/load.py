@@ -20,6 +20,7 @@ from gfldet.data.records import SEVERITIES, Finding, Record, Split
 from gfldet.data.spec import DataSpec, load_spec
 from gfldet.data.split import Place, Progress, load_split
 from gfldet.data.tiles import Cut
+from gfldet.errors import counted
 from gfldet.machine.shared import Pool
 from gfldet.messages import Tell, warn
 from gfldet.ops.letterbox import PAD_COLOUR, check_frame
@@ -75,10 +76,11 @@ def load_images(
             place=_placing(store, cut) if room else None,
         )
     kept = "kept in memory" if store.complete else "kept as far as they fit" if room else "read again each time"
-    tell(f"{name}: {len(split.records)} images, {len(split.records.boxes)} boxes, {len(split.names)} classes; {kept}")
+    numbers = ((len(split.records), "image"), (len(split.records.boxes), "box"), (len(split.names), "class"))
+    tell(f"{name}: {', '.join(counted(*number) for number in numbers)}; {kept}")
     if cut:
         split = cut.split(split)
-        tell(f"{name}: {len(split.records)} images when cut into tiles of {cut.tiles.side} px")
+        tell(f"{name}: {counted(len(split.records), 'image')} when cut into tiles of {cut.tiles.side} px")
     return LoadedSplit(split, store)
 
 

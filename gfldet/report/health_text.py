@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gfldet.data.records import SEVERITIES, Finding
-from gfldet.errors import plain
+from gfldet.errors import counted, plain
 from gfldet.health.check import Health
 from gfldet.health.codes import kind_of
 from gfldet.health.survey import Survey
@@ -53,10 +53,10 @@ def split_lines(survey: Survey) -> list[str]:
     lines = []
     for name, numbers in split_numbers(survey).items():
         empty, refused = numbers["without_boxes"], numbers["images"] - numbers["readable"]
-        told = f"{name}: {numbers['images']} images"
+        told = f"{name}: {counted(numbers['images'], 'image')}"
         told += f" ({empty} without boxes)" if empty else ""
         told += f" ({refused} cannot be read)" if refused else ""
-        lines.append(f"{told}, {numbers['boxes']} boxes, {len(survey.names)} classes")
+        lines.append(f"{told}, {counted(numbers['boxes'], 'box')}, {counted(len(survey.names), 'class')}")
     return lines
 
 

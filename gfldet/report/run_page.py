@@ -14,7 +14,7 @@ import numpy as np
 from gfldet.data.image_store import ImageStore
 from gfldet.data.records import Split
 from gfldet.detect.validate import Validation
-from gfldet.errors import plain, shown
+from gfldet.errors import counted, plain, shown
 from gfldet.metrics.coco import DetectionMetrics
 from gfldet.metrics.curves import Curve
 from gfldet.metrics.tide import KINDS, Kind, error_costs
@@ -50,7 +50,8 @@ def run_page(found: Validation, split: Split, store: ImageStore, subject: str, r
     gallery = make_gallery(mistakes, split, store)
     cards = _fitting(mistakes, gallery)
     costs = error_costs(split, found.detections, mistakes.every)
-    size = f"{split.name}: {metrics.images:,} images, {metrics.truths:,} truths, {len(split.names):,} classes"
+    numbers = ((metrics.images, "image"), (metrics.truths, "truth"), (len(split.names), "class"))
+    size = f"{split.name}: {', '.join(counted(*number) for number in numbers)}"
     body = (
         f"<h1>Validation</h1><p>{safe(subject)}</p><p class='faint'>{size}</p>",
         f'<div class="headline">{headline(metrics)}</div>',

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gfldet.config.kinds import AUTO_BATCH
 from gfldet.config.schema import TrainSettings
-from gfldet.errors import WorkError
+from gfldet.errors import WorkError, counted
 from gfldet.machine.device import mixed_precision
 from gfldet.messages import Tell
 from gfldet.nn.tasks import DetectionModel
@@ -46,7 +46,7 @@ def with_batch(
         why = f"the most that fit, up to {most}"
     if not batch:
         raise WorkError(f"batch=auto: {_not_even_one(settings, device)}")
-    tell(f"batch=auto: {batch} images, {why}")
+    tell(f"batch=auto: {counted(batch, 'image')}, {why}")
     return replace(settings, batch=batch)
 
 

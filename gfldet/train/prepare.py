@@ -19,7 +19,7 @@ from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec
 from gfldet.data.tiles import Cut
 from gfldet.data.train_set import TrainSet
-from gfldet.errors import DataError
+from gfldet.errors import DataError, counted
 from gfldet.imports.start import Start, read_start
 from gfldet.machine.cores import part_of
 from gfldet.machine.device import pick_device
@@ -298,10 +298,10 @@ def tell_plan(trainer: Trainer, tell: Tell) -> None:
     if trainer.ranks.size > 1:
         tell(told_of_ranks(settings.batch, trainer.ranks))
     half = "none (no boxes)" if numbers.half_side is None else f"{numbers.half_side:.1f} px"
-    steps = f"epochs x {numbers.steps_per_epoch} steps"
-    length, derived = f"{numbers.epochs} {steps}", f", {numbers.of_length()}"
+    steps = counted(numbers.steps_per_epoch, "step")
+    length, derived = f"{counted(numbers.epochs, 'epoch')} x {steps}", f", {numbers.of_length()}"
     if settings.time is not None and not trainer.progress.planned:
-        length, derived = f"as many {steps} as fit into {settings.time:g} h, to be told in the first", ""
+        length, derived = f"as many epochs x {steps} as fit into {settings.time:g} h, to be told in the first", ""
     tell(f"plan: {length}; {settings.optimizer} lr0 {numbers.lr0:g}{derived}; median half side of the boxes {half}")
     if numbers.class_weights is not None:
         weights = zip(model.names.values(), numbers.class_weights, strict=True)

@@ -13,7 +13,7 @@ from gfldet.config import load as config
 from gfldet.config.kinds import Device
 from gfldet.config.schema import TrainSettings
 from gfldet.data.patterns import matching
-from gfldet.errors import CheckpointError, ConfigError, GfldetError
+from gfldet.errors import CheckpointError, ConfigError, GfldetError, counted
 from gfldet.files import is_file, is_folder
 from gfldet.imports.start import Start, read_start
 from gfldet.nn.build import Description
@@ -123,7 +123,9 @@ def resumed_settings(checkpoint: Checkpoint, path: Path, given: TrainSettings) -
     if settings.time is not None:
         _check_time(settings.time, progress, saved.get("time"), path)
     elif progress.epoch > settings.epochs or (progress.epoch == settings.epochs and not progress.running):
-        raise ConfigError(f"resume: {path} has done its {progress.epoch} epochs; give a larger epochs= to extend it")
+        raise ConfigError(
+            f"resume: {path} has done its {counted(progress.epoch, 'epoch')}; give a larger epochs= to extend it"
+        )
     if out_of_patience(progress, settings.patience) and not progress.running:
         raise ConfigError(
             f"resume: {path} stopped at epoch {progress.epoch}, {settings.patience} after its best; give a larger "
@@ -138,8 +140,8 @@ def _check_time(hours: float, progress: Progress, before: object, path: Path) ->
     if progress.running if all_epochs else progress.seconds < HOUR * hours:
         return
     raise ConfigError(
-        f"resume: {path} has used {in_words(progress.seconds)} for {progress.epoch} epochs, and time={hours:g} (hours "
-        "of the whole run) leaves none for another; give a larger time= to extend it"
+        f"resume: {path} has used {in_words(progress.seconds)} for {counted(progress.epoch, 'epoch')}, and "
+        f"time={hours:g} (hours of the whole run) leaves none for another; give a larger time= to extend it"
     )
 
 

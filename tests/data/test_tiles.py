@@ -145,7 +145,7 @@ def test_the_tiles_of_a_split_are_kept_in_memory(tmp_path: Path, picture: np.nda
     assert kept == read
     assert (kept[1], len(kept)) == (picture[:, 80:].tobytes(), 4)
     assert told[:2] == [
-        "train: 2 images, 2 boxes, 1 classes; kept in memory",
+        "train: 2 images, 2 boxes, 1 class; kept in memory",
         "train: 4 images when cut into tiles of 100 px",
     ]
 

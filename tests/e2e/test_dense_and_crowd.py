@@ -112,7 +112,7 @@ def test_every_one_of_thousands_of_labels_reaches_the_loss(
     (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [a, b]\n")
     given = {**quick, "data": str(tmp_path / "data.yaml"), "verbose": True, "mosaic": 0, "scale": 0, "translate": 0}
     trainer = prepare.prepare_training(resolve("train", given), tiny, None, tmp_path)
-    assert f"train: 1 images, {TRUTHS} boxes, 2 classes" in capsys.readouterr().out
+    assert f"train: 1 image, {TRUTHS:,} boxes, 2 classes" in capsys.readouterr().out
     batch = next(trainer._batches(0))
     assert len(batch.boxes_px) == TRUTHS
     trainer.model.train()

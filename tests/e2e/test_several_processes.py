@@ -143,6 +143,25 @@ def test_predictions_of_two_processes_are_those_of_one(
         assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")} == files
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_a_prediction(
+    start: Start, photos: Path, weights: Path, rank: int, tmp_path: Path
+) -> None:
+    """What was found until then stays, and what is listed of it is whole."""
+    (tmp_path / "many.txt").write_text(f"{photos / '000.png'}\n" * 20_000, encoding="utf-8")
+    settings = (f"model={weights}", "source=many.txt", "imgsz=64", "conf=.01", "save_json=true", "save=false")
+    process = start(*GFLDET, "predict", *settings, "device=cpu:2")
+    wait_for(process, r"000\.png: ")
+    began = time.monotonic()
+    os.kill(workers_of(process)[rank], signal.SIGKILL)
+    code, _, told = ended(process)
+    assert time.monotonic() - began < 60
+    assert code == 1
+    assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
+    for file in (tmp_path / "runs/predict").iterdir():
+        assert json.loads(file.read_text(encoding="utf-8"))
+
+
 def test_a_folder_of_predictions_that_one_does_not_see(
     start: Start, photos: Path, weights: Path, tmp_path: Path
 ) -> None:
