@@ -279,7 +279,11 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
         return 0
-    model = Model(_model_of(settings, given))
+    try:
+        model = Model(_model_of(settings, given))
+    except UserError as error:
+        error.told = place_of().local_rank > 0  # its neighbours say the same
+        raise
     _collect_again()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)

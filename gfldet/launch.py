@@ -7,10 +7,11 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from gfldet.errors import WorkError
+from gfldet.errors import ConfigError, WorkError
 from gfldet.ranks.watch import HOW_TO_GO_ON
 from gfldet.signals import Interrupted
 
@@ -24,8 +25,11 @@ def launch(processes: int, words: Sequence[str]) -> int:
     """Run `gfldet WORDS` in so many processes, which know each other by torchrun's environment; the exit code.
 
     A process that ends by an error says why itself; the others are ended then.  Raises WorkError for one that was
-    killed, and Interrupted for a signal that this process got, which the others get too.
+    killed, and Interrupted for a signal that this process got, which the others get too; ConfigError where torch is not
+    installed.
     """
+    if find_spec("torch") is None:
+        raise ConfigError("device: several processes take torch, which is not installed here; give one device")
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
@@ -62,6 +66,7 @@ def _launched(config: LaunchConfig, words: Sequence[str]) -> int:
         if failure.exitcode < 0:
             one = f"rank {rank} of {config.nproc_per_node}"
             name = signal.Signals(-failure.exitcode).name
-            raise WorkError(f"{one} was ended by {name}, so the others were ended too; {HOW_TO_GO_ON}") from None
+            how = f"; {HOW_TO_GO_ON}" if words[0] == "train" else ""
+            raise WorkError(f"{one} was ended by {name}, so the others were ended too{how}") from None
         return int(failure.exitcode)
     return 0

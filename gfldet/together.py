@@ -11,7 +11,10 @@ import platform
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 
 import gfldet
 from gfldet.config.load import dump
@@ -37,7 +40,6 @@ from gfldet.store import runs
 
 WHILE = 1.0  # s between two meetings, at which each waits for the image that another has in hand
 OWN = {"device", "threads", "verbose"}  # may differ: no result depends on them
-MARK = ".made"  # in the folder of results, until all have seen it
 
 
 def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, likeness: str) -> Path | None:
@@ -53,12 +55,15 @@ def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, 
     own = own_entries(entries, settings.track, ranks)
     order, tell = Order(ranks.size), teller(settings.verbose)
     images = detections = 0
+    predictions = predictions_of(predictor, entries, settings, own)
+    begun = ranks.together(lambda: _first(predictions))
+    some = any(ranks.gathered(bool(begun.first)))  # where nothing can be read nothing is written
     with ExitStack() as held:
-        folder = _folder(settings, ranks, held) if writes(settings) else None
+        folder = _folder(settings, ranks, held) if some and writes(settings) else None
         with ExitStack() as writing:
             saver = _saver(settings, folder, writing) if folder else None
             lists = _lists(subject, settings, folder, writing) if folder and ranks.leads else None
-            found = _saved(predictions_of(predictor, entries, settings, own), saver)
+            found = _saved(begun.all(predictions), saver)
             writing.callback(found.close)
             while not order.done:
                 ready = order.add(ranks.gathered(ranks.together(lambda: _for_a_while(found))))
@@ -92,20 +97,28 @@ def _folder(settings: PredictSettings, ranks: Ranks, held: ExitStack) -> Path:
     """The folder of the results, which rank 0 makes and which all see; it goes again if nothing comes into it."""
     where = (settings.project, settings.name, "predict", settings.exist_ok)
     folder = ranks.of_first(lambda: held.enter_context(runs.claimed(*where)))
-    maker = ranks.of_first(lambda: _marked(folder / MARK))
+    mark = ranks.of_first(lambda: _marked(folder))
     try:
-        ranks.together(lambda: runs.check_seen(folder, maker, MARK))
+        ranks.together(lambda: runs.check_seen(folder, mark.maker, mark.file))
     finally:
         if ranks.leads:
-            (folder / MARK).unlink()
+            (folder / mark.file).unlink()
     return folder
 
 
-def _marked(file: Path) -> str:
-    """Who made the folder, as `file` in it tells from now on."""
-    maker = f"{platform.node()}, process {os.getpid()}"
-    file.write_text(maker, encoding="utf-8")
-    return maker
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A file in the folder of results until all have seen it, and who made it, which it tells."""
+
+    file: str
+    maker: str
+
+
+def _marked(folder: Path) -> _Mark:
+    """A mark of a name that no file there has."""
+    mark = _Mark(f".made-{token_hex(8)}", f"{platform.node()}, process {os.getpid()}")
+    (folder / mark.file).write_text(mark.maker, encoding="utf-8")
+    return mark
 
 
 def _saver(settings: PredictSettings, folder: Path, writing: ExitStack) -> Saver:
@@ -129,6 +142,29 @@ def _lists(subject: Subject, settings: PredictSettings, folder: Path, writing: E
     lists = Lists(folder, settings.save_json, subject.category_ids, labels_of(subject, settings))
     writing.callback(lists.close)
     return lists
+
+
+@dataclass(slots=True)
+class _Begun:
+    """The first prediction of this process, if it has one, or what is wrong with all of its entries."""
+
+    first: list[Prediction]
+    error: Unreadable | None = None
+
+    def all(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        """The first and the others; Unreadable after them, as they raise it."""
+        if self.first:
+            yield self.first.pop()  # held here no longer
+        if self.error is not None:
+            raise self.error
+        yield from predictions
+
+
+def _first(predictions: Iterator[Prediction]) -> _Begun:
+    try:
+        return _Begun(list(islice(predictions, 1)))
+    except Unreadable as error:
+        return _Begun([], error)
 
 
 def _saved(predictions: Iterator[Prediction], saver: Saver | None) -> Generator[Noted, None, None]:

@@ -143,11 +143,33 @@ def test_predictions_of_two_processes_are_those_of_one(
         assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")} == files
 
 
+def test_a_source_that_cannot_be_read_leaves_what_is_there(
+    start: Start, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """No folder comes, and nothing in one that exists is written over; an error of all is told once."""
+    (tmp_path / "bad.txt").write_text(f"{photos / '002.png'}\n{photos / '003.png'}\n", encoding="utf-8")
+    mine = tmp_path / "runs/mine/predictions.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine", encoding="utf-8")
+    words = ("predict", "source=bad.txt", "imgsz=64", "save_json=true", "save_format=coco", "device=cpu:2")
+    into = start(*GFLDET, *words, f"model={weights}", "name=mine", "exist_ok=true")
+    assert ended(into)[::2] == (2, ended(start(*GFLDET, *words[:-1], f"model={weights}", "device=cpu"))[2])
+    code, out, told = ended(start(*GFLDET, *words, f"model={weights}", "on_bad=skip"))
+    assert (code, out) == (0, "")
+    assert told.count("left out (on_bad=skip)") == 2
+    assert [p.relative_to(tmp_path / "runs").as_posix() for p in (tmp_path / "runs").rglob("*")] == [
+        "mine",
+        "mine/predictions.json",
+    ]
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert ended(start(*GFLDET, *words, "model=none.pt"))[2].count("none.pt: no such file") == 1
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_a_prediction(
     start: Start, photos: Path, weights: Path, rank: int, tmp_path: Path
 ) -> None:
-    """What was found until then stays, and what is listed of it is whole."""
+    """A list of what was found until then is whole, if there was time to write one."""
     (tmp_path / "many.txt").write_text(f"{photos / '000.png'}\n" * 20_000, encoding="utf-8")
     settings = (f"model={weights}", "source=many.txt", "imgsz=64", "conf=.01", "save_json=true", "save=false")
     process = start(*GFLDET, "predict", *settings, "device=cpu:2")
@@ -158,7 +180,7 @@ def test_a_rank_that_is_killed_ends_a_prediction(
     assert time.monotonic() - began < 60
     assert code == 1
     assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
-    for file in (tmp_path / "runs/predict").iterdir():
+    for file in tmp_path.glob("runs/predict/*"):
         assert json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch.distributed.launcher.api as launcher
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from gfldet.errors import WorkError
+from gfldet import launch as launching
+from gfldet.errors import ConfigError, WorkError
 from gfldet.launch import launch
 
 
@@ -39,3 +40,17 @@ def test_who_was_killed_is_told_also_where_another_noticed_first(
 def test_an_error_that_a_process_told_itself_is_a_code(monkeypatch: pytest.MonkeyPatch) -> None:
     failing({0: 2, 1: 2}, monkeypatch)
     assert launch(2, ["train"]) == 2
+
+
+def test_how_to_go_on_is_told_of_a_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing({1: -9}, monkeypatch)
+    with pytest.raises(WorkError, match="were ended too; a training goes on"):
+        launch(2, ["train"])
+    with pytest.raises(WorkError, match=r"were ended too$"):
+        launch(2, ["predict"])
+
+
+def test_without_torch_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="several processes take torch, which is not installed here"):
+        launch(2, ["predict"])
