@@ -36,13 +36,14 @@ from gfldet.config.schema import (
     settings_of,
 )
 from gfldet.config.show import commands_table, default_yaml, help_table
-from gfldet.errors import ConfigError, Notice, UserError, WorkError
-from gfldet.ranks.place import devices_of, leads, place_of
-from gfldet.signals import ending
+from gfldet.errors import ConfigError, GfldetError, Notice, UserError
+from gfldet.ranks.place import devices_of, first_here, launched_by_gfldet, leads, place_of
+from gfldet.signals import End, ending
 
 if TYPE_CHECKING:
     from gfldet.model import Model
 
+_TOLD_WITHIN = 10.0  # s in which the process that tells an error of all has found it too
 _HELP_WORDS = ("-h", "--help", "help")
 _VERSION_WORDS = ("version", "--version", "-V")
 _FIRST_STEPS = """\
@@ -72,16 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code_of(argv: list[str], for_good: bool) -> int:
     """The exit code of a command line, after what is to be said of its errors."""
     try:
-        with ending(for_good):
+        with ending(for_good) as end:
             return _run(argv, for_good)
-    except UserError as error:
-        if not error.told:
-            print(f"gfldet: {error}", file=sys.stderr)
-        return 2
-    except WorkError as error:
-        if not error.told:
-            print(f"gfldet: the work failed: {error}", file=sys.stderr)
-        return 1
+    except GfldetError as error:
+        return _failed(error, end)
     except KeyboardInterrupt as error:
         return _interrupted(error)
     except BrokenPipeError:  # the reader of our output, for example `head`, has closed it
@@ -113,19 +108,36 @@ def _leaving() -> Callable[[int], None]:
     return codes.append
 
 
+def _failed(error: GfldetError, end: End) -> int:
+    """Tell an error, unless another process of the run tells it; the exit code.
+
+    Who launched them ends the others as soon as one has ended, so one that does not tell waits for who does; if nobody
+    does where all should have found the same, it was this one's alone.
+    """
+    ended = _told(error.told) and end.until_asked(_TOLD_WITHIN)
+    if not (ended or error.told):
+        print(f"gfldet: {'' if isinstance(error, UserError) else 'the work failed: '}{error}", file=sys.stderr)
+    return 2 if isinstance(error, UserError) else 1
+
+
+def _told(known: bool | None) -> bool:
+    """Whether another process of the run tells; where that is not `known`, the first on each machine does."""
+    return not first_here() if known is None else known
+
+
 def _interrupted(error: KeyboardInterrupt) -> int:
     """Tell what the signal was, and how to go on where the work says so; the exit code that shells expect."""
     number = getattr(error, "number", signal.SIGINT)
-    if getattr(error, "told", False):  # by another process of the run
-        return 128 + int(number)
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    words = [*([] if launched_by_gfldet() else [what]), *map(str, error.args)]
     try:
         _flush()
     except OSError:  # its reader got the signal too
         _drop_output()
-    with suppress(OSError):
-        print("; ".join((f"gfldet: {what}", *(str(word) for word in error.args))), file=sys.stderr, flush=True)
-    return 128 + number
+    if words and not _told(getattr(error, "told", None)):
+        with suppress(OSError):
+            print("; ".join(("gfldet: " + words[0], *words[1:])), file=sys.stderr, flush=True)
+    return 128 + int(number)
 
 
 def _flush() -> None:
@@ -279,11 +291,7 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
     if not isinstance(settings, GeneralGroup):
         print(f"Written: {import_weights(**given)}")
         return 0
-    try:
-        model = Model(_model_of(settings, given))
-    except UserError as error:
-        error.told = place_of().local_rank > 0  # its neighbours say the same
-        raise
+    model = Model(_model_of(settings, given))
     _collect_again()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)

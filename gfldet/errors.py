@@ -33,11 +33,12 @@ class GfldetError(Exception):
     """Root of all errors that gfldet raises on purpose.  Its text is `plain`, whatever a file's name has in it.
 
     agreed  all processes of the run raise it
-    told    another process of the run tells it, so that this one need not
+    told    whether another process of the run tells it, so that this one need not; None before they have met, when each
+            finds the same and the first on a machine tells
     """
 
     agreed = False
-    told = False
+    told: bool | None = None
 
     def __str__(self) -> str:
         return plain(super().__str__())

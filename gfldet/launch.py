@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import uuid
 from collections.abc import Sequence
 from importlib.util import find_spec
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from gfldet.errors import ConfigError, WorkError
+from gfldet.ranks.place import OWN
 from gfldet.ranks.watch import HOW_TO_GO_ON
-from gfldet.signals import Interrupted
+from gfldet.signals import ENDING, Interrupted
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
@@ -25,28 +26,29 @@ def launch(processes: int, words: Sequence[str]) -> int:
     """Run `gfldet WORDS` in so many processes, which know each other by torchrun's environment; the exit code.
 
     A process that ends by an error says why itself; the others are ended then.  Raises WorkError for one that was
-    killed, and Interrupted for a signal that this process got, which the others get too; ConfigError where torch is not
-    installed.
+    killed, Interrupted for a signal that this process got, which the others get too, or that one of them got;
+    ConfigError where torch is not installed.
     """
     if find_spec("torch") is None:
         raise ConfigError("device: several processes take torch, which is not installed here; give one device")
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is told below
-    with TemporaryDirectory(prefix="gfldet-", ignore_cleanup_errors=True) as logs:  # torch's own would stay
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            run_id=str(uuid.uuid4()),
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",  # any port that is free
-            max_restarts=0,
-            monitor_interval=ASK,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-        )
-        return _launched(config, words)
+    of_torch = logging.getLogger("torch.distributed.elastic")
+    of_torch.propagate = False  # what went wrong is told below
+    of_torch.addHandler(logging.NullHandler())
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"{OWN}{uuid.uuid4()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any port that is free
+        max_restarts=0,
+        monitor_interval=ASK,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # it would leave a folder otherwise
+    )
+    return _launched(config, words)
 
 
 def _launched(config: LaunchConfig, words: Sequence[str]) -> int:
@@ -68,5 +70,7 @@ def _launched(config: LaunchConfig, words: Sequence[str]) -> int:
             name = signal.Signals(-failure.exitcode).name
             how = f"; {HOW_TO_GO_ON}" if words[0] == "train" else ""
             raise WorkError(f"{one} was ended by {name}, so the others were ended too{how}") from None
+        if failure.exitcode - 128 in ENDING:
+            raise Interrupted(failure.exitcode - 128) from None
         return int(failure.exitcode)
     return 0

@@ -29,6 +29,7 @@ from gfldet.predicting import Subject, predict
 from gfldet.ranks.place import check_one_process, place_of
 from gfldet.ranks.start import alone, joined
 from gfldet.ranks.value import Ranks
+from gfldet.ranks.watch import HOW_TO_GO_ON
 from gfldet.results import Results
 from gfldet.store import runs
 from gfldet.weights.table import WEIGHTS
@@ -151,7 +152,7 @@ class Model(Familiar):
 
         given = self._to_train_with(settings)
         resolved = resolve("train", given)
-        with joined(resuming.device_of_run(resolved, place_of())) as ranks:
+        with joined(resuming.device_of_run(resolved, place_of()), HOW_TO_GO_ON) as ranks:
             again = elastic.own_run(resolved.project, resolved.resume, ranks)
             if again is not None:
                 given.update(elastic.to_go_on(again))

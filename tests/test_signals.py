@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pty
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +52,38 @@ def test_the_first_is_an_exception_the_second_nothing(number: signal.Signals) ->
     assert caught.value.number == number
     assert isinstance(caught.value, KeyboardInterrupt)
     assert [signal.getsignal(each) for each in NUMBERS] == before
+
+
+def test_one_that_comes_while_a_module_is_loaded_is_raised_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries in C may drop it there.  It waits once, however often it comes."""
+    lines = (
+        "import signal",
+        "try:",
+        "  for _ in range(2):",
+        "    signal.raise_signal(15)",
+        "except BaseException: pass",
+    )
+    (tmp_path / "loaded_by_a_test.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    raised = []
+    with ending(for_good=False):
+        try:
+            importlib.import_module("loaded_by_a_test")
+            time.sleep(5)
+        except Interrupted as error:
+            raised.append(error.number)
+        time.sleep(4 * signals.AGAIN)
+    assert raised == [signal.SIGTERM]
+
+
+def test_who_waits_to_be_asked_waits_no_longer() -> None:
+    with ending(for_good=False) as end:
+        assert not end.until_asked(2 * signals.AGAIN)
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+        assert end.until_asked(300)
 
 
 def test_who_insists_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:

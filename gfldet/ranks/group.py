@@ -142,8 +142,9 @@ def _failure(error: Exception | None) -> _Failure | None:
     if error is None:
         return None
     if isinstance(error, GfldetError):
-        kind = next(one for one in type(error).__mro__ if one.__module__ == GfldetError.__module__)
-        return _Failure(kind, str(error), platform.node())  # of those that take a text
+        of_text = Exception.__init__
+        kind = next(one for one in type(error).__mro__ if one.__init__ is of_text)  # type: ignore[misc]
+        return _Failure(kind, str(error), platform.node())
     return _Failure(WorkError, f"{type(error).__name__}: {error}", platform.node())
 
 
@@ -159,10 +160,11 @@ def _connected() -> Iterator[None]:
 
 
 @contextmanager
-def group_of(place: Place, device: str) -> Iterator[Group]:
+def group_of(place: Place, device: str, then: str = "") -> Iterator[Group]:
     """The group of all processes while this lasts; they begin and end together.
 
-    A group that the caller's program has started is used, and left to it.  Raises ConfigError where the port is taken,
+    A group that the caller's program has started is used, and left to it.  `then` says how to go on where one is gone.
+    Raises ConfigError where the port is taken,
     and LostError where not all processes come.
     """
     if device.startswith("cuda"):
@@ -172,7 +174,7 @@ def group_of(place: Place, device: str) -> Iterator[Group]:
             yield Group(place.rank, place.size, place.local_size, device, voice)
         return
     store = _start(place, device)
-    with speaking(place.rank == 0) as voice, watching(store, place.rank, place.size):
+    with speaking(place.rank == 0) as voice, watching(store, place.rank, place.size, then):
         group = Group(place.rank, place.size, place.local_size, device, voice)
         try:
             yield group
@@ -222,5 +224,7 @@ def _say_why(error: BaseException, place: Place, store: Store) -> None:
         first = store.add(TOLD, 1) == 1
     if isinstance(error, (LostError, KeyboardInterrupt)):
         error.told = not first  # type: ignore[union-attr]
-    elif isinstance(error, GfldetError) and place.rank:
-        error.args = (f"rank {place.rank} on {platform.node()}: {error}",)
+    elif isinstance(error, GfldetError):
+        error.told = False
+        if place.rank:
+            error.args = (f"rank {place.rank} on {platform.node()}: {error}",)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gfldet.errors import ConfigError
 from gfldet.ranks.place import device_at, place_of
 from gfldet.ranks.value import Ranks
 from gfldet.ranks.watch import bound_to_launcher
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str, then: str = "") -> Iterator[Ranks]:
     """The processes that do a command together, of which each computes on its own part of the setting `device`.
 
-    Raises ConfigError where `device` does not fit the processes that were started; see also `group.group_of`.
+    `then` says how to go on where one is gone.  Raises ConfigError where `device` does not fit the processes that were
+    started; see also `group.group_of`.
     """
     place, own = place_of(), own_device(device)
     if place.size == 1:
@@ -23,7 +23,7 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     from gfldet.ranks.group import group_of
 
-    with bound_to_launcher(place.rank, tells=place.local_rank == 0), group_of(place, own) as group:
+    with bound_to_launcher(place.rank, place.local_rank == 0, then), group_of(place, own, then) as group:
         yield group
 
 
@@ -34,11 +34,7 @@ def own_device(device: str) -> str:
         return device_at(place, device, 0)
     import torch
 
-    try:
-        return device_at(place, device, torch.cuda.device_count())
-    except ConfigError as error:
-        error.told = place.local_rank > 0  # its neighbours say the same
-        raise
+    return device_at(place, device, torch.cuda.device_count())
 
 
 def alone(device: str) -> Ranks:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from gfldet.ranks.place import LAUNCHED
+
 BEAT = 5.0  # s from one sign of life to the next
 SILENCE = 40.0  # s without one after which a process counts as gone
-LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torch's launcher started
 BEGAN = os.getpid(), os.getppid()  # when this program read this
 HOW_TO_GO_ON = "a training goes on from its last whole epoch with gfldet train resume=RUN"
 LOOK = 1.0  # s from one look at the launcher to the next
@@ -31,8 +32,11 @@ class Watch:
     A process that finds another silent ends at once, without its main thread: that may wait for the silent one forever.
     """
 
-    def __init__(self, store: Store, rank: int, size: int, beat: float = BEAT, silence: float = SILENCE) -> None:
-        self._store, self._rank, self._beat, self._silence = store, rank, beat, silence
+    def __init__(
+        self, store: Store, rank: int, size: int, then: str = "", beat: float = BEAT, silence: float = SILENCE
+    ) -> None:
+        """`then` says how to go on after such an end."""
+        self._store, self._rank, self._then, self._beat, self._silence = store, rank, then, beat, silence
         now = time.monotonic()
         self._counts: dict[int, int] = {}
         self._heard = dict.fromkeys(range(1, size) if rank == 0 else (0,), now)
@@ -62,26 +66,25 @@ class Watch:
     def end(self, silent: list[int]) -> None:
         """Tell which ranks are silent, and end the process."""
         ranks = ", ".join(map(str, silent))
-        end_at_once(f"rank {self._rank}: no sign of life of rank {ranks} for {self._silence:.0f} s")
+        end_at_once(f"rank {self._rank}: no sign of life of rank {ranks} for {self._silence:.0f} s", self._then)
 
 
-def end_at_once(why: str) -> None:
-    """End the process without its main thread, which may wait for ever; tell why, unless that is empty."""
+def end_at_once(why: str, then: str) -> None:
+    """End the process without its main thread, which may wait for ever; tell why, unless that is empty, and what to do
+    `then`."""
     if why:
+        words = "; ".join(filter(None, (f"gfldet: the work failed: {why}, so this process ends too", then)))
         with suppress(OSError):
-            print(
-                f"gfldet: the work failed: {why}, so this process ends too; {HOW_TO_GO_ON}",
-                file=sys.__stderr__,
-                flush=True,
-            )
+            print(words, file=sys.__stderr__, flush=True)
     os._exit(1)
 
 
 @contextmanager
-def bound_to_launcher(rank: int, tells: bool) -> Iterator[None]:
+def bound_to_launcher(rank: int, tells: bool, then: str) -> Iterator[None]:
     """End this process soon after the launcher that started it, if one did, while this lasts.
 
-    Else it would train on where nobody sees it, and keep its run from being resumed.  `tells`: whether it says why.
+    Else it would train on where nobody sees it, and keep its run from being resumed.  `tells`: whether it says why, and
+    what to do `then`.
     """
     over = threading.Event()
     launcher = BEGAN[1] if BEGAN[0] == os.getpid() else os.getppid()  # a copy of a process has another parent
@@ -89,7 +92,7 @@ def bound_to_launcher(rank: int, tells: bool) -> Iterator[None]:
     def look() -> None:
         while not over.wait(LOOK):
             if os.getppid() != launcher:
-                end_at_once(f"rank {rank}: the launcher that started it is gone" if tells else "")
+                end_at_once(f"rank {rank}: the launcher that started it is gone" if tells else "", then)
 
     if LAUNCHED in os.environ:
         threading.Thread(target=look, name="gfldet-launcher", daemon=True).start()
@@ -100,9 +103,9 @@ def bound_to_launcher(rank: int, tells: bool) -> Iterator[None]:
 
 
 @contextmanager
-def watching(store: Store, rank: int, size: int) -> Iterator[None]:
+def watching(store: Store, rank: int, size: int, then: str) -> Iterator[None]:
     """Keep a `Watch` in threads of its own while this lasts."""
-    watch = Watch(store, rank, size)
+    watch = Watch(store, rank, size, then)
     for work in (watch.count, watch.look):
         threading.Thread(target=work, name="gfldet-watch", daemon=True).start()
     try:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from gfldet.ranks.place import LAUNCHED
 from gfldet.ranks.value import Ranks
-from gfldet.ranks.watch import LAUNCHED
 from gfldet.writing import write_aside
 
 MARK = ".launch"

@@ -33,7 +33,7 @@ BELOW: dict[str, set[str]] = {
     "config": set(),
     "ops": set(),
     "ranks": {"machine.shared"},
-    "launch": {"signals", "ranks.watch"},
+    "launch": {"signals", "ranks.place", "ranks.watch"},
     "assigners": {"ops"},
     "losses": {"ops", "assigners", "ranks.value"},
     "nn": {"ops", "losses", "ranks.value"},

@@ -27,6 +27,10 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 GFLDET = (sys.executable, "-m", "gfldet")
 Start = Callable[..., "subprocess.Popen[str]"]
+EACH = "import os, sys; from gfldet.cli import main; rank = os.environ['RANK']; {}; sys.exit(main({}))"
+ELSEWHERE = (  # for EACH: rank 1 works in a folder of its own
+    "os.makedirs('b', exist_ok=True); rank == '1' and os.chdir('b'); from gfldet.store import runs; runs.SEEN = 1"
+)
 
 
 @pytest.fixture
@@ -165,6 +169,17 @@ def test_a_source_that_cannot_be_read_leaves_what_is_there(
     assert ended(start(*GFLDET, *words, "model=none.pt"))[2].count("none.pt: no such file") == 1
 
 
+def killed(process: subprocess.Popen[str], rank: int) -> str:
+    """What is told where one of two processes is killed; all end within a minute."""
+    began = time.monotonic()
+    os.kill(workers_of(process)[rank], signal.SIGKILL)
+    code, _, told = ended(process)
+    assert time.monotonic() - began < 60
+    assert code == 1
+    assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
+    return told
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_a_prediction(
     start: Start, photos: Path, weights: Path, rank: int, tmp_path: Path
@@ -174,12 +189,7 @@ def test_a_rank_that_is_killed_ends_a_prediction(
     settings = (f"model={weights}", "source=many.txt", "imgsz=64", "conf=.01", "save_json=true", "save=false")
     process = start(*GFLDET, "predict", *settings, "device=cpu:2")
     wait_for(process, r"000\.png: ")
-    began = time.monotonic()
-    os.kill(workers_of(process)[rank], signal.SIGKILL)
-    code, _, told = ended(process)
-    assert time.monotonic() - began < 60
-    assert code == 1
-    assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
+    killed(process, rank)
     for file in tmp_path.glob("runs/predict/*"):
         assert json.loads(file.read_text(encoding="utf-8"))
 
@@ -188,11 +198,8 @@ def test_a_folder_of_predictions_that_one_does_not_see(
     start: Start, photos: Path, weights: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "each.py"
-    there = (
-        "os.makedirs('b', exist_ok=True); rank == '1' and os.chdir('b'); from gfldet.store import runs; runs.SEEN = 1"
-    )
     words = ["predict", f"model={weights}", f"source={photos}", "imgsz=64", "device=cpu"]
-    script.write_text(EACH.format(there, repr(words)), encoding="utf-8")
+    script.write_text(EACH.format(ELSEWHERE, repr(words)), encoding="utf-8")
     code, _, told = ended(start(*TORCHRUN, str(script)))
     assert code == 1
     assert re.search(r"rank 1 on \S+: \S+/b/runs/predict: the run folder that rank 0 .* made is not seen here", told)
@@ -205,12 +212,7 @@ def test_a_rank_that_is_killed_ends_the_run_which_then_goes_on(
 ) -> None:
     process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
     wait_for(process, r"^ +2/9000")
-    began = time.monotonic()
-    os.kill(workers_of(process)[rank], signal.SIGKILL)
-    code, _, told = ended(process)
-    assert time.monotonic() - began < 60
-    assert code == 1
-    assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
+    told = killed(process, rank)
     kept = re.search(r"(\d+) of 9000 epochs are kept; gfldet train resume=runs/train goes on from there", told)
     assert kept, told
     done = checkpoints.load(tmp_path / "runs/train/weights/last.pt").epoch + 1
@@ -277,13 +279,41 @@ def test_another_number_of_processes_keeps_the_schedule(start: Start, words: lis
         torch.testing.assert_close(mixed.weights[name], value, rtol=2e-3, atol=2e-4)
 
 
-def test_a_signal_ends_all_and_is_told_once(start: Start, words: list[str]) -> None:
+@pytest.mark.parametrize("to", ["the launcher", "all", "rank 1"])
+def test_a_signal_ends_all_and_is_told_once(start: Start, words: list[str], to: str) -> None:
     process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
     wait_for(process, r"^ +2/9000")
-    process.send_signal(signal.SIGTERM)
+    signal_to(process, to, signal.SIGTERM)
     code, _, told = ended(process)
     assert code == 143
-    assert len(re.findall(r"of 9000 epochs are kept; gfldet train resume=runs/train goes on", told)) == 1, told
+    kept = r"gfldet: .*\d+ of 9000 epochs are kept; gfldet train resume=runs/train goes on from there\n"
+    assert re.fullmatch(f"{kept}gfldet: ended by SIGTERM\n", told), told
+
+
+def signal_to(process: subprocess.Popen[str], to: str, number: signal.Signals) -> None:
+    """Send a signal to a run of two processes: all of them get Ctrl-C of a terminal."""
+    one, two = workers_of(process)
+    for each in {"the launcher": [process.pid], "all": [process.pid, one, two], "rank 1": [two]}[to]:
+        os.kill(each, number)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.4, 0.6, 1, 1.4])
+def test_a_signal_before_there_is_work_is_told_once(start: Start, words: list[str], seconds: float) -> None:
+    """Whatever is being imported then, and by whom."""
+    process = start(*GFLDET, *words, "epochs=9000", "device=cpu:2", "val=false")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGTERM)
+    code, _, told = ended(process)
+    assert (code, told) in ((143, "gfldet: ended by SIGTERM\n"), (-signal.SIGTERM, ""))
+
+
+def test_an_error_of_all_is_told_by_the_first_who_comes_last(start: Start, tmp_path: Path) -> None:
+    script = tmp_path / "each.py"
+    late = "import time; rank == '0' and time.sleep(1.5)"
+    script.write_text(EACH.format(late, ["predict", "source=none", "model=none.pt"]), encoding="utf-8")
+    code, _, told = ended(start(*TORCHRUN, str(script)))
+    assert code == 1
+    assert told.count("none.pt: no such file") == 1
 
 
 def test_torchrun_starts_again_and_the_run_goes_on(start: Start, words: list[str], tmp_path: Path) -> None:
@@ -296,9 +326,6 @@ def test_torchrun_starts_again_and_the_run_goes_on(start: Start, words: list[str
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["mine"]
     rows = (tmp_path / "runs/mine/results.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert [int(row.split(",")[0]) for row in rows] == list(range(1, 41))
-
-
-EACH = "import os, sys; from gfldet.cli import main; rank = os.environ['RANK']; {}; sys.exit(main({}))"
 
 
 @pytest.mark.parametrize(
@@ -324,10 +351,7 @@ def test_ranks_that_differ_are_told_apart(
 
 def test_a_folder_that_one_does_not_see(start: Start, words: list[str], tmp_path: Path) -> None:
     script = tmp_path / "each.py"
-    there = (
-        "os.makedirs('b', exist_ok=True); rank == '1' and os.chdir('b'); from gfldet.store import runs; runs.SEEN = 1"
-    )
-    script.write_text(EACH.format(there, repr([*words, "epochs=1", "device=cpu"])), encoding="utf-8")
+    script.write_text(EACH.format(ELSEWHERE, repr([*words, "epochs=1", "device=cpu"])), encoding="utf-8")
     code, _, told = ended(start(*TORCHRUN, str(script)))
     assert code == 1
     assert re.search(r"rank 1 on \S+: \S+/b/runs/train: the run folder that rank 0 .* made is not seen here", told), (

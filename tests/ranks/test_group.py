@@ -28,6 +28,7 @@ from gfldet.machine.shared import Pool
 from gfldet.nn.tasks import DetectionModel
 from gfldet.ranks import watch as watching
 from gfldet.ranks.group import Group
+from gfldet.ranks.place import LAUNCHED
 from gfldet.ranks.value import ONE, Ranks
 from gfldet.ranks.voice import Voice, speaking
 from gfldet.ranks.watch import Watch, bound_to_launcher
@@ -236,19 +237,19 @@ def test_a_shared_validation_is_that_of_one(in_ranks: InRanks, spread_model: Det
 
 @pytest.mark.parametrize(("tells", "told"), [(True, "rank 3: the launcher that started it is gone"), (False, "")])
 def test_a_launcher_that_is_gone_is_noticed(tells: bool, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[str] = []
+    ends: list[tuple[str, ...]] = []
     monkeypatch.setattr(watching, "LOOK", 0.005)
-    monkeypatch.setattr(watching, "end_at_once", ends.append)
-    with bound_to_launcher(3, tells):  # nobody's process
+    monkeypatch.setattr(watching, "end_at_once", lambda *words: ends.append(words))
+    with bound_to_launcher(3, tells, "go on"):  # nobody's process
         monkeypatch.setattr(os, "getppid", lambda: 1)
         time.sleep(0.03)
     assert ends == []
-    monkeypatch.setenv(watching.LAUNCHED, "none")
+    monkeypatch.setenv(LAUNCHED, "none")
     monkeypatch.setattr(watching, "BEGAN", (os.getpid(), 1))
-    with bound_to_launcher(3, tells):
+    with bound_to_launcher(3, tells, "go on"):
         time.sleep(0.03)
         assert ends == []
         monkeypatch.setattr(os, "getppid", lambda: 77)
         time.sleep(0.1)
     assert ends
-    assert set(ends) == {told}
+    assert set(ends) == {(told, "go on")}

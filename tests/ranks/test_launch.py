@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from gfldet import launch as launching
 from gfldet.errors import ConfigError, WorkError
 from gfldet.launch import launch
+from gfldet.signals import Interrupted
 
 
 def failing(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +42,13 @@ def test_who_was_killed_is_told_also_where_another_noticed_first(
 def test_an_error_that_a_process_told_itself_is_a_code(monkeypatch: pytest.MonkeyPatch) -> None:
     failing({0: 2, 1: 2}, monkeypatch)
     assert launch(2, ["train"]) == 2
+
+
+def test_a_signal_that_a_process_got_is_told_as_one_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing({1: 128 + signal.SIGTERM}, monkeypatch)
+    with pytest.raises(Interrupted) as caught:
+        launch(2, ["train"])
+    assert caught.value.number == signal.SIGTERM
 
 
 def test_how_to_go_on_is_told_of_a_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
