@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gfldet.config.schema import PredictSettings
-from gfldet.data.sources import Entry, entries_of, frames_of
+from gfldet.data.sources import Entry, Remark, entries_of, frames_of
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.track import check_installed, tracked
@@ -52,7 +52,7 @@ def predict(
                 saver.add(prediction)
                 writes_to(saver.folder)
             if settings.verbose:
-                tell(f"{prediction.results.path}: {prediction.results.verbose()}")
+                tell(prediction.line)
             images, detections = images + 1, detections + len(prediction.results)
             yield prediction.results
             del prediction  # two large pictures would take twice the memory
@@ -82,15 +82,19 @@ def entries_to_read(settings: PredictSettings) -> list[Entry]:
 
 
 def predictions_of(
-    predictor: Predictor, entries: Sequence[Entry], settings: PredictSettings, own: Container[int] | None = None
+    predictor: Predictor,
+    entries: Sequence[Entry],
+    settings: PredictSettings,
+    own: Container[int] | None = None,
+    remark: Callable[[Remark], None] = lambda remark: warn(remark.text),
 ) -> Iterator[Prediction]:
-    """The predictions for the entries, or for those whose positions are in `own`."""
-    frames = frames_of(entries, settings.vid_stride, _on_bad(settings), warn, settings.sample_bits, own)
+    """The predictions for the entries, or for those whose positions are in `own`; `remark` is told what to warn of."""
+    frames = frames_of(entries, settings.vid_stride, _on_bad(settings), remark, settings.sample_bits, own)
     # One image at a time is as fast on a CPU, and shows and saves each as soon as it is done.
     batch = settings.batch if "batch" in settings.explicit or predictor.detector.device != "cpu" else 1
     found = predictor(frames, batch)
     for prediction in tracked(found, settings.vid_stride) if settings.track else found:
-        _warn_of_limit(prediction, predictor)
+        _warn_of_limit(prediction, predictor, remark)
         yield prediction
         del prediction
 
@@ -162,10 +166,9 @@ def _class_numbers(names: Mapping[int, str], classes: tuple[int | str, ...] | No
     return tuple(numbers[c] if c in numbers else int(c) for c in classes)
 
 
-def _warn_of_limit(prediction: Prediction, predictor: Predictor) -> None:
+def _warn_of_limit(prediction: Prediction, predictor: Predictor, remark: Callable[[Remark], None]) -> None:
     """Warn where a picture that was cut has as many detections as one may have: large ones often hold more."""
     found, most, tiles = prediction.results, predictor.selection.max_det, predictor.tiles
     if tiles is not None and tiles.cut(*found.orig_shape) and len(found) >= most:
-        warn(
-            f"{found.path}: {most} detections, as many as max_det allows, and there may be more; give a larger max_det"
-        )
+        text = f"{most} detections, as many as max_det allows, and there may be more; give a larger max_det"
+        remark(Remark(prediction.frame.entry, f"{found.path}: {text}"))

@@ -6,6 +6,7 @@ order of the source.  Pictures, videos and label files are written by the proces
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -19,13 +20,13 @@ from secrets import token_hex
 import gfldet
 from gfldet.config.load import dump
 from gfldet.config.schema import PredictSettings
-from gfldet.data.sources import Entry, Unreadable, unreadable
+from gfldet.data.sources import Entry, Remark, Unreadable, unreadable
 from gfldet.detect.lists import Lists, Noted, noted
 from gfldet.detect.predict import Prediction
 from gfldet.detect.saver import Saver
 from gfldet.detect.share import Found, Order, own_entries
 from gfldet.errors import ConfigError, shown
-from gfldet.messages import Tell, teller
+from gfldet.messages import Tell, teller, warn
 from gfldet.predicting import (
     Subject,
     entries_to_read,
@@ -55,7 +56,8 @@ def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, 
     own = own_entries(entries, settings.track, ranks)
     order, tell = Order(ranks.size), teller(settings.verbose)
     images = detections = 0
-    predictions = predictions_of(predictor, entries, settings, own)
+    remarks: list[Remark] = []
+    predictions = predictions_of(predictor, entries, settings, own, remarks.append)
     begun = ranks.together(lambda: _first(predictions))
     some = any(ranks.gathered(bool(begun.first)))  # where nothing can be read nothing is written
     with ExitStack() as held:
@@ -63,14 +65,16 @@ def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, 
         with ExitStack() as writing:
             saver = _saver(settings, folder, writing) if folder else None
             lists = _lists(subject, settings, folder, writing) if folder and ranks.leads else None
-            found = _saved(begun.all(predictions), saver)
+            found = _Finding(begun.all(predictions), saver, remarks)
             writing.callback(found.close)
             while not order.done:
-                ready = order.add(ranks.gathered(ranks.together(lambda: _for_a_while(found))))
-                images, detections = images + len(ready), detections + sum(len(one.detections) for one in ready)
+                ready = order.add(ranks.gathered(ranks.together(found.for_a_while)))
+                counts = [len(one.detections) for one in ready if isinstance(one, Noted)]
+                images, detections = images + len(counts), detections + sum(counts)
                 ranks.of_first(lambda: _take(ready, lists, tell))  # noqa: B023  (called before `ready` is another)
             ranks.together(writing.pop_all().close)
-        ranks.of_first(lambda: _raise(order.bad))
+        ranks.together(lambda: found.fail_at(order.failed))
+        ranks.together(lambda: _raise(order.bad))
     tell_of_nothing(images, detections, predictor, tell)
     return folder
 
@@ -78,6 +82,8 @@ def predict_together(subject: Subject, settings: PredictSettings, ranks: Ranks, 
 def _to_read(settings: PredictSettings) -> list[Entry]:
     """What there is to open; ConfigError where labels for other programs need more of it than a file's path."""
     entries = entries_to_read(settings)
+    if any(entry.what == "memory" for entry in entries):
+        raise ConfigError("source: several processes share out files; predict finds what is in memory, in one process")
     other = next((entry for entry in entries if entry.what != "image"), None)
     if settings.save_format and other is not None:
         raise ConfigError(
@@ -167,32 +173,60 @@ def _first(predictions: Iterator[Prediction]) -> _Begun:
         return _Begun([], error)
 
 
-def _saved(predictions: Iterator[Prediction], saver: Saver | None) -> Generator[Noted, None, None]:
-    """The predictions, each once its picture is written."""
-    for prediction in predictions:
-        if saver is not None:
-            saver.add(prediction)
-        yield noted(prediction)
-        del prediction  # two large pictures would take twice the memory
+class _Finding:
+    """The predictions of this process, whose pictures `saver` writes, and the `remarks` that are made on the way."""
+
+    def __init__(self, predictions: Iterator[Prediction], saver: Saver | None, remarks: list[Remark]) -> None:
+        self._saver, self._remarks = saver, remarks
+        self._noted = self._saved(predictions)
+        self._failure: tuple[int, Exception] | None = None  # the entry that could not be written, and why
+        self.close = self._noted.close
+
+    def _saved(self, predictions: Iterator[Prediction]) -> Generator[Noted, None, None]:
+        """The predictions, each once its picture is written, up to the first that cannot be."""
+        for prediction in predictions:
+            if self._saver is not None:
+                try:
+                    self._saver.add(prediction)
+                except Exception as error:
+                    self._failure = prediction.frame.entry, error
+                    return
+            yield noted(prediction, prediction.line)
+            del prediction  # two large pictures would take twice the memory
+
+    def for_a_while(self) -> Found:
+        """What is found until the next meeting."""
+        until, some, done, bad = time.monotonic() + WHILE, [], True, {}
+        try:
+            for one in self._noted:
+                some.append(one)
+                if time.monotonic() > until:
+                    done = False
+                    break
+        except Unreadable as error:  # after all that can be read
+            bad = dict(error.problems)
+        failed = self._failure[0] if self._failure else math.inf
+        return Found(some, done, self._told(), bad, failed)
+
+    def _told(self) -> list[Remark]:
+        """The remarks since the last time.  The thread that reads files makes more of them meanwhile."""
+        some = self._remarks[:]
+        del self._remarks[: len(some)]
+        return some
+
+    def fail_at(self, entry: float) -> None:
+        """Raise what this process failed by at the entry, if it did."""
+        if self._failure is not None and self._failure[0] == entry:
+            raise self._failure[1]
 
 
-def _for_a_while(found: Iterator[Noted]) -> Found:
-    """What this process finds until the next meeting."""
-    until, some = time.monotonic() + WHILE, []
-    try:
-        for one in found:
-            some.append(one)
-            if time.monotonic() > until:
-                return Found(some, done=False)
-    except Unreadable as error:  # after all that can be read
-        return Found(some, done=True, bad=dict(error.problems))
-    return Found(some, done=True)
-
-
-def _take(ready: Sequence[Noted], lists: Lists | None, tell: Tell) -> None:
-    """Tell and list predictions whose turn it is."""
+def _take(ready: Sequence[Noted | Remark], lists: Lists | None, tell: Tell) -> None:
+    """Tell and list what has its turn."""
     for one in ready:
-        tell(one.told)
+        if isinstance(one, Remark):
+            warn(one.text)
+            continue
+        tell(one.line)
         if lists is not None:
             lists.add(one)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -96,6 +96,20 @@ class Entry:
     what: Literal["memory", "image", "video", "camera", "stream", "shape"]
     picture: NDArray[Any] | Image.Image | None = None
 
+    @property
+    def moves(self) -> bool:
+        """Whether it has frames, which are numbered."""
+        return self.what in ("video", "camera", "stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A sentence about an entry, at this position among them; `kind` is of those that are told of the first alone."""
+
+    entry: int
+    text: str
+    kind: str = ""
+
 
 class Unreadable(DataError):
     """Files of a source that cannot be read; `problems` tells of each, by its position among the entries."""
@@ -121,7 +135,9 @@ def iter_source(
 
     Raises DataError before the first frame if the source holds nothing to read.
     """
-    return frames_of(entries_of(source, vid_stride, on_bad, warn), vid_stride, on_bad, warn, bits)
+    tell = warn or (lambda message: None)
+    entries = entries_of(source, vid_stride, on_bad, tell)
+    return frames_of(entries, vid_stride, on_bad, lambda remark: tell(remark.text), bits)
 
 
 def entries_of(
@@ -147,16 +163,15 @@ def frames_of(
     entries: Sequence[Entry],
     vid_stride: int,
     on_bad: Literal["error", "skip"],
-    warn: Warn | None = None,
+    remark: Callable[[Remark], None],
     bits: int | None = None,
     own: Container[int] | None = None,
 ) -> Iterator[Frame]:
     """The frames of entries; of those alone whose positions are in `own`, with the names that they have among all.
 
-    Raises Unreadable after the last frame if there were entries that cannot be decoded; that of a source of one file is
-    raised at once.
+    `remark` gets what `warn` of `iter_source` gets.  Raises Unreadable after the last frame if there were entries that
+    cannot be decoded; that of a source of one file is raised at once.
     """
-    tell = warn or (lambda message: None)
     unique = _UniqueNames(entries)
     bad: dict[int, str] = {}
     told: set[str] = set()
@@ -164,6 +179,7 @@ def frames_of(
         name = unique(entry)
         if own is not None and number not in own:
             continue
+        tell = _teller(remark, number)
         try:
             if entry.what == "stream":
                 for image, index, fps in streams.frames_of(entry.path, vid_stride, tell):
@@ -176,7 +192,7 @@ def frames_of(
                 image = _open(entry, tell, depth)
                 for text in {_of_depth(depth)} - told - {""}:
                     told.add(text)
-                    tell(f"{entry.path}: {text}")
+                    remark(Remark(number, f"{entry.path}: {text}", text))
                 on_disk = entry.what == "image"
                 frame = [Frame(image, entry.path, name, entry.file_name, on_disk=on_disk, entry=number)]
                 del image
@@ -189,6 +205,10 @@ def frames_of(
                 tell(f"left out (on_bad=skip): {error}")
     if bad and on_bad == "error":
         raise unreadable(bad)
+
+
+def _teller(remark: Callable[[Remark], None], entry: int) -> Warn:
+    return lambda text: remark(Remark(entry, text))
 
 
 def unreadable(problems: Mapping[int, str]) -> Unreadable:
@@ -233,7 +253,7 @@ class _UniqueNames:
     def __call__(self, entry: Entry) -> str:
         stem = streams.name_of(entry.path) if entry.what == "stream" else Path(entry.path).stem
         stem = f"camera{entry.path}" if entry.what == "camera" else stem
-        avoided = self._like_frames if entry.what in ("video", "camera", "stream") else frozenset()
+        avoided = self._like_frames if entry.moves else frozenset()
         again = self._tried.get(stem, 1)
         name = stem if again == 1 else f"{stem}-{again}"
         # For some file systems 'A' and 'a' are the same name.

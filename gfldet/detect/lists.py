@@ -30,7 +30,7 @@ class Noted:
     name, file_name, path, on_disk  those of the frame
     height, width  of its picture, px
     detections     in px of its picture
-    told           the line that tells what was found
+    line           what tells people of it, where it goes to another process
     """
 
     entry: int
@@ -41,10 +41,10 @@ class Noted:
     height: int
     width: int
     detections: Detections
-    told: str
+    line: str = ""
 
 
-def noted(prediction: Prediction) -> Noted:
+def noted(prediction: Prediction, line: str = "") -> Noted:
     """A prediction without its pixels."""
     frame, results = prediction.frame, prediction.results
     height, width = results.orig_shape
@@ -57,7 +57,7 @@ def noted(prediction: Prediction) -> Noted:
         height,
         width,
         prediction.detections,
-        f"{results.path}: {results.verbose()}",
+        line,
     )
 
 

@@ -27,6 +27,11 @@ class Prediction:
     detections: Detections
 
     @property
+    def line(self) -> str:
+        """What tells people what was found."""
+        return f"{self.results.path}: {self.results.verbose()}"
+
+    @property
     def image_id(self) -> int | str:
         """The id in predictions.json, where no other frame has the same number (see `image_ids`)."""
         return image_ids([self.frame.name])[0]

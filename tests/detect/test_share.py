@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from gfldet.data.sources import Entry
+from gfldet.data.sources import Entry, Remark
 from gfldet.detect.lists import Noted
 from gfldet.detect.share import Found, Order, own_entries
 from gfldet.ops.detections import Detections
@@ -23,6 +23,10 @@ def entries(kinds: str) -> list[Entry]:
 
 def one(entry: int, name: str = "") -> Noted:
     return Noted(entry, name or str(entry), "", "", True, 1, 1, NOTHING, "")
+
+
+def names(ready: list[Noted | Remark]) -> list[str]:
+    return [one.text if isinstance(one, Remark) else one.name for one in ready]
 
 
 def owned(kinds: str, size: int, track: bool = False) -> list[list[int]]:
@@ -49,10 +53,32 @@ def test_a_prediction_waits_for_those_before_it() -> None:
     ready = order.add([Found([one(4)], True), Found([one(1)], False)])
     assert [found.entry for found in ready] == [0, 1]  # of 1, a video, there may be more
     assert not order.done
-    ready = order.add([Found([], True), Found([one(1, "b"), one(3)], True, {5: "bad"})])
-    assert [found.name for found in ready] == ["b", "2", "3", "4"]
+    ready = order.add([Found([], True), Found([one(1, "b"), one(3)], True, bad={5: "bad"})])
+    assert names(ready) == ["b", "2", "3", "4"]
     assert order.done
     assert order.bad == {5: "bad"}
+
+
+def test_remarks_come_in_order_and_those_of_a_kind_once() -> None:
+    """Whichever process makes them first: 3 has read one picture ahead."""
+    order = Order(2)
+    ahead = [Remark(1, "of 1"), Remark(1, "like 0", "kind"), Remark(3, "of 3")]
+    assert order.add([Found([], False), Found([one(1)], False, ahead)]) == []
+    ready = order.add([Found([one(0), one(2)], False, [Remark(0, "of 0", "kind")]), Found([], False)])
+    assert names(ready) == ["of 0", "0", "of 1", "1"]
+    ready = order.add([Found([], True, [Remark(2, "of 2, twice")] * 2), Found([], True)])
+    assert names(ready) == ["2", "of 2, twice", "of 2, twice", "of 3"]
+
+
+def test_what_comes_after_a_failure_is_not_wanted() -> None:
+    """The others go on to it, and no further; of two failures the first in the source counts."""
+    order = Order(3)
+    ready = order.add([Found([one(0), one(3)], False), Found([one(1)], True, failed=7), Found([], False)])
+    assert (names(ready), order.done) == ([], False)
+    ready = order.add([Found([], True, failed=6), Found([], True), Found([one(2), one(5)], False)])
+    assert (names(ready), order.done, order.failed) == (["0", "1", "2", "3", "5"], False, 6)
+    ready = order.add([Found([], True), Found([], True), Found([one(8)], False)])
+    assert (names(ready), order.done) == ([], True)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -61,7 +87,8 @@ def test_any_pace_gives_the_order_of_one_process(seed: int) -> None:
     chance = random.Random(seed)
     size, frames = chance.randint(1, 4), [chance.choice([0, 1, 1, 5]) for _ in range(30)]
     queues = [[one(n, f"{n}-{i}") for n in range(rank, 30, size) for i in range(frames[n])] for rank in range(size)]
-    order, found = Order(size), []
+    order = Order(size)
+    found: list[Noted | Remark] = []
     while not order.done:
         shares = []
         for queue in queues:
@@ -69,4 +96,4 @@ def test_any_pace_gives_the_order_of_one_process(seed: int) -> None:
             some, queue[:] = queue[:count], queue[count:]
             shares.append(Found(some, not queue))
         found += order.add(shares)
-    assert [each.name for each in found] == [f"{n}-{i}" for n in range(30) for i in range(frames[n])]
+    assert names(found) == [f"{n}-{i}" for n in range(30) for i in range(frames[n])]

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -112,10 +114,12 @@ def weights(tiny_yaml: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(dataset: Callable[..., Any], tmp_path: Path) -> Path:
-    """A folder of seven pictures, of which two cannot be read."""
+    """A folder of seven pictures, of which two cannot be read, and two have 16 bits but use ten."""
     folder = Path(dataset(train=7).yaml).parent / "images" / "train"
     for number in (2, 3):
         (folder / f"{number:03d}.png").write_bytes((folder / "000.png").read_bytes()[:60])
+    for number in (5, 6):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), np.full((64, 64), 1000, np.uint16))
     return folder
 
 
@@ -133,7 +137,8 @@ def test_predictions_of_two_processes_are_those_of_one(
     code, out, told = ended(by_name["one"])
     assert code == 2
     assert len(out.splitlines()) == 5
-    assert told.startswith("gfldet: 2 files of the source cannot be read:\n")
+    assert told.count("005.png: uses fewer than its 16 bits") == told.count("16 bits") == 1
+    assert "gfldet: 2 files of the source cannot be read:\n" in told
     files = {p.relative_to(tmp_path / "runs/one"): p.read_bytes() for p in (tmp_path / "runs/one").rglob("*.*")}
     assert json.loads(files[Path("predictions.json")])
     assert sum(path.suffix == ".jpg" for path in files) == 5
@@ -145,6 +150,26 @@ def test_predictions_of_two_processes_are_those_of_one(
     for name in ("two", "run"):
         folder = tmp_path / "runs" / name
         assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")} == files
+
+
+def test_a_picture_that_cannot_be_written_ends_both_where_it_ends_one(
+    start: Start, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Lines and lists are of the pictures before it, whoever comes there first."""
+    (tmp_path / "twice.txt").write_text("".join(f"{photos / name}.png\n" for name in ["000", "001"] * 9), "utf-8")
+    settings = (f"model={weights}", "source=twice.txt", "conf=.01", "imgsz=64", "threads=1", "exist_ok=true")
+    words = ("predict", *settings, "save_json=true")
+    results = {}
+    for name, device in (("one", "cpu"), ("two", "cpu:2")):
+        for number in (6, 3):
+            (tmp_path / f"runs/{name}/001-{number}.jpg").mkdir(parents=True)  # entries 11 and 5: both of rank 1
+        (tmp_path / f"runs/{name}/000-5.jpg").mkdir()  # entry 8, of rank 0
+        code, out, told = ended(start(*GFLDET, *words, f"device={device}", f"name={name}"))
+        rows = (tmp_path / f"runs/{name}/predictions.json").read_bytes()
+        results[name] = (code, out, re.sub(r"rank 1 on [^:]+: ", "", told).replace("runs/two", "runs/one"), rows)
+    assert results["one"] == results["two"]
+    assert results["one"][1].count("\n") == 5
+    assert "runs/one/001-3.jpg" in results["one"][2]
 
 
 def test_a_source_that_cannot_be_read_leaves_what_is_there(
@@ -178,6 +203,30 @@ def killed(process: subprocess.Popen[str], rank: int) -> str:
     assert code == 1
     assert f"rank {rank} of 2 was ended by SIGKILL, so the others were ended too" in told
     return told
+
+
+TOGETHER = """
+import sys
+import numpy as np
+from gfldet import Model
+model = Model(sys.argv[1])
+for source in (np.zeros((64, 64, 3), np.uint8), sys.argv[2]):
+    try:
+        model.predict_together(source, imgsz=64, device="cpu", project="runs", verbose=False)
+    except Exception as error:
+        sys.stderr.write(f"{type(error).__name__}: {str(error)[:30]}\\n")
+"""
+
+
+def test_predicting_together_from_python_fails_in_all(
+    start: Start, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    """By one error; and nobody finds what only one has in memory."""
+    (tmp_path / "script.py").write_text(TOGETHER, encoding="utf-8")
+    code, _, told = ended(start(*TORCHRUN, "script.py", str(weights), str(photos)))
+    assert code == 0, told
+    assert told.count("ConfigError: source: several processes shar") == 2, told
+    assert told.count("Unreadable: 2 files of the source cannot ") == 2, told
 
 
 @pytest.mark.parametrize("rank", [0, 1])

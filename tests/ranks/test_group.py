@@ -20,6 +20,7 @@ from gfldet.data.eval_set import EvalSet
 from gfldet.data.image_store import ImageStore
 from gfldet.data.images import ImageError
 from gfldet.data.records import Record, Split
+from gfldet.data.sources import Unreadable
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import TorchDetector
 from gfldet.detect.validate import validate
@@ -74,6 +75,7 @@ def test_an_error_of_one_is_an_error_of_all(in_ranks: InRanks) -> None:
             caught(lambda: ranks.together(lambda: fails(ConfigError))),
             caught(lambda: ranks.together(lambda: fails(KeyError) if not ranks.leads else 1)),
             caught(lambda: ranks.together(lambda: fails(partial(ImageError, "a.jpg")) if ranks.leads else 1)),
+            caught(lambda: ranks.of_first(lambda: fails(Unreadable))),
         ]
 
     first, second = in_ranks(work)
@@ -93,6 +95,7 @@ def test_an_error_of_one_is_an_error_of_all(in_ranks: InRanks) -> None:
     assert first[5] == (ImageError, "a.jpg: no such thing", False)
     assert (second[5][0], second[5][2]) == (DataError, True)  # of a kind that takes a text
     assert second[5][1].endswith(": a.jpg: no such thing")
+    assert [first[6], second[6]] == [(Unreadable, "no such thing", told) for told in (False, True)]
 
 
 def test_what_differs_is_named(in_ranks: InRanks) -> None:
