@@ -94,6 +94,13 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{plural}"
 
 
+def worded(count: int, text: str) -> str:
+    """A number before a text that has both forms: of `image(s) [has|have] none`, `1 image has none` or `2 images have
+    none`."""
+    text = re.sub(r"\((e?s)\)", "" if count == 1 else r"\1", text)
+    return f"{count:,} " + re.sub(r"\[([^|\]]+)\|([^\]]+)\]", r"\1" if count == 1 else r"\2", text)
+
+
 def plain(text: str) -> str:
     """A text for people, of one or several lines: what would steer a terminal, or what no terminal can write, stands as
     its escape, a line of more than LONGEST_LINE letters is cut in its middle, and a password in an address is `***`."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfldet.errors import LONGEST_LINE, DataError, counted, plain, shown
+from gfldet.errors import LONGEST_LINE, DataError, counted, plain, shown, worded
 
 REPEATED = settings(max_examples=40, derandomize=True, database=None, deadline=None)
 VALUES = st.recursive(
@@ -108,3 +108,9 @@ def test_one_is_told_in_the_singular() -> None:
     assert [counted(n, "box") for n in (0, 1, 2)] == ["0 boxes", "1 box", "2 boxes"]
     assert [counted(n, "class") for n in (1, 1203)] == ["1 class", "1,203 classes"]
     assert [counted(n, "epoch") for n in (1, 60)] == ["1 epoch", "60 epochs"]
+
+
+def test_the_words_after_a_number_go_with_it() -> None:
+    text = "box(es) of image(s) [was|were] kept as [it is|they are]"
+    assert worded(1, text) == "1 box of image was kept as it is"
+    assert worded(1200, text) == "1,200 boxes of images were kept as they are"

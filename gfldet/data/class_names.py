@@ -9,7 +9,7 @@ from gfldet.data.finder import Finder
 from gfldet.data.formats.voc import class_names_in
 from gfldet.data.images import find_files
 from gfldet.data.text import list_lines
-from gfldet.errors import DataError, shown
+from gfldet.errors import DataError, counted, shown
 from gfldet.files import is_file, is_folder, read_json
 
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "class_names.txt", "labels.txt")
@@ -24,7 +24,7 @@ def names_beside(finder: Finder, entries: Sequence[Path], kind: str) -> tuple[tu
     """
     if kind == "voc":
         found = class_names_in(_xml_files(finder, entries))
-        return tuple(sorted(found)), f"the XML files ({len(found)} names, in alphabetical order)"
+        return tuple(sorted(found)), f"the XML files ({counted(len(found), 'name')}, in alphabetical order)"
     files = list(_names_files(finder.root, entries))
     for folder in finder.root.absolute().parents[:2] if not files else ():
         files = files or [folder / name for name in NAMES_FILES if is_file(folder / name)]

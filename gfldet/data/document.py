@@ -21,7 +21,7 @@ from gfldet.data.formats import nearest
 from gfldet.data.formats.keypoints import KptShape
 from gfldet.data.recognise import FORMATS
 from gfldet.data.split_words import SPLIT_WORDS, SPLITS
-from gfldet.errors import DataError, listed, shown
+from gfldet.errors import DataError, counted, listed, shown
 from gfldet.files import read_text, read_yaml
 
 KEYS = ("path", *SPLITS, "names", "format", "images", "nc", "kpt_shape")
@@ -82,7 +82,9 @@ def read_document(source: Path) -> Document:
     if kind is not None and kind not in FORMATS:
         problems.append(f"format: {shown(kind)} is not one of {', '.join(FORMATS)}.{nearest(kind, FORMATS)}")
     if found and keys.get("nc", len(found)) != len(found):
-        problems.append(f"nc: {shown(keys['nc'])} does not match the {len(found)} names; remove 'nc' or correct it")
+        problems.append(
+            f"nc: {shown(keys['nc'])} does not match the {counted(len(found), 'name')}; remove 'nc' or correct it"
+        )
     path, images = keys.get("path"), keys.get("images")
     if path is not None and not isinstance(path, str):
         problems.append(f"path: expected a folder, got {shown(path)}")

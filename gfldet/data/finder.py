@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gfldet.data.split_words import SPLIT_WORDS, split_in, split_word
-from gfldet.errors import DataError, shown
+from gfldet.errors import DataError, shown, worded
 from gfldet.files import exists, is_file, is_root
 
 MOST_FILES = 1_000_000  # and folders below a root; a search stops there, so that no folder takes for ever
@@ -67,8 +67,10 @@ class _Choice:
     def __str__(self) -> str:
         example = f"{shown(self.written, SHOWN)} as {shown(self.found, SHOWN)}"
         if self.label:
-            return f"{self.count} label(s) are not where YOLO or VOC have them and were found elsewhere, {example}"
-        return f"{self.count} path(s) do not exist as written and were found elsewhere, {example}"
+            told = "label(s) [is|are] not where YOLO or VOC have [it|them] and [was|were] found elsewhere"
+        else:
+            told = "path(s) [does|do] not exist as written and [was|were] found elsewhere"
+        return f"{worded(self.count, told)}, {example}"
 
 
 @dataclass(slots=True)

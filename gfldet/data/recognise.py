@@ -11,7 +11,7 @@ from gfldet.data.formats.voc import voc_root
 from gfldet.data.formats.yolo import NOT_LABELS, label_folder
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.text import list_lines
-from gfldet.errors import DataError
+from gfldet.errors import DataError, counted
 from gfldet.files import Unreadable, exists, is_file, is_folder, opened
 
 FORMATS = ("yolo", "coco", "voc")
@@ -89,7 +89,9 @@ def contents(path: Path) -> str:
     if is_file(path):
         return f"{path}: a file that is neither a .json, nor a list of images, nor a list of ids beside Annotations/"
     counts = {suffix: len(find_files(path, frozenset({suffix}))) for suffix in (".txt", ".xml", ".json")}
-    return f"{path}: {len(find_images(path))} images, " + ", ".join(f"{n} {suffix}" for suffix, n in counts.items())
+    return f"{path}: {counted(len(find_images(path)), 'image')}, " + ", ".join(
+        f"{n} {suffix}" for suffix, n in counts.items()
+    )
 
 
 def refuse_other_formats(path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gfldet.errors import DataError
+from gfldet.errors import DataError, counted
 
 Boxes = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -51,7 +51,7 @@ def checked(sample: object, name: str, number_of_classes: int) -> Sample:
             bad = array[(array[:, 2:] < array[:, :2]).any(1)][0].tolist()
             problems.append(f"{what}: {bad} is no left, top, right, bottom in pixels")
     if boxes is not None and len(boxes) != len(classes):
-        problems.append(f"{len(boxes)} boxes but {len(classes)} classes")
+        problems.append(f"{counted(len(boxes), 'box')} but {counted(len(classes), 'class')}")
     if not np.isin(classes, np.arange(number_of_classes)).all():
         problems.append(f"classes {classes.tolist()}; expected whole numbers from 0 to {number_of_classes - 1}")
     if problems or boxes is None or ignore is None:

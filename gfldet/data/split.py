@@ -29,7 +29,7 @@ from gfldet.data.hold_out import held_out
 from gfldet.data.located import Located, location
 from gfldet.data.records import Finding, Records, Severity, Split
 from gfldet.data.spec import DataSpec
-from gfldet.errors import DataError, listed
+from gfldet.errors import DataError, counted, listed, worded
 from gfldet.files import exists
 from gfldet.machine.cores import cores
 
@@ -153,7 +153,7 @@ def _refuse_problems(spec: DataSpec, name: str, problems: Sequence[str], skip: b
     """Raises DataError if a split has problems; with `skip` only if no image is left."""
     if problems and not skip:
         tail = "Correct or remove them, or set on_bad=skip to go on without these images."
-        raise DataError(listed(f"{spec.source}: {name}: {len(problems)} problem(s):", problems, tail))
+        raise DataError(listed(f"{spec.source}: {name}: {counted(len(problems), 'problem')}:", problems, tail))
     if not left:
         tail = "At least one image is needed."
         raise DataError(listed(f"{spec.source}: {name}: no image is left to use:", problems, tail))
@@ -227,15 +227,15 @@ def _of_depth(split: str, depths: Mapping[int, Depth], bits: int | None, wanted:
     above = sum(one > wanted for one in found) if wanted else 0
     if above:
         text = (
-            f"{split}: {above} of {len(found)} 16-bit image(s) hold samples of more than sample_bits={wanted} bits; "
-            "the larger ones are white"
+            f"{split}: {above} of {counted(len(found), '16-bit image')} with samples of more than "
+            f"sample_bits={wanted} bits; the larger ones are white"
         )
         return [Finding("samples-above-range", "warning", text, count=above, split=split)]
     if bits is None or bits == 16 or wanted:
         return []
     text = (
-        f"{split}: {len(found)} 16-bit image(s) use {bits} bits or fewer, and are read by these {bits} bits; if that "
-        "is not their range, set sample_bits"
+        f"{split}: {worded(len(found), '16-bit image(s) [uses|use]')} {bits} bits or fewer; all are read by these "
+        f"{bits} bits; if that is not their range, set sample_bits"
     )
     return [Finding("samples-scaled", "notice", text, count=len(found), split=split)]
 
@@ -254,7 +254,7 @@ def _unclear_rows(spec: DataSpec, name: str, long_rows: LongRows) -> Located | N
     place, (points, size) = seen
     values = "x y" if size == 2 else "x y visibility"
     return place.told(
-        f"the rows of {name!r} look like a box and {points} keypoint(s) of {values}, and would be wrong "
+        f"the rows of {name!r} look like a box and {counted(points, 'keypoint')} of {values}, and would be wrong "
         f"boxes if read as polygons. Add 'kpt_shape: [{points}, {size}]' to {spec.source}: then the boxes are read "
         "and the keypoints left out. If the rows are polygons, add 'kpt_shape: null'"
     )

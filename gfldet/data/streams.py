@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data.images import IMAGE_SUFFIXES
-from gfldet.errors import DataError, plain
+from gfldet.errors import DataError, counted, plain
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp")
 TIMEOUT = 10.0  # s to wait for a connection, or for a frame
@@ -80,13 +80,13 @@ def frames_of(address: str, stride: int, tell: Warn) -> Iterator[tuple[NDArray[n
                 if index < 0:
                     raise DataError(f"{told}: holds no frame that can be decoded")
                 if index + 1 < WHOLE * length:
-                    tell(f"{told}: ended after {index + 1} of about {int(length)} frames")
+                    tell(f"{told}: ended after {index + 1} of about {counted(int(length), 'frame')}")
                 return
             if left == list(PAUSES):
-                tell(f"{told}: the stream broke after {index + 1} frames; it is opened again")
+                tell(f"{told}: the stream broke after {counted(index + 1, 'frame')}; it is opened again")
             capture = _opened_again(address, left)
             if capture is None:
-                raise DataError(f"{told}: the stream ended after {index + 1} frames and did not come back")
+                raise DataError(f"{told}: the stream ended after {counted(index + 1, 'frame')} and did not come back")
     finally:
         if capture is not None:
             capture.release()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import gfldet
-from gfldet.errors import CheckpointError, shown
+from gfldet.errors import CheckpointError, counted, shown
 from gfldet.ops.letterbox import PAD_COLOUR
 
 FORMAT, VERSION = "gfldet-export", 1
@@ -178,7 +178,7 @@ class Card:
         if height % self.multiple or width % self.multiple:
             return f"imgsz {self.imgsz} is no multiple of {self.multiple}"
         if len(self.names) != len(self.category_ids):
-            return f"{len(self.names)} names and {len(self.category_ids)} category ids"
+            return f"{counted(len(self.names), 'name')} and {counted(len(self.category_ids), 'category id')}"
         try:
             Values.of(self.normalisation)
         except ValueError as error:

@@ -12,7 +12,7 @@ from gfldet.detect.card import Card
 from gfldet.detect.detector import Selection
 from gfldet.detect.exported import ExportedDetector
 from gfldet.detect.torch_detector import TorchDetector
-from gfldet.errors import WorkError
+from gfldet.errors import WorkError, counted
 from gfldet.metrics.matching import pairwise_iou
 from gfldet.ops import letterbox
 from gfldet.ops.boxes import xywh_to_xyxy
@@ -50,8 +50,8 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"equal to torch on {self.frames} frames ({', '.join(self.shapes)}): boxes within {self.px:.2g} px, scores "
-            f"within {self.score:.2g}; {self.detections} detections"
+            f"equal to torch on {counted(self.frames, 'frame')} ({', '.join(self.shapes)}): boxes within "
+            f"{self.px:.2g} px, scores within {self.score:.2g}; {counted(self.detections, 'detection')}"
         )
 
 
@@ -82,8 +82,8 @@ def compare(
             raise WorkError(
                 f"the exported graph differs from the torch model on frames of {shape} (images x height x width): "
                 f"boxes by {points.px:.3g} px (at most {limit.px:g}), scores by {points.score:.3g} (at most "
-                f"{limit.score:g}), {alone} of {found} detections without a partner. Nothing was written; please "
-                "report this with the versions of torch and onnxruntime"
+                f"{limit.score:g}), {alone} of {counted(found, 'detection')} without a partner. Nothing was "
+                "written; please report this with the versions of torch and onnxruntime"
             )
         px, score = max(px, points.px), max(score, points.score)
         count, frames = count + found, frames + len(batch)

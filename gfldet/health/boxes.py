@@ -64,7 +64,7 @@ def _outside(survey: Survey) -> list[Finding]:
         rows += [(float(share[row]), picture, int(row)) for row in np.flatnonzero(share < INSIDE)]
     rows.sort(key=lambda one: one[0])
     return [
-        box_finding(survey, "box-outside", picture, row, f"{1 - share:.0%} of the box lie outside of its image")
+        box_finding(survey, "box-outside", picture, row, f"{1 - share:.0%} of the box outside of its image")
         for share, picture, row in rows
     ]
 

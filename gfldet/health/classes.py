@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from gfldet.data.records import Finding
+from gfldet.errors import counted
 from gfldet.health.codes import KINDS
 from gfldet.health.survey import Ints, Survey
 
@@ -33,7 +34,9 @@ def findings_of_classes(survey: Survey) -> list[Finding]:
             text = f"train: class {name!r} has no box, so it cannot be learned"
             found.append(_finding("class-without-boxes", text, name))
         elif count < RARE:
-            text = f"train: class {name!r} has {count} of {counts.sum()} boxes; few examples are learned badly"
+            text = (
+                f"train: class {name!r} has {count} of {counted(counts.sum(), 'box')}; few examples are learned badly"
+            )
             found.append(_finding("class-rare", text, name, count))
         elif count > DOMINANT * counts.sum() and len(counts) > 1:
             text = (

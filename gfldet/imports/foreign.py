@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gfldet.errors import counted
 from gfldet.nn.blocks import BN_EPS
 from gfldet.nn.build import Description
 from gfldet.store.archive import Refusal
@@ -42,7 +43,7 @@ def class_names(value: Any, nc: int) -> tuple[str, ...]:
     if isinstance(value, dict) and sorted(map(str, value)) == sorted(map(str, range(nc))):
         value = [value[i] if i in value else value[str(i)] for i in range(nc)]
     if not isinstance(value, (list, tuple)) or len(value) != nc or not all(isinstance(n, str) and n for n in value):
-        raise Refusal(f"the names of its {nc} classes are missing or of another number")
+        raise Refusal(f"the names of its {counted(nc, 'class')} are missing or of another number")
     return tuple(value)
 
 

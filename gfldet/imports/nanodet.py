@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gfldet.errors import counted
 from gfldet.imports import matching
 from gfldet.imports.coco_names import names_of
 from gfldet.imports.files import ForeignFile, OnnxFile, StateDict
@@ -172,7 +173,7 @@ def _foreign(
 def model_of(first: tuple[int, ...], nc: int, reg_max: int) -> DetectionModel:
     """The model of ours whose first unit has a convolution of that shape, as each size has another."""
     if not 1 <= nc <= MAX_CLASSES or not 1 < reg_max <= MAX_REG_MAX:
-        raise Refusal(f"its head is for {nc} classes and {reg_max} bins a side")
+        raise Refusal(f"its head is for {counted(nc, 'class')} and {counted(reg_max, 'bin')} a side")
 
     def unit(description: Description) -> Shape:
         width = next(row[3][0] for row in description.rows if row[2] == ShuffleStage.__name__)
@@ -182,7 +183,9 @@ def model_of(first: tuple[int, ...], nc: int, reg_max: int) -> DetectionModel:
 
 
 def _size(model: DetectionModel) -> str:
-    return f"NanoDet-{model.description.name.rpartition('-')[2]} of {model.nc} classes and {model.reg_max} bins"
+    return (
+        f"NanoDet-{model.description.name.rpartition('-')[2]} of {counted(model.nc, 'class')} and {model.reg_max} bins"
+    )
 
 
 def _out(model: DetectionModel, level: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from gfldet.config.assets import cfg_folder, scales_of
+from gfldet.errors import counted
 from gfldet.nn.build import Description, read_description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store.archive import Refusal
@@ -36,7 +37,7 @@ def size_of(
 def check_classes(nc: int) -> None:
     """Refusal for a number of classes that no detector has."""
     if not 1 <= nc <= MAX_CLASSES:
-        raise Refusal(f"its outputs are for {nc} classes")
+        raise Refusal(f"its outputs are for {counted(nc, 'class')}")
 
 
 def unfilled(description: Description) -> DetectionModel:

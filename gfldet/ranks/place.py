@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gfldet.errors import ConfigError, shown
+from gfldet.errors import ConfigError, counted, shown
 
 HOW_TO_START = (
     "the commands gfldet train, val and predict start a process for each; start a script of your own by torchrun, "
@@ -86,16 +86,16 @@ def device_at(place: Place, device: str, gpus: int) -> str:
         named = tuple(f"cuda:{number}" for number in range(gpus))
         if gpus < place.local_size:
             raise ConfigError(
-                f"device={device}: {place.local_size} processes on this machine, which has {gpus} GPU(s); start one "
-                "for each GPU (--nproc_per_node), or set device=cpu"
+                f"device={device}: {place.local_size} processes on this machine, which has {counted(gpus, 'GPU')}; "
+                "start one for each GPU (--nproc_per_node), or set device=cpu"
             )
         return named[place.local_rank]
     if device in ("auto", "cpu"):
         return "cpu"
     if len(named) != place.local_size:
         raise ConfigError(
-            f"device={device}: {len(named)} device(s), but WORLD_SIZE={place.size} with {place.local_size} processes "
-            "on this machine; name one device for each process, or leave device out"
+            f"device={device}: {counted(len(named), 'device')}, but WORLD_SIZE={place.size} with {place.local_size} "
+            "processes on this machine; name one device for each process, or leave device out"
         )
     return named[place.local_rank]
 

@@ -45,20 +45,28 @@ class Watch:
     def count(self) -> None:
         """Give signs of life and take those of others, until `stop`.  The store may keep a call waiting."""
         while not self._over.wait(self._beat):
-            with suppress(RuntimeError):  # the store went with its process: then nothing is heard
-                self._store.add(f"alive/{self._rank}", 1)
-                for rank in self._heard:
-                    count = self._store.add(f"alive/{rank}", 0)
-                    if self._counts.get(rank) != count:
-                        self._counts[rank], self._heard[rank] = count, time.monotonic()
+            self.hear()
+
+    def hear(self) -> None:
+        """Give one sign of life, and take those of others."""
+        with suppress(RuntimeError):  # the store went with its process: then nothing is heard
+            self._store.add(f"alive/{self._rank}", 1)
+            for rank in self._heard:
+                count = self._store.add(f"alive/{rank}", 0)
+                if self._counts.get(rank) != count:
+                    self._counts[rank], self._heard[rank] = count, time.monotonic()
 
     def look(self) -> None:
         """End the process when another was silent for too long, until `stop`."""
         while not self._over.wait(self._beat):
-            now = time.monotonic()
-            silent = [rank for rank, since in self._heard.items() if now - since > self._silence]
+            silent = self.silent()
             if silent and not self._over.is_set():
                 self.end(silent)
+
+    def silent(self) -> list[int]:
+        """The ranks of which nothing was heard for too long."""
+        now = time.monotonic()
+        return [rank for rank, since in self._heard.items() if now - since > self._silence]
 
     def stop(self) -> None:
         self._over.set()

@@ -45,7 +45,7 @@ def summary(health: Health) -> str:
     """How many findings there are, in one line."""
     if not health.findings:
         return "nothing found"
-    return ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in health.counts.items())
+    return ", ".join(f"{counted(count, severity)}" for severity, count in health.counts.items())
 
 
 def split_lines(survey: Survey) -> list[str]:

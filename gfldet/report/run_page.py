@@ -138,7 +138,7 @@ def _text(name: str) -> str:
 
 def _about_errors(mistakes: Mistakes) -> str:
     return (
-        f'<p class="faint">{mistakes.right:,} detections are right. An error has one kind, by the rules of '
+        f'<p class="faint">{counted(mistakes.right, "right detection")}. An error has one kind, by the rules of '
         f"<abbr title='{SOURCE}'>TIDE</abbr>. What a kind costs is what AP50 would gain without it, over "
         "detections of every score. A miss that a lower score finds costs nothing. The gains do not add up.</p>"
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import gfldet
-from gfldet.errors import CheckpointError, ConfigError, OutputError, shown
+from gfldet.errors import CheckpointError, ConfigError, OutputError, counted, shown
 from gfldet.files import is_file
 from gfldet.nn.build import Description
 from gfldet.nn.limits import MAX_CLASSES, MAX_NUMBERS, AtMost
@@ -194,7 +194,9 @@ def load(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{path}: a part of the checkpoint is damaged ({told}); use another file")
     names, ids = tuple(parts.pop("names")), tuple(parts.pop("category_ids"))
     if len(names) != len(ids):
-        raise CheckpointError(f"{path}: {len(names)} names and {len(ids)} category ids in it; use another file")
+        raise CheckpointError(
+            f"{path}: {counted(len(names), 'name')} and {counted(len(ids), 'category id')} in it; use another file"
+        )
     return Checkpoint(description, names, ids, **parts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gfldet.config.schema import TrainSettings
 from gfldet.data.findings import Reach
-from gfldet.errors import ConfigError, listed
+from gfldet.errors import ConfigError, counted, listed
 from gfldet.losses.detection import CLASS_LOSSES, reach_of
 from gfldet.metrics.coco import check_evaluator
 from gfldet.nn.build import Description
@@ -51,7 +51,8 @@ def check_against_classes(settings: TrainSettings, names: Sequence[str]) -> None
     given = settings.class_weights
     if given is not None and not isinstance(given, str) and len(given) != len(names):
         raise ConfigError(
-            f"class_weights: {len(given)} numbers for {len(names)} classes ({', '.join(names)}); give one each"
+            f"class_weights: {counted(len(given), 'number')} for {counted(len(names), 'class')} "
+            f"({', '.join(names)}); give one each"
         )
     if settings.val:
         check_evaluator(settings.evaluator)

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from gfldet.data.train_set import TrainBatch
+from gfldet.errors import counted
 from gfldet.files import MAX_TEXT, Unreadable, contents
 from gfldet.messages import warn
 from gfldet.metrics.coco import DetectionMetrics
@@ -103,10 +104,7 @@ def told_of_length(report: PlanReport) -> str:
             f"time={report.hours:g}: an epoch takes {each} and does not fit into that, with what comes before and "
             "after it; the run ends after one epoch"
         )
-    return (
-        f"time={report.hours:g}: {plan.epochs} epoch{'s' * (plan.epochs != 1)} in all, at {each} each; "
-        f"{plan.of_length()}"
-    )
+    return f"time={report.hours:g}: {counted(plan.epochs, 'epoch')} in all, at {each} each; {plan.of_length()}"
 
 
 class ResultsCsv(Observer):

@@ -275,7 +275,7 @@ def own_observers(settings: TrainSettings) -> list[Observer]:
 def _threads(wanted: int, processes: int) -> str:
     count, there = torch.get_num_threads(), part_of(processes)()
     spared = f" of {there} cores, since other programs are busy" if wanted == 0 and count < there else ""
-    return f"{count} thread{'s' * (count != 1)}{spared}"
+    return f"{counted(count, 'thread')}{spared}"
 
 
 def save_settings(settings: TrainSettings, numbers: Plan, path: Path) -> None:

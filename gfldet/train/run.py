@@ -11,7 +11,7 @@ import torch
 from gfldet.detect.detector import Selection
 from gfldet.detect.torch_detector import for_inference
 from gfldet.detect.validate import validate
-from gfldet.errors import LostError
+from gfldet.errors import LostError, worded
 from gfldet.messages import teller
 from gfldet.metrics.coco import DetectionMetrics, format_table
 from gfldet.report.run_page import REPORT, write_run_page
@@ -70,7 +70,7 @@ def how_to_go_on(trainer: Trainer) -> str:
     resume = shlex.quote(f"resume={trainer.folder}")
     if done >= epochs or out_of_patience(trainer.progress, trainer.settings.patience):
         return f"the training was done; gfldet train {resume} measures its best weights"
-    return f"{done} of {epochs} epochs are kept; gfldet train {resume} goes on from there"
+    return f"{worded(done, f'of {epochs} epochs [is|are] kept')}; gfldet train {resume} goes on from there"
 
 
 def _finish(trainer: Trainer) -> RunResult:

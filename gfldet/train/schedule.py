@@ -14,6 +14,7 @@ import numpy as np
 from gfldet.config.schema import TrainSettings
 from gfldet.data.records import Split
 from gfldet.data.sampling import balanced_weights
+from gfldet.errors import counted
 
 DEFAULT_LR = {"muon": 3e-3, "adamw": 1.5e-3, "sgd": 1e-2}
 DEFAULT_DECAY = {"muon": 2e-2, "adamw": 2e-2, "sgd": 5e-4}  # for Muon the least; see `weight_decay`
@@ -61,7 +62,7 @@ class Plan:
 
     def of_length(self) -> str:
         """The numbers that follow from the length of the run, in words."""
-        told = f"weight decay {self.weight_decay:.2g}, warm-up {self.warmup_steps} step{'s' * (self.warmup_steps != 1)}"
+        told = f"weight decay {self.weight_decay:.2g}, warm-up {counted(self.warmup_steps, 'step')}"
         return f"{told}; no mosaic from epoch {self.close_epoch + 1}" if self.close_epoch < self.epochs else told
 
     @property

@@ -310,7 +310,7 @@ def changed(**fields: Any) -> Callable[[], Any]:
         (changed(boxes="none"), "boxes: expected finite numbers"),
         (changed(boxes=np.array([[50, 50, 20, 20]])), r"boxes: \[50.0, 50.0, 20.0, 20.0\] is no left, top, right"),
         (changed(ignore=np.zeros((2, 3))), "ignore: expected finite numbers"),
-        (changed(boxes=np.zeros((2, 4))), "2 boxes but 1 classes"),
+        (changed(boxes=np.zeros((2, 4))), "2 boxes but 1 class"),
         (changed(classes=np.array([2])), r"classes \[2\]; expected whole numbers from 0 to 1"),
         (changed(classes=np.array([0.5])), r"classes \[0.5\]"),
     ],

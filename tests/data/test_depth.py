@@ -40,7 +40,7 @@ def test_a_data_set_has_one_depth(frames: DataSpec) -> None:
     assert split.bits == 12
     assert [record.bits for record in split.records] == [12, 12, None]
     assert [(f.code, f.severity, f.count) for f in split.findings][-1] == ("samples-scaled", "notice", 2)
-    assert "2 16-bit image(s) use 12 bits or fewer" in split.warnings[-1]
+    assert "2 16-bit images use 12 bits or fewer" in split.warnings[-1]
 
 
 @pytest.mark.parametrize("budget", [0, 10**6])
@@ -55,7 +55,7 @@ def test_another_split_takes_the_depth_of_training(frames: DataSpec) -> None:
     split = load_split(frames, "val", bits=10)
     assert split.bits == 10
     assert [f.code for f in split.findings][-1] == "samples-above-range"
-    assert "1 of 2 16-bit image(s) hold samples of more than sample_bits=10 bits" in split.warnings[-1]
+    assert "1 of 2 16-bit images with samples of more than sample_bits=10 bits" in split.warnings[-1]
     assert "samples-" not in "".join(f.code for f in load_split(frames, "val", bits=14).findings)
 
 

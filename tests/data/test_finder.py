@@ -124,14 +124,14 @@ def test_each_choice_is_told_once_with_its_count(root: Path) -> None:
     names = ["data/obj_train_data/c.jpg", "data/obj_train_data/g.jpg", "images/upload/e.jpg", "z/e.jpg"]
     finder.find_all(names[:2], [root], "l.txt")
     assert finder.take_notices() == [
-        "l.txt: 2 path(s) do not exist as written and were found elsewhere, 'data/obj_train_data/c.jpg' as "
+        "l.txt: 2 paths do not exist as written and were found elsewhere, 'data/obj_train_data/c.jpg' as "
         "'obj_train_data/c.jpg'"
     ]
     finder.find_all(names[:2], [root], "l.txt")
     assert finder.take_notices() == []
     finder.entry("../train/images", "d.yaml")
     finder.entry("../train/images", "d.yaml")
-    assert "1 path(s)" in finder.take_notices()[0]
+    assert "1 path " in finder.take_notices()[0]
 
 
 def test_many_kinds_of_choice_are_counted_together(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_labels_by_the_stems_of_the_images(tmp_path: Path) -> None:
     finder, images = Finder(tmp_path), [tmp_path / f"images/train/{stem}.jpg" for stem in "abz"]
     found = finder.labels_of(images, ".txt")
     assert [found.get(image) for image in images] == [tmp_path / names[0], tmp_path / names[2], None]
-    assert "2 label(s)" in finder.take_notices()[0]
+    assert "2 labels " in finder.take_notices()[0]
     with pytest.raises(SeveralError, match="two"):
         finder.labels_of([tmp_path / "images/c.jpg"], ".txt")
     assert finder.labels_of([tmp_path / "photos/one/c.jpg"], ".txt") == {

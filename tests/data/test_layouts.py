@@ -189,8 +189,9 @@ class Row:
     boxes: int = 1
 
 
-ELSEWHERE = "path(s) do not exist as written and were found elsewhere"
-LABELS = "label(s) are not where YOLO or VOC have them and were found elsewhere"
+ELSEWHERE = "paths do not exist as written and were found elsewhere"
+ONE_ELSEWHERE = "1 path does not exist as written and was found elsewhere"
+LABELS = "labels are not where YOLO or VOC have them and were found elsewhere"
 HELD_OUT = "no val split: 20% of the training images, chosen by their names, are held out"
 SKIPPED = "category 0, 'cells', is the supercategory of the others, has no boxes, and is no class"
 AS_IF = "no data YAML here; read as if one said:"
@@ -248,7 +249,7 @@ TABLE = {
         told=(f"2 {ELSEWHERE}, 'images/1/a b.jpg' as 'images/a b.jpg'",),
     ),
     "Label Studio COCO, %20": Row(
-        label_studio_coco("images/a%20b.jpg", "images/c.jpg"), "data.yaml", (2, 2), told=(f"1 {ELSEWHERE}",)
+        label_studio_coco("images/a%20b.jpg", "images/c.jpg"), "data.yaml", (2, 2), told=(f"{ONE_ELSEWHERE}",)
     ),
     "Label Studio COCO, local files": Row(
         label_studio_coco("/data/local-files/?d=my/images/a%20b.jpg", "/data/local-files/?d=my/images/c.jpg"),
@@ -266,14 +267,17 @@ TABLE = {
         label_studio_coco("images\\a b.jpg", "images\\c.jpg"), "", (2, 2), told=(f"2 {ELSEWHERE}",)
     ),
     "COCO, URLs": Row(
-        label_studio_coco("https://host/u/a%20b.jpg?sig=1", "s3://bucket/images/c.jpg"), "", (2, 2), told=(ELSEWHERE,)
+        label_studio_coco("https://host/u/a%20b.jpg?sig=1", "s3://bucket/images/c.jpg"),
+        "",
+        (2, 2),
+        told=(ONE_ELSEWHERE,),
     ),
     "FiftyOne YOLO on Windows": Row(fiftyone_yolo, "dataset.yaml", (2, 2), told=(f"2 {ELSEWHERE}",)),
     "FiftyOne COCO": Row(
         fiftyone_coco, "labels.json", (8, 2), told=(HELD_OUT, f"10 {ELSEWHERE}, '0.jpg' as 'data/0.jpg'")
     ),
     "Darknet": Row(
-        darknet, "data/obj.data", (2, 2), told=(f"1 {ELSEWHERE}, 'https://host/x/d.jpg?token=1' as 'obj/d.jpg'",)
+        darknet, "data/obj.data", (2, 2), told=(f"{ONE_ELSEWHERE}, 'https://host/x/d.jpg?token=1' as 'obj/d.jpg'",)
     ),
     "Kaggle VOC": Row(
         kaggle_voc,
@@ -285,7 +289,7 @@ TABLE = {
     ),
     "VOCdevkit": Row(vocdevkit, "VOCdevkit", (2, 2), told=(f"{AS_IF} train: VOC2007/ImageSets/Main/train.txt",)),
     "VOC, a folder of images": Row(voc_folder, "d.yaml", (2, 2), told=(f"2 {LABELS}",)),
-    "Capitals": Row(capitals, "d.yaml", (2, 2), told=(f"1 {ELSEWHERE}, 'images/val' as 'Images/val'",)),
+    "Capitals": Row(capitals, "d.yaml", (2, 2), told=(f"{ONE_ELSEWHERE}, 'images/val' as 'Images/val'",)),
     "labels/train_labels": Row(
         train_labels, "d.yaml", (2, 2), told=(f"2 {LABELS}, 'images/train/a.txt' as 'labels/train_labels/a.txt'",)
     ),
@@ -294,7 +298,7 @@ TABLE = {
     ),
     "COCO 2017": Row(coco2017, "", (2, 2), told=(f"2 {ELSEWHERE}, '1.jpg' as 'train2017/1.jpg'",)),
     "several JSONs a split": Row(
-        several_jsons, "data.yaml", (2, 2), ("cell", "dust"), ("1 image(s) have an id that an earlier JSON uses too",)
+        several_jsons, "data.yaml", (2, 2), ("cell", "dust"), ("1 image has an id that an earlier JSON uses too",)
     ),
     "folders without a YAML": Row(folders_of_images, "", (2, 2), told=(f"{AS_IF} train: training/images",)),
     "a COCO JSON beside its images": Row(

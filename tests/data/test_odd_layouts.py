@@ -13,7 +13,7 @@ from gfldet.data.split import load_split
 from gfldet.errors import DataError
 
 Folder = Any  # that of conftest
-ELSEWHERE = "path(s) do not exist as written and were found elsewhere"
+ELSEWHERE = "1 path does not exist as written and was found elsewhere"
 
 
 def yolo_yaml(content: str, *more: tuple[str, str]) -> Callable[[Folder], None]:
@@ -128,7 +128,7 @@ OTHERS = {
         jsons("train: t.json\nval: t.json\nimages: images", ("t.json", ["images/a.jpg"], CELL)),
         "data.yaml",
         (1, 1),
-        told=f"1 {ELSEWHERE}, 'images/images/a.jpg' as 'images/a.jpg'",
+        told=f"{ELSEWHERE}, 'images/images/a.jpg' as 'images/a.jpg'",
     ),
     "ids as text": read(text_ids, "data.yaml", (2, 2)),
     "VOC ids without JPEGImages": read(voc_lists("{}"), "data.yaml", (2, 2)),
@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[Folder], None], str, tuple[str, ...]]] = {
     "an archive": (lambda f: f.text("a.zip", "PK"), "a.zip", ("is an archive; unpack it",)),
     "the XML of one image": (lambda f: f.text("a.xml", "<annotation/>"), "a.xml", ("give the folder of the images",)),
     "an image": (lambda f: f.images("a.jpg"), "a.jpg", ("is an image; give the folder",)),
-    "two candidates": (two_candidates, "data.yaml", ("none of its 1 images is there", "one/a.jpg and ", "two/a.jpg")),
+    "two candidates": (two_candidates, "data.yaml", ("none of its 1 image is there", "one/a.jpg and ", "two/a.jpg")),
     "no image is there": (
         jsons("train: t.json\nval: t.json", ("t.json", ["q/x.jpg", "q/y.jpg"], CELL)),
         "data.yaml",

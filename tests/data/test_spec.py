@@ -143,7 +143,7 @@ def test_what_was_seen_is_told_where_the_format_cannot_be_told(image, text, tmp_
     text("photos/a.json", "{}")
     with pytest.raises(DataError, match="format of the data is not clear") as caught:
         load_spec(text("d.yaml", "train: photos\nval: gone\nnames: [a]"))
-    assert f"{tmp_path / 'photos'}: 1 images, 0 .txt, 0 .xml, 1 .json" in str(caught.value)
+    assert f"{tmp_path / 'photos'}: 1 image, 0 .txt, 0 .xml, 1 .json" in str(caught.value)
     assert f"{tmp_path / 'gone'}: not found" in str(caught.value)
     assert "Add 'format: yolo'" in str(caught.value)
 

@@ -34,7 +34,7 @@ def test_yolo_boxes_come_out_in_pixels(image, text) -> None:
     assert (first.boxes.dtype, first.classes.dtype) == (np.float32, np.int64)
     assert (first.width, first.height, first.file_name, first.image_id) == (40, 20, "a.png", 0)
     assert (second.boxes.shape, second.classes.shape, second.ignore.shape) == ((0, 4), (0,), (0, 4))
-    assert split.warnings == ("train: 1 image(s) have no label file and count as background: b.png",)
+    assert split.warnings == ("train: 1 image has no label file and counts as background: b.png",)
 
 
 def test_boxes_belong_to_the_upright_image(image, text) -> None:
@@ -53,8 +53,8 @@ def test_boxes_are_clipped_and_told_beyond_half_a_pixel(image, text) -> None:
     split = load_split(load_spec(text("d.yaml", YOLO)), "train")
     np.testing.assert_allclose(split.records[0].boxes, [[90.2, 45, 100, 55], [85, 40, 100, 60]], rtol=1e-6)
     assert split.warnings == (
-        f"train: 2 box(es) without any area inside the image were dropped: {file}:3, {file}:4",
-        f"train: 1 box(es) reached out of the image and were clipped: {file}:2",
+        f"train: 2 boxes without any area inside the image were dropped: {file}:3, {file}:4",
+        f"train: 1 box reached out of the image and was clipped: {file}:2",
     )
 
 
@@ -63,7 +63,7 @@ def test_repairs_are_counted_over_all_images(image, text, tmp_path: Path) -> Non
         image(f"images/{n:02d}.png")
         text(f"labels/{n:02d}.txt", "0 .1 .2 .5 .1 .3 .6")
     (warning,) = load_split(load_spec(text("d.yaml", YOLO)), "train").warnings
-    assert warning.startswith("train: 25 polygon row(s) were read as the bounding boxes")
+    assert warning.startswith("train: 25 polygon rows were read as the bounding boxes")
     assert f"{tmp_path / 'labels' / '19.txt'}:1, and 5 more" in warning
 
 
@@ -85,7 +85,7 @@ def test_every_problem_is_in_one_message(broken: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_split(load_spec(broken), "train")
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{broken}: train: 5 problem(s):"
+    assert lines[0] == f"{broken}: train: 5 problems:"
     assert len(lines) == 7
     assert f"  {tmp_path}/labels/class.txt:2: class 7 is out of range; the data YAML names 2: 0 to 1" in lines
     assert f"  {tmp_path}/labels/class.txt:3: 3 values; expected" in lines[2]
@@ -185,7 +185,7 @@ def test_coco_ids_crowds_and_repeats(image, text, tmp_path: Path) -> None:
     assert record.ignore.tolist() == [[1, 2, 11, 7]]
     place = f"{tmp_path / 't.json'}: annotation 2 of image 42"
     assert split.warnings == (
-        f"train: 1 box(es) repeat another box of the same class in the same image; kept as they are: {place}",
+        f"train: 1 box repeats another box of the same class in the same image; kept as it is: {place}",
     )
 
 
@@ -193,7 +193,7 @@ def test_coco_problems_with_files_and_with_rows_stand_together(text, tmp_path: P
     (tmp_path / "photos").mkdir()
     bad = {"id": 1, "image_id": 42, "category_id": 8, "bbox": [1, 2, 10, 5]}
     source = coco(text, [bad, {**bad, "id": 2, "image_id": 43}])
-    with pytest.raises(DataError, match=r"train: 3 problem\(s\)") as caught:
+    with pytest.raises(DataError, match=r"train: 3 problems") as caught:
         load_split(load_spec(source), "train")
     for told in ("unknown category_id 8", "unknown image_id 43", "photos/a.png: does not exist"):
         assert told in str(caught.value)
@@ -202,7 +202,7 @@ def test_coco_problems_with_files_and_with_rows_stand_together(text, tmp_path: P
 def test_a_declared_size_that_is_not_the_upright_one_is_told(image, text) -> None:
     image("photos/a.png", 40, 20)
     (other,) = load_split(load_spec(coco(text, [], width=80, height=40)), "train").warnings
-    assert "1 image(s) have another size than their label file says" in other
+    assert "1 image has another size than its label file says" in other
     assert "a.png (80x40, not 40x20)" in other
     (turned,) = load_split(load_spec(coco(text, [], width=20, height=40)), "train").warnings
     assert "as an EXIF orientation does" in turned

@@ -337,7 +337,7 @@ def test_bad_output_of_an_augmentation_names_it(place: CustomAt) -> None:
 
     strengths = NO_AUGMENTATION  # one box, in each place
     data = TrainSet(SPLIT, store(0), (64, 96), 3, 0, strengths, careless, place)
-    with pytest.raises(DataError, match="augment careless: 1 boxes but 0 classes"):
+    with pytest.raises(DataError, match="augment careless: 1 box but 0 classes"):
         data.sample(0, 0, strengths)
 
 

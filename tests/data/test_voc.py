@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gfldet.data.finder import Finder
-from gfldet.data.formats import EMPTY, SWAPPED, Index, by_kind, counted
+from gfldet.data.formats import EMPTY, SWAPPED, Index, by_kind, with_places
 from gfldet.data.formats.voc import index, read_labels
 from gfldet.errors import DataError
 
@@ -16,7 +16,7 @@ NAMES = ("RBC", "WBC", "Platelets")
 
 def texts(found: Index) -> list[str]:
     """What is told of an index."""
-    return [*found.warnings, *(counted(kind, places) for kind, places in by_kind(found.notes).items())]
+    return [*found.warnings, *(with_places(kind, places) for kind, places in by_kind(found.notes).items())]
 
 
 def thing(name: str, *corners: object, more: str = "") -> str:
@@ -170,14 +170,14 @@ def test_a_folder_with_images_and_xml_together(image, text, tmp_path: Path) -> N
     assert [item.file_name for item in found.items] == ["b.png", "sub/a.JPG"]
     assert [item.labels().classes for item in found.items] == [[], [2]]
     assert texts(found) == [
-        f"1 image(s) have no label file and count as background: {tmp_path / 'train' / 'b.png'}",
-        f"1 XML file(s) have no image and were skipped: {lost}",
+        f"1 image has no label file and counts as background: {tmp_path / 'train' / 'b.png'}",
+        f"1 XML file has no image and was skipped: {lost}",
     ]
 
 
 def test_a_folder_without_xml(image, tmp_path: Path) -> None:
     image("train/a.jpg")
-    with pytest.raises(DataError, match="holds 1 images and 0 XML files; expected both"):
+    with pytest.raises(DataError, match="holds 1 image and 0 XML files; expected both"):
         index([tmp_path / "train"], Finder(tmp_path), NAMES)
 
 

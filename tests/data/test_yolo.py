@@ -9,7 +9,7 @@ import pytest
 
 from gfldet.data import text as lines
 from gfldet.data.finder import Finder
-from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW, Index, by_kind, counted, yolo
+from gfldet.data.formats import EMPTY, POLYGON, REPEATED_ROW, Index, by_kind, with_places, yolo
 from gfldet.data.formats.yolo import index, label_candidates, read_labels
 from gfldet.errors import DataError
 
@@ -18,7 +18,7 @@ NAMES = ("cat", "dog", "fish")
 
 def texts(found: Index) -> list[str]:
     """What is told of an index."""
-    return [*found.warnings, *(counted(kind, places) for kind, places in by_kind(found.notes).items())]
+    return [*found.warnings, *(with_places(kind, places) for kind, places in by_kind(found.notes).items())]
 
 
 def rows(text, *lines: str):
@@ -146,7 +146,7 @@ def test_labels_are_found_in_each_usual_place(image, text, tmp_path: Path, image
     assert [item.file_name for item in found.items] == ["a.jpg", "b.JPG"]
     assert [item.image_id for item in found.items] == [0, 1]
     assert [item.labels().classes for item in found.items] == [[], [1]]
-    assert texts(found) == ["1 image(s) have no label file and count as background: a.jpg"]
+    assert texts(found) == ["1 image has no label file and counts as background: a.jpg"]
 
 
 def test_subfolders_and_several_folders(image, text, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_image_listed_twice_is_told(image, text, tmp_path: Path) -> None:
     path = image("images/a.jpg")
     text("labels/a.txt", "2 .5 .5 .2 .2")
     found = index([text("train.txt", "images/a.jpg\nimages/a.jpg")], Finder(tmp_path), NAMES)
-    assert texts(found) == [f"1 image(s) are listed more than once and count each time: {path}"]
+    assert texts(found) == [f"1 image is listed more than once and counts each time: {path}"]
 
 
 def test_label_files_without_an_image_are_told(image, text, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_label_files_without_an_image_are_told(image, text, tmp_path: Path) -> N
     text("labels/classes.txt", "cat")
     lost = text("labels/b.txt", "0 .5 .5 .2 .2")
     found = index([tmp_path / "images"], Finder(tmp_path), NAMES)
-    assert texts(found) == [f"1 label file(s) have no image and were skipped: {lost}"]
+    assert texts(found) == [f"1 label file has no image and was skipped: {lost}"]
 
 
 def test_a_labels_folder_shared_with_another_split_is_no_cause_for_a_warning(image, text, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_labels_folder_shared_with_another_split_is_no_cause_for_a_warning(ima
 
 def test_not_one_label_file_is_an_error_that_tells_where_it_looked(image, tmp_path: Path) -> None:
     image("images/a.jpg")
-    with pytest.raises(DataError, match="none of the 1 images has a label file") as caught:
+    with pytest.raises(DataError, match="none of the 1 image has a label file") as caught:
         index([tmp_path / "images"], Finder(tmp_path), NAMES)
     assert str(tmp_path / "labels" / "a.txt") in str(caught.value)
 

@@ -81,7 +81,7 @@ def test_a_later_file_may_know_more() -> None:
         ({"precision": "int4"}, "precision 'int4'"),
         ({"imgsz": "[320]"}, "whole numbers"),
         ({"imgsz": "[320, 330]"}, "no multiple of 32"),
-        ({"names": '["a"]'}, "1 names and 3 category ids"),
+        ({"names": '["a"]'}, "1 name and 3 category ids"),
         ({"names": "a, b"}, "Expecting value"),
         ({"sample_bits": "17"}, "sample_bits 17, expected none, or a whole number from 8 to 16"),
         ({"sample_bits": "12.5"}, "sample_bits 12.5"),

@@ -109,7 +109,7 @@ def test_labels_that_are_none(refused: Gfldet, dataset: Callable[..., Any], comm
     places = spoil_labels(data, split)
     told = refused(command, data=data.yaml)
     assert [place for place in places if place not in told] == []
-    assert told.splitlines()[0] == f"gfldet: {data.yaml}: {split}: 5 problem(s):"
+    assert told.splitlines()[0] == f"gfldet: {data.yaml}: {split}: 5 problems:"
     assert told.splitlines()[-1] == "Correct or remove them, or set on_bad=skip to go on without these images."
 
 

@@ -179,21 +179,25 @@ class Noted(Watch):
         self.stop()
 
 
-def test_a_silent_rank_is_noticed() -> None:
+def test_a_silent_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By rank 0, which looks at all; the others look at rank 0 alone."""
+    now = 100.0
+    monkeypatch.setattr(watching.time, "monotonic", lambda: now)
     store = Counts()
-    first, second, third = (Noted(store, rank, 3, beat=0.01, silence=0.3) for rank in range(3))
-    threads = [threading.Thread(target=work) for w in (first, second, third) for work in (w.count, w.look)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    assert not first.missed + second.missed + third.missed
-    second.stop()
-    time.sleep(0.6)
-    assert first.missed == [1]
-    assert not third.missed or third.missed == [0]  # who ended for that counts no more
-    third.stop()
-    for thread in threads:
-        thread.join()
+    first, second, third = watches = [Watch(store, rank, 3, silence=30) for rank in range(3)]
+    for _ in range(5):
+        now += 20
+        for watch in (*watches, first):  # who hears of the last
+            watch.hear()
+        assert [watch.silent() for watch in watches] == [[], [], []]
+    for _ in range(2):
+        now += 20
+        first.hear()
+        third.hear()
+        first.hear()
+    assert (first.silent(), third.silent()) == ([1], [])
+    now += 40
+    assert (first.silent(), second.silent()) == ([1, 2], [0])
 
 
 def test_a_store_that_is_gone_is_noticed() -> None:

@@ -70,7 +70,7 @@ def test_each_process_has_its_own_device(device: str, gpus: int, own: str) -> No
     [
         ("auto", 1, "2 processes on this machine, which has 1 GPU"),
         ("cuda", 0, "which has 0 GPU"),
-        ("cuda:0", 8, r"device=cuda:0: 1 device\(s\), but WORLD_SIZE=4 with 2 processes on this machine"),
+        ("cuda:0", 8, r"device=cuda:0: 1 device, but WORLD_SIZE=4 with 2 processes on this machine"),
         ("mps", 0, "1 device"),
         ("cpu:3", 0, "3 device"),
         ("0,1,2", 8, "3 device"),
@@ -115,7 +115,7 @@ def test_a_process_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert alone("cpu") == Ranks(local_size=2, device="cpu")
-    with pytest.raises(ConfigError, match=r"device=cpu:3: 3 device\(s\), but WORLD_SIZE=4"):
+    with pytest.raises(ConfigError, match=r"device=cpu:3: 3 devices, but WORLD_SIZE=4"):
         alone("cpu:3")
     (found,) = Model("gfldet-n.yaml").predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, device="cpu")
     assert found.orig_shape == (64, 64)

@@ -187,7 +187,7 @@ BAD_PAYLOADS: dict[str, tuple[Change, str]] = {
         lambda p: {**p, "weights": {**p["weights"], "graph.layers.0.conv.weight": torch.zeros(1)}},
         "the weights do not fit the model they name",
     ),
-    "classes": (lambda p: {**p, "names": ["one"]}, "1 names and 2 category ids in it"),
+    "classes": (lambda p: {**p, "names": ["one"]}, "1 name and 2 category ids in it"),
 }
 
 

@@ -81,7 +81,7 @@ ODD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "names shared lists": (lambda p: {**p, "names": shared()}, DAMAGED),
     "names text": (lambda p: {**p, "names": "ab"}, DAMAGED),
     "no names": (lambda p: {**p, "names": [], "category_ids": []}, DAMAGED),
-    "one id": (lambda p: {**p, "category_ids": [1]}, "2 names and 1 category ids"),
+    "one id": (lambda p: {**p, "category_ids": [1]}, "2 names and 1 category id"),
     "ids text": (lambda p: {**p, "category_ids": ["a", "b"]}, DAMAGED),
     "ids of a tensor": (lambda p: {**p, "category_ids": torch.zeros(2)}, DAMAGED),
     "weights a list": (lambda p: {**p, "weights": list(p["weights"].values())}, DAMAGED),

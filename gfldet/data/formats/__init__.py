@@ -16,27 +16,27 @@ from gfldet.data.formats.keypoints import LongRows
 from gfldet.data.located import Located
 from gfldet.data.records import Finding
 from gfldet.errors import nearest as similar
-from gfldet.errors import shown
+from gfldet.errors import shown, worded
 
 NAMED = 20  # places that are named of a repair; the others are only counted
 MAX_WORD, MAX_KNOWN = 100, 2000  # letters and words for which a similar word is looked for: it takes their product
 
-# Kinds of repair.  `gfldet.data.split` counts them over all images and names the places.
-POLYGON = "polygon row(s) were read as the bounding boxes of their polygons"
-CLIPPED = "box(es) reached out of the image and were clipped"
-EMPTY = "box(es) without any area inside the image were dropped"
-REPEATED_ROW = "row(s) that repeat a row of the same file were dropped"
-REPEATED_BOX = "box(es) repeat another box of the same class in the same image; kept as they are"
+# Kinds of repair, as `errors.worded` takes them.  `gfldet.data.split` counts them over all images and names the places.
+POLYGON = "polygon row(s) [was|were] read as the bounding box(es) of [its|their] polygon(s)"
+CLIPPED = "box(es) reached out of the image and [was|were] clipped"
+EMPTY = "box(es) without any area inside the image [was|were] dropped"
+REPEATED_ROW = "row(s) that [repeats|repeat] a row of the same file [was|were] dropped"
+REPEATED_BOX = "box(es) [repeats|repeat] another box of the same class in the same image; kept as [it is|they are]"
 SWAPPED = "box(es) had opposite sides in the wrong order; the sides were swapped"
-NO_LABELS = "image(s) have no label file and count as background"
-OTHER_SIZE = "image(s) have another size than their label file says; check that the boxes fit"
+NO_LABELS = "image(s) [has|have] no label file and [counts|count] as background"
+OTHER_SIZE = "image(s) [has|have] another size than [its|their] label file says; check that the boxes fit"
 TURNED_SIZE = (
-    "image(s) have the width and height of their label file swapped, as an EXIF orientation does; "
+    "image(s) [has|have] the width and height of [its|their] label file swapped, as an EXIF orientation does; "
     "the boxes are read as boxes of the upright image, check that they fit"
 )
-WITHOUT_IMAGE = "label file(s) have no image and were skipped"
-XML_WITHOUT_IMAGE = "XML file(s) have no image and were skipped"
-LISTED_AGAIN = "image(s) are listed more than once and count each time"
+WITHOUT_IMAGE = "label file(s) [has|have] no image and [was|were] skipped"
+XML_WITHOUT_IMAGE = "XML file(s) [has|have] no image and [was|were] skipped"
+LISTED_AGAIN = "image(s) [is|are] listed more than once and [counts|count] each time"
 CODES = {  # kind of repair -> code of its finding
     NO_LABELS: "no-label-file",
     WITHOUT_IMAGE: "labels-without-image",
@@ -156,10 +156,10 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
     return f" Did you mean {shown(close)}?" if close else ""
 
 
-def counted(count_of: str, places: Places) -> str:
-    """'3 box(es) were dropped: a.txt:1, b.txt:2, c.txt:9', with the first places."""
+def with_places(kind: str, places: Places) -> str:
+    """'3 boxes were dropped: a.txt:1, b.txt:2, c.txt:9', with the first places."""
     more = f", and {places.count - NAMED} more" if places.count > NAMED else ""
-    return f"{places.count} {count_of}: {', '.join(places.first)}{more}"
+    return f"{worded(places.count, kind)}: {', '.join(places.first)}{more}"
 
 
 def repeats(paths: Sequence[Path]) -> list[Note]:
@@ -185,6 +185,6 @@ def by_kind(notes: Iterable[Note]) -> dict[str, Places]:
 def merged(split: str, places: Mapping[str, Places]) -> list[Finding]:
     """One finding for each kind of repair, with its count and its first places."""
     return [
-        Finding(CODES[kind], "warning", f"{split}: {counted(kind, found)}", count=found.count, split=split)
+        Finding(CODES[kind], "warning", f"{split}: {with_places(kind, found)}", count=found.count, split=split)
         for kind, found in places.items()
     ]

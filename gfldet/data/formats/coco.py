@@ -21,7 +21,7 @@ from gfldet.data.finder import Finder, relative
 from gfldet.data.formats import EMPTY, SWAPPED, Index, Item, Labels, repeats
 from gfldet.data.formats.coco_file import MAX_ID, CocoFile, whole
 from gfldet.data.located import Located, Made
-from gfldet.errors import DataError, listed, shown
+from gfldet.errors import DataError, listed, shown, worded
 
 
 def index(
@@ -69,7 +69,9 @@ def _make_ids_unique(result: Index) -> None:
             again += 1
         seen.add(item.image_id)
     if again:
-        result.warnings.append(f"{again} image(s) have an id that an earlier JSON uses too; they got new ones")
+        result.warnings.append(
+            worded(again, "image(s) [has|have] an id that an earlier JSON uses too; [it|they] got [a new one|new ones]")
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,7 +33,7 @@ from gfldet.data.formats import (
 from gfldet.data.images import IMAGE_SUFFIXES, find_files, find_images
 from gfldet.data.located import Located
 from gfldet.data.text import list_lines, read_lines
-from gfldet.errors import DataError, shown
+from gfldet.errors import DataError, counted, shown
 from gfldet.files import MAX_LIST, MAX_TEXT, Unreadable, contents, is_file, is_folder, told_as
 
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", re.ASCII)
@@ -127,8 +127,8 @@ def _index_folder(folder: Path, base: Path, finder: Finder, names: Sequence[str]
     xmls = inside or {_key(image): xml for image, xml in finder.labels_of(images, ".xml").items()}
     if not images or not xmls:
         raise DataError(
-            f"{folder}: holds {len(images)} images and {len(xmls)} XML files; expected both, each XML beside its image "
-            f"or below {finder.root}"
+            f"{folder}: holds {counted(len(images), 'image')} and {counted(len(xmls), 'XML file')}; expected both, "
+            f"each XML beside its image or below {finder.root}"
         )
     stems = {_key(image) for image in images}
     for image in images:

@@ -36,7 +36,7 @@ from gfldet.data.formats.keypoints import KptShape, shape_of
 from gfldet.data.images import find_files, find_images
 from gfldet.data.located import Located, Made
 from gfldet.data.text import list_lines, read_lines
-from gfldet.errors import DataError, shown
+from gfldet.errors import DataError, counted, shown
 from gfldet.files import exists, file_names, is_file, is_folder, names_in
 
 MAX_PROBLEMS = 1000  # of a label file; it is not read on beyond them
@@ -91,7 +91,7 @@ def _images(entries: Sequence[Path], finder: Finder, result: Index) -> list[tupl
             paths = [one.path for one in found if not one.problem]
             if found and not any(one.there for one in found):
                 raise DataError(
-                    f"{entry}: none of its {len(found)} images is there, beginning with {found[0].path}"
+                    f"{entry}: none of its {counted(len(found), 'image')} is there, beginning with {found[0].path}"
                     f"{': ' + found[0].problem if found[0].problem else ''}; correct the list"
                 )
         if not paths:
@@ -125,8 +125,8 @@ def _holds_labels(folder: Path) -> bool:
 def _no_labels_at_all(first: Path, count: int) -> str:
     tried = ", ".join(str(folder / f"{first.stem}.txt") for folder in label_candidates(first.parent))
     return (
-        f"{first.parent}: none of the {count} images has a label file (searched for the first image: {tried}). "
-        "Put the labels there; if all images are background, one empty .txt file beside one image is enough"
+        f"{first.parent}: none of the {counted(count, 'image')} has a label file (searched for the first image: "
+        f"{tried}). Put the labels there; if all images are background, one empty .txt file beside one image is enough"
     )
 
 

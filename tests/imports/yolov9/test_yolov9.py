@@ -218,7 +218,7 @@ CHANGES: Changes = {
     "no classes": (_without(f"{HEAD}0.class_conv.2.weight"), r"its 22\.heads\.0\.class_conv\.2\.weight is missing"),
     "classes beyond count": (
         _with(f"{HEAD}0.class_conv.2.weight", 100_001, 1, 1, 1),
-        "its outputs are for 100001 classes",
+        "its outputs are for 100,001 classes",
     ),
     "no number": (
         lambda state: state["21.conv4.bn.running_var"].fill_(float("nan")),

@@ -90,7 +90,7 @@ STATE_CHANGES: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     ),
     "no first convolution": (_without(yolox.STEM), r"its backbone.*stem.* is missing; four sides are expected"),
     "no classes": (_without(yolox.CLASSES), r"its head\.cls_preds\.0\.weight is missing"),
-    "classes beyond count": (_with(yolox.CLASSES, 100_001, 1, 1, 1), "its outputs are for 100001 classes"),
+    "classes beyond count": (_with(yolox.CLASSES, 100_001, 1, 1, 1), "its outputs are for 100,001 classes"),
     "no number": (
         lambda state: state["backbone.C3_n4.conv1.bn.bias"].fill_(float("nan")),
         r"its backbone\.C3_n4\.conv1\.bn\.bias has values that are no finite numbers",

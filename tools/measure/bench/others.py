@@ -14,7 +14,7 @@ from measure.bench.peer import words
 from measure.bench.setup import Bench
 from measure.bench.sides import BenchError, last_core
 from measure.bench.table import Row
-from measure.bench.waits import INPUT, MANY, asked_row, commands_row, epoch_times, on_one_core
+from measure.bench.waits import INPUT, asked_row, commands_row, epoch_times, on_one_core, pictures, training
 
 OURS = "gfldet-v9-t"
 EPOCHS = 3
@@ -44,8 +44,7 @@ def libre_rows(bench: Bench) -> Iterator[Row]:
     count = len(images_in(bench.data, "val").records)
     yield commands_row(bench, libre, f"`val` of {count} images, {shape}, whole command", ours, theirs)
 
-    paths = [str(path) for path in sorted((bench.peer_data.parent / "images" / "val").iterdir())]
-    paths = (paths * (MANY // len(paths) + 1))[: 8 if bench.quick else MANY]
+    paths = pictures(bench)
     for task, some, what in (
         ("frames", paths[:20], f"`predict(frame)` in a loop, YOLOv9-t, {INPUT} px, a call"),
         ("files", paths, f"`predict` on {len(paths)} images, YOLOv9-t, {INPUT} px, an image"),
@@ -65,8 +64,7 @@ def _ours(bench: Bench) -> tuple[Path, list[float]]:
 
 
 def _training(bench: Bench, name: str) -> list[str]:
-    where = {"project": bench.work / "runs" / "v9", "name": name}
-    return words(model=OURS, data=bench.data, device="cpu", plots=False, **where, **bench.shared, **bench.own)
+    return [*training(bench, OURS, bench.data, bench.work / "runs" / "v9"), *words(name=name, **bench.own)]
 
 
 def _asked(bench: Bench) -> dict[str, object]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from gfldet.errors import counted
 from measure.bench.export import images_in
 from measure.bench.peer import words
 from measure.bench.setup import Bench
@@ -30,8 +31,7 @@ def predict_rows(bench: Bench) -> Iterator[Row]:
     """A call of `predict` in a loop, many files in one call, and the whole command on one image."""
     weights, peer_weights = bench.models
     exported = _exported(bench, weights)
-    paths = [str(path) for path in sorted((bench.peer_data.parent / "images" / "val").iterdir())]
-    paths = (paths * (MANY // len(paths) + 1))[: 8 if bench.quick else MANY]
+    paths = pictures(bench)
     what = f"`predict(frame)` in a loop, {INPUT} px, a call"
     loop = {"paths": paths[:20], "imgsz": INPUT}
     yield asked_row(bench, bench.theirs, "frames", what, loop, (weights, peer_weights), target=1.5)
@@ -48,19 +48,25 @@ def predict_rows(bench: Bench) -> Iterator[Row]:
         )
 
 
+def pictures(bench: Bench) -> list[str]:
+    """MANY files of the val split, some of them again; fewer with --quick."""
+    paths = [str(path) for path in sorted((bench.peer_data.parent / "images" / "val").iterdir())]
+    return (paths * (MANY // len(paths) + 1))[: 8 if bench.quick else MANY]
+
+
 def val_rows(bench: Bench) -> Iterator[Row]:
     """The whole command `val` on both sides, of the weights that the peer has after one epoch on the data."""
     given = words(imgsz=bench.imgsz, device="cpu")
     where = bench.work / "runs" / "learnt"
-    training = _training(bench, "yolov8n.yaml", bench.peer_data, where)
+    alike = training(bench, "yolov8n.yaml", bench.peer_data, where)
     once = words(name="one", pretrained=False, epochs=1)
-    bench.theirs.run([*bench.theirs.command, "train", *training, *once])
+    bench.theirs.run([*bench.theirs.command, "train", *alike, *once])
     weights = where / "one" / "weights" / "last.pt"
     ours = ["val", f"model={weights}", f"data={bench.data}", "project=runs/val", *given]
     theirs = ["val", f"model={weights}", f"data={bench.peer_data}", f"project={bench.work / 'runs/peer'}", *given]
     count = len(images_in(bench.data, "val").records)
     yield commands_row(
-        bench, bench.theirs, f"`val` of {count} images, {bench.imgsz} px, whole command", ours, theirs, 2, usual=3
+        bench, bench.theirs, f"`val` of {count} images, {bench.imgsz} px, whole command", ours, theirs, 2
     )
 
 
@@ -68,15 +74,16 @@ def memory_rows(bench: Bench) -> Iterator[Row]:
     """Peak memory of `train` without loader processes."""
     where, given = bench.work / "runs" / "memory", {"epochs": 1, "workers": 0}
     ours = bench.ours.peak(
-        "train", *_training(bench, "gfldet-n", bench.data, where / "ours"), *words(**given, **bench.own)
+        "train", *training(bench, "gfldet-n", bench.data, where / "ours"), *words(**given, **bench.own)
     )
     peer = words(pretrained=False, **given)
-    theirs = bench.theirs.peak("train", *_training(bench, "yolov8n.yaml", bench.peer_data, where / "peer"), *peer)
+    theirs = bench.theirs.peak("train", *training(bench, "yolov8n.yaml", bench.peer_data, where / "peer"), *peer)
     what = f"peak memory of `train`, {bench.imgsz} px, batch {bench.batch}"
     yield Row(what, "MB", [ours], [theirs], target=1 / 0.7, note="workers=0 on both sides")
 
 
-def _training(bench: Bench, model: str, data: Path | str, where: Path | str) -> list[str]:
+def training(bench: Bench, model: str, data: Path | str, where: Path | str) -> list[str]:
+    """The settings of a training that both sides have."""
     return words(model=model, data=data, device="cpu", project=where, plots=False, **bench.shared)
 
 
@@ -89,7 +96,7 @@ def epoch_rows(bench: Bench) -> Iterator[Row]:
         given = words(name=turn, pretrained=False, close_mosaic=0, epochs=EPOCHS)
         bench.theirs.run(
             on_one_core(
-                [*bench.theirs.command, "train", *_training(bench, "yolov8n.yaml", bench.peer_data, where), *given]
+                [*bench.theirs.command, "train", *training(bench, "yolov8n.yaml", bench.peer_data, where), *given]
             )
         )
         theirs += epoch_times(where / str(turn) / "results.csv")
@@ -105,7 +112,7 @@ def busy_rows(bench: Bench) -> Iterator[Row]:
                 found += _epochs(bench, f"busy{count}-{turn}")
     quiet = median(epochs[0])
     for count in (1, 2):
-        what = f"`train`, {bench.imgsz} px: an epoch beside {count} busy neighbour{'s' * (count > 1)}, against none"
+        what = f"`train`, {bench.imgsz} px: an epoch beside {counted(count, 'busy neighbour')}, against none"
         times = [seconds / quiet for seconds in epochs[count]]
         note = f"{median(epochs[count]):.1f} s against {quiet:.1f} s; at most 3 asked"
         yield Row(what, "x as long", times, note=note, broken=note if median(times) > 3 else "")
@@ -114,7 +121,7 @@ def busy_rows(bench: Bench) -> Iterator[Row]:
 def _epochs(bench: Bench, name: str, core: bool = False) -> list[float]:
     """Seconds of our epochs after the first."""
     where = bench.work / "runs" / "epochs"
-    given = [*_training(bench, "gfldet-n", bench.data, where), *words(name=name, epochs=EPOCHS, **bench.own)]
+    given = [*training(bench, "gfldet-n", bench.data, where), *words(name=name, epochs=EPOCHS, **bench.own)]
     command = [*bench.ours.command, "train", *given]
     bench.ours.run(on_one_core(command) if core else command)
     return epoch_times(where / name / "results.csv")
