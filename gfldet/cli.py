@@ -167,7 +167,7 @@ def _run(argv: list[str], for_good: bool) -> int:
     elif command in _VERSION_WORDS:
         print(gfldet.__version__)
     elif command == "settings":
-        print(default_yaml(), end="")
+        print(_all_settings(rest), end="")
     elif command not in COMMANDS:
         raise ConfigError(_no_such_command(command))
     elif any(token in _HELP_WORDS for token in rest):
@@ -184,6 +184,15 @@ def _run(argv: list[str], for_good: bool) -> int:
         with drawing_beside(settings.plots and leads()):
             return _work(command, settings, file)
     return 0
+
+
+def _all_settings(rest: list[str]) -> str:
+    """What `gfldet settings` prints."""
+    if not rest:
+        return default_yaml()
+    if any(token in _HELP_WORDS for token in rest):
+        return "usage: gfldet settings\n\nPrint every setting as YAML: gfldet settings > my.yaml, then cfg=my.yaml.\n"
+    raise ConfigError(f"{rest[0]}: gfldet settings takes nothing; it prints every setting as YAML, the start of a file")
 
 
 def _help(command: str) -> str:
@@ -256,7 +265,7 @@ def _meant(token: str, command: str) -> str:
     if close:
         return f"; did you mean {close[0]}=VALUE?"
     if command in VERBS:
-        return f"; did you mean {VERBS[command]} {token}?"
+        return f"; did you mean {VERBS[command]} {token}? gfldet {command} alone lists all"
     guess = "source" if command == "predict" else "data" if token.endswith((".yaml", ".yml")) else ""
     if token.endswith((".pt", ".onnx", ".xml")):
         guess = "weights" if command == "import" else "model"
@@ -292,6 +301,8 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
         print(f"Written: {import_weights(**given)}")
         return 0
     model = Model(_model_of(settings, given))
+    if command in ("predict", "val") and model.is_fresh:
+        tell(f"{model.source}: its weights are random, so it finds nothing but chance; give the weights of a training")
     _collect_again()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)

@@ -113,6 +113,11 @@ class Model(Familiar):
         self.source = str(path)
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether its weights are random: it was made of a model YAML, and neither trained nor loaded since."""
+        return self._start is None and self._exported is None
+
+    @property
     def _checkpoint(self) -> Checkpoint | None:
         return self._start.checkpoint if self._start else None
 

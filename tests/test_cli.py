@@ -23,6 +23,8 @@ from gfldet.signals import Interrupted
 class FakeModel:
     """Stands in for `gfldet.Model`: keeps the calls, and raises what a test tells it to."""
 
+    is_fresh = False
+
     def __init__(self, model: str) -> None:
         calls.append(("Model", model))
         self.save_dir: Path | None = Path("runs/somewhere")
@@ -79,6 +81,23 @@ def test_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_settings_prints_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     assert capsys.readouterr().out == default_yaml()
+
+
+def test_settings_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: gfldet settings\n")
+    assert main(["settings", "epochs=3"]) == 2
+    assert capsys.readouterr().err.startswith("gfldet: epochs=3: gfldet settings takes nothing; ")
+
+
+@pytest.mark.parametrize(("command", "told"), [("predict source=a.jpg", True), ("val", True), ("train", False)])
+def test_random_weights_find_nothing(
+    command: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FakeModel, "is_fresh", True)
+    monkeypatch.setattr(FakeModel, "source", "gfldet-n", raising=False)
+    assert main(command.split()) == 0
+    assert ("notice: gfldet-n: its weights are random" in capsys.readouterr().err) == told
 
 
 def test_only_given_settings_reach_the_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,9 +288,9 @@ def test_weights_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("get", "get: a value is missing; write get NAME"),
         ("get json=true", "get: a value is missing; write get NAME"),
-        ("get v9-t v9-s", f"v9-s: {UNWRITTEN}; did you mean get v9-s?"),
+        ("get v9-t v9-s", f"v9-s: {UNWRITTEN}; did you mean get v9-s? gfldet weights alone lists all"),
         ("get v9-t get v9-s", "get: given twice (v9-t and v9-s)"),
-        ("v9-t", f"v9-t: {UNWRITTEN}; did you mean get v9-t?"),
+        ("v9-t", f"v9-t: {UNWRITTEN}; did you mean get v9-t? gfldet weights alone lists all"),
         ("format=json", "format: a setting of export, not of weights"),
     ],
 )

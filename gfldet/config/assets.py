@@ -43,7 +43,8 @@ def resolve_model_yaml(name: str) -> tuple[Path, str | None]:
     names = list(dict.fromkeys([*own, *scaled, *(path.stem for path in shipped)]))
     close = get_close_matches(Path(whole).name, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{name}: no such model: neither a file nor one of {', '.join(names)}{hint}")
+    known = f"a file, nor public weights (gfldet weights lists them), nor one of {', '.join(names)}"
+    raise ConfigError(f"{name}: no such model: neither {known}{hint}")
 
 
 def _spellings(name: str) -> list[tuple[str, str, str]]:

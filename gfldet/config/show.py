@@ -58,7 +58,8 @@ def help_table(command: str, width: int = 120) -> str:
     for title, settings in groups_of(command):
         lines.append(f"\n{title}:")
         for s in settings:
-            lines.extend(_row(s.name, "" if s.required else scalar(s.default), _explained(s), width))
+            default = "" if s.required else "none" if s.default is None else scalar(s.default)
+            lines.extend(_row(s.name, default, _explained(s), width))
     return "\n".join(lines)
 
 

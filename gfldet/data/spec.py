@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -174,10 +175,10 @@ def _root(document: Document) -> tuple[Path, tuple[str, ...]]:
     below = finder.entry(document.path or "", "path")
     if below is not None and is_folder(below):
         return below, (f"{told}{below}",)
-    if own == folder.resolve().name or any(
-        finder.entry(e, "") for entries in document.splits.values() for e in entries
-    ):
-        return folder, (f"{told}{folder}, the folder of the YAML",)
+    with suppress(SeveralError):  # then nothing tells that it is this folder
+        entries = [entry for entries in document.splits.values() for entry in entries]
+        if own == folder.resolve().name or any(finder.entry(entry, "") for entry in entries):
+            return folder, (f"{told}{folder}, the folder of the YAML",)
     raise DataError(f"{document.source}: path: folder {root} not found; it is relative to the YAML's folder")
 
 

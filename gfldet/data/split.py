@@ -79,12 +79,14 @@ def load_split(
         raise DataError(unclear)
     problems = [*index.problems, *(problem.text for problem in found.problems)]
     _refuse_problems(spec, name, problems, on_bad == "skip", len(found.records))
+    left_out = {problem.path for problem in found.problems}
+    notes = [(kind, place) for kind, place in index.notes if location(place)[0] not in left_out]
     depth = _give_one_depth(found, None if quick else visit)
     if place and quick:
         place(found.records.paths, found.records.sizes)
     findings = [
         *(Finding("files", "warning", f"{name}: {text}", split=name) for text in index.warnings),
-        *merged(name, by_kind(index.notes)),
+        *merged(name, by_kind(notes)),
         *merged(name, found.notes),
         *(_damaged(name, path, text) for path, text in found.warnings),
         *_of_depth(name, found.depths, depth, bits),

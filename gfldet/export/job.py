@@ -191,7 +191,10 @@ def build(
         final_file = bare_file
     bare = exported.load(bare_file, "cpu", settings.threads)
     final = exported.load(final_file, "cpu", settings.threads) if final_file != bare_file else bare
-    tell(str(compare(fused, bare, final, images)))
+    parity = compare(fused, bare, final, images)
+    tell(str(parity))
+    if not parity.detections:
+        warn("nothing was found in the images of the comparison, so no detection was compared; give data= of its own")
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)

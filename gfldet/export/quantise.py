@@ -135,7 +135,8 @@ def check_drop(before: Path, after: Path, spec: DataSpec, settings: ExportSettin
     ap = [_measured(file, loaded, settings, tiles) for file in (before, after)]
     drop = ap[0] - ap[1]
     size = [file.stat().st_size / 1e6 for file in (before, after)]
-    measured = f"AP {ap[0]:.4f} in float, {ap[1]:.4f} in int8 (a drop of {drop:.4f}); {size[0]:.1f} -> {size[1]:.1f} MB"
+    change = f"a drop of {drop:.4f}" if drop >= 0 else f"a gain of {-drop:.4f}"
+    measured = f"AP {ap[0]:.4f} in float, {ap[1]:.4f} in int8 ({change}); {size[0]:.1f} -> {size[1]:.1f} MB"
     if not drop <= settings.max_drop:
         raise WorkError(
             f"int8: {measured}, but only max_drop={settings.max_drop:g} is allowed. Nothing was written; give more "

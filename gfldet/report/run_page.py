@@ -45,7 +45,7 @@ def write_run_page(
 
 def run_page(found: Validation, split: Split, store: ImageStore, subject: str, results: Path | None = None) -> str:
     """The page as HTML."""
-    metrics = found.metrics
+    metrics, title = found.metrics, "Training run" if results else "Validation"
     mistakes = find_mistakes(split, found.detections, metrics.working_conf)
     gallery = make_gallery(mistakes, split, store)
     cards = _fitting(mistakes, gallery)
@@ -53,7 +53,7 @@ def run_page(found: Validation, split: Split, store: ImageStore, subject: str, r
     numbers = ((metrics.images, "image"), (metrics.truths, "truth"), (len(split.names), "class"))
     size = f"{split.name}: {', '.join(counted(*number) for number in numbers)}"
     body = (
-        f"<h1>Validation</h1><p>{safe(subject)}</p><p class='faint'>{size}</p>",
+        f"<h1>{title}</h1><p>{safe(subject)}</p><p class='faint'>{size}</p>",
         f'<div class="headline">{headline(metrics)}</div>',
         f"<h2>Errors</h2>{error_table(mistakes, costs)}{_about_errors(mistakes)}",
         f'<h2>Curves</h2><div class="charts">{"".join(_curves(metrics, split.names))}</div>',
@@ -65,7 +65,7 @@ def run_page(found: Validation, split: Split, store: ImageStore, subject: str, r
         *(_section(kind, mistakes.counts[kind], cards[kind]) for kind in KINDS),
         _rule(gallery),
     )
-    return document(f"Validation: {safe(subject)}", "run", body)
+    return document(f"{title}: {safe(subject)}", "run", body)
 
 
 def _fitting(mistakes: Mistakes, gallery: Gallery) -> dict[Kind, list[tuple[Example, str]]]:

@@ -164,7 +164,10 @@ def load(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not is_file(path):
-        raise CheckpointError(f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt")
+        raise CheckpointError(
+            f"{path}: no such file; give a .pt that gfldet wrote, e.g. runs/train/weights/best.pt, weights of another "
+            "program, or the name of public ones (gfldet weights lists them)"
+        )
     payload = _read(path)
     if not isinstance(payload, dict) or not isinstance(payload.get("format"), str) or payload["format"] != FORMAT:
         raise CheckpointError(f"{path}: a torch file, but no gfldet checkpoint; expected one that `gfldet train` wrote")

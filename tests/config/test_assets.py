@@ -46,7 +46,7 @@ def test_scales_of_a_users_file(tmp_path: Path) -> None:
     assert resolve_model_yaml(f"{tmp_path}/net-b.yaml") == (tmp_path / "net.yaml", "b")
     assert resolve_model_yaml("net-a") == (Path("net.yaml"), "a")
     assert resolve_model_yaml("neta.yaml") == (Path("net.yaml"), "a")
-    with pytest.raises(ConfigError, match=r"net-c: no such model: neither a file nor one of net-a, net-b, gfldet-n"):
+    with pytest.raises(ConfigError, match=r"^net-c: no such model: .*, nor one of net-a, net-b, gfldet-n"):
         resolve_model_yaml("net-c")
 
 
@@ -65,7 +65,8 @@ def test_the_scale_in_the_middle_of_a_name(tmp_path: Path, name: str) -> None:
 def test_unknown_model_lists_what_exists(name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_model_yaml(name)
-    assert str(caught.value).startswith(f"{name}: no such model: neither a file nor one of gfldet-n, gfldet-s")
+    known = "neither a file, nor public weights (gfldet weights lists them), nor one of gfldet-n, gfldet-s"
+    assert str(caught.value).startswith(f"{name}: no such model: {known}")
     assert str(caught.value).endswith(f"did you mean {hint}?")
 
 

@@ -371,7 +371,7 @@ def test_collection_of_garbage_goes_on_once_all_is_imported(tmp_path: Path) -> N
         "import gc, sys; from gfldet import cli, model\n"
         "class Watched(model.Model):\n"
         "    def val(self, **given): print(gc.isenabled())\n"
-        "    def __init__(self, *given): self.save_dir = None; print(gc.isenabled())\n"
+        "    def __init__(self, *given): self._start = 0; self.save_dir = None; print(gc.isenabled())\n"
         "model.Model = Watched\n"
         "sys.argv = ['gfldet', 'val', 'data=shapes']\n"
         "cli.main(sys.argv[1:])\n"

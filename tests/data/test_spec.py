@@ -107,6 +107,10 @@ def test_no_yaml(text, tmp_path: Path) -> None:
         load_spec(text("d.yaml", "names: [a]"))
     with pytest.raises(DataError, match=r"path: folder .*gone not found"):
         load_spec(text("d.yaml", "path: gone\n" + YOLO))
+    for name in ("one", "two"):  # of other data, which may be meant as well
+        (tmp_path / name / "images").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"d\.yaml: path: folder .*gone not found; it is relative to the YAML's"):
+        load_spec(text("d.yaml", "path: gone\n" + YOLO))
     (tmp_path / "d.yaml").write_bytes(b"names: [\xff\xfe]")
     with pytest.raises(DataError, match="is not a UTF-8 text file"):
         load_spec(tmp_path / "d.yaml")

@@ -58,6 +58,16 @@ def test_boxes_are_clipped_and_told_beyond_half_a_pixel(image, text) -> None:
     )
 
 
+def test_what_is_left_out_counts_as_nothing_else(image, text) -> None:
+    """An image without labels that cannot be read either is no background."""
+    image("images/a.png")
+    text("labels/a.txt", "0 .5 .5 .5 .5")
+    text("images/b.png", "no image")
+    split = load_split(load_spec(text("d.yaml", YOLO)), "train", on_bad="skip")
+    (warning,) = split.warnings
+    assert warning.startswith("train: left out (on_bad=skip): ")
+
+
 def test_repairs_are_counted_over_all_images(image, text, tmp_path: Path) -> None:
     for n in range(25):
         image(f"images/{n:02d}.png")
@@ -87,7 +97,7 @@ def test_every_problem_is_in_one_message(broken: Path, tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{broken}: train: 5 problems:"
     assert len(lines) == 7
-    assert f"  {tmp_path}/labels/class.txt:2: class 7 is out of range; the data YAML names 2: 0 to 1" in lines
+    assert f"  {tmp_path}/labels/class.txt:2: class 7 is out of range; the data YAML names 2 classes, 0 to 1" in lines
     assert f"  {tmp_path}/labels/class.txt:3: 3 values; expected" in lines[2]
     assert f"  {tmp_path}/images/cut.png: cannot be decoded" in lines[3]
     assert f"  {tmp_path}/images/empty.jpg: is empty (0 bytes)" in lines[4]

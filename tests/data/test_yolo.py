@@ -88,7 +88,7 @@ def test_boxes_without_area_and_repeated_rows_are_dropped_and_told(text) -> None
         ("0 .5 .5 .2", "4 values; expected 'class cx cy w h'"),
         ("0 .5 .5 .2 .2 .9", "a sixth value, such as a confidence"),
         ("0 .1 .1 .2 .2 .3 .3 .4", "8 values"),
-        ("3 .5 .5 .2 .2", "class 3 is out of range; the data YAML names 3: 0 to 2"),
+        ("3 .5 .5 .2 .2", "class 3 is out of range; the data YAML names 3 classes, 0 to 2"),
         ("-1 .5 .5 .2 .2", "class -1 is out of range"),
         ("1.5 .5 .5 .2 .2", "class 1.5 is not a whole number"),
         ("nan .5 .5 .2 .2", "class nan is not a whole number"),

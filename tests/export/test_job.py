@@ -135,6 +135,16 @@ def test_names_of_inputs_and_outputs(checkpoint: Write) -> None:
 
 
 @pytest.mark.long
+def test_a_comparison_without_a_detection_is_told(
+    checkpoint: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pictures: list[np.ndarray]
+) -> None:
+    grey = [np.full_like(picture, 114) for picture in pictures]
+    monkeypatch.setattr(job, "compared_images", lambda *_: grey)
+    monkeypatch.setattr(parity, "MIN_DETECTION_SCORE", 1.0)
+    Model(checkpoint()).export(threads=1)
+    assert "warning: nothing was found in the images of the comparison" in capsys.readouterr().err
+
+
 def test_the_training_data_are_compared_on(
     checkpoint: Write, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,6 +324,9 @@ def test_integers(
     with pytest.raises(WorkError, match=r"a drop of 0.0200.*max_drop=0.01 is allowed. Nothing was written"):
         Model(best).export(int8=True, calibration=1, out=str(best.with_name("other.onnx")), **QUIET)
     assert not best.with_name("other.onnx").exists()
+    monkeypatch.setattr(quantise, "_measured", lambda file, *rest: 0.52 if "int8" in file.name else 0.5)
+    Model(best).export(int8=True, calibration=1, threads=1, out=str(best.with_name("gain.onnx")))
+    assert "a gain of 0.0200" in capsys.readouterr().out
     empty = data.yaml.with_name("empty.yaml")
     (data.yaml.parent / "none").mkdir()
     empty.write_text("train: none\nval: images/val\nnames: [red, blue]\n", encoding="utf-8")

@@ -287,7 +287,10 @@ def test_training_curves(tmp_path: Path) -> None:
     results.write_text("epoch,train/box_loss,metrics/mAP50,lr\n1,2.5,0.1,0.01\n2,1.5,,0.005\n")
     text = run_page(found, split, store_of(), "x", results)
     assert [title in text for title in ("Training losses", "Validation of each epoch", "Learning rate")] == [True] * 3
-    assert "<h2>Training" not in run_page(found, split, store_of(), "x")
+    assert "<h1>Training run</h1>" in text
+    text = run_page(found, split, store_of(), "x")
+    assert "<h2>Training" not in text
+    assert "<h1>Validation</h1>" in text
 
 
 def test_lines_lie_where_their_numbers_are() -> None:

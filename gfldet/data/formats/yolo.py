@@ -276,7 +276,8 @@ def _class_id(word: str, names: Sequence[str]) -> int:
         told = shown(word, quoted=False)
         raise ValueError(f"class {told} is not a whole number; expected a class id from 0 to {len(names) - 1}")
     if not 0 <= cls < len(names):
-        raise ValueError(f"class {cls:.15g} is out of range; the data YAML names {len(names)}: 0 to {len(names) - 1}")
+        known = f"{counted(len(names), 'class')}, 0{f' to {len(names) - 1}' * (len(names) > 1)}"
+        raise ValueError(f"class {cls:.15g} is out of range; the data YAML names {known}")
     return int(cls)
 
 
