@@ -291,6 +291,20 @@ def test_val_of_the_file_is_val_of_the_checkpoint(
     assert (tmp_path / "runs" / "val2" / "metrics.json").is_file()
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_processes_see_that_their_files_hold_other_weights(checkpoint: Write, format: str) -> None:
+    """Also where they were made alike, and so have equal cards."""
+    best, found = checkpoint(), []
+    file = best.with_suffix(".onnx" if format == "onnx" else ".xml")
+    for step in (0.0, 0.125):
+        weights = torch.load(best, weights_only=True)
+        next(value for value in weights["weights"].values() if value.ndim == 4).add_(step)
+        torch.save(weights, best)
+        Model(best).export(format=format, out=str(file), exist_ok=True, **QUIET)
+        found += [Model(file)._likeness(), Model(file)._likeness()]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
 def test_from_the_shell(checkpoint: Write, dataset: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     data = dataset()
     best = checkpoint(data.yaml)
