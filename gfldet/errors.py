@@ -101,6 +101,12 @@ def worded(count: int, text: str) -> str:
     return f"{count:,} " + re.sub(r"\[([^|\]]+)\|([^\]]+)\]", r"\1" if count == 1 else r"\2", text)
 
 
+def part_of(count: int, total: int, what: str, text: str) -> str:
+    """A part of what is counted, before a text as `worded` takes it: `1 of 2 images is bad`, `all 2 images are bad`."""
+    told = worded(count, f"of {counted(total, what)} {text}")
+    return f"all {told.partition(' of ')[2]}" if count == total > 1 else told
+
+
 def plain(text: str) -> str:
     """A text for people, of one or several lines: what would steer a terminal, or what no terminal can write, stands as
     its escape, a line of more than LONGEST_LINE letters is cut in its middle, and a password in an address is `***`."""

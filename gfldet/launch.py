@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 ASK = 0.2  # s between two looks at the processes
+SOON = 10  # s; torch gives a process three times as long to end
 
 
 def launch(processes: int, words: Sequence[str]) -> int:
@@ -62,9 +63,15 @@ def _launched(config: LaunchConfig, words: Sequence[str]) -> int:
     except SignalException as error:
         raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:
-        killed = [(rank, failure) for rank, failure in sorted(error.failures.items()) if failure.exitcode < 0]
-        # Who was killed is the reason, also where another noticed and ended before the launcher looked.
-        rank, failure = killed[0] if killed else error.get_first_failure()
+        rank, failure = error.get_first_failure()
+        # Who was killed is the reason, also where another noticed and ended before the launcher looked.  One that it
+        # killed itself, much later, did not end when it was asked to.
+        killed = [
+            (rank, one)
+            for rank, one in sorted(error.failures.items())
+            if one.exitcode < 0 and one.timestamp - failure.timestamp < SOON
+        ]
+        rank, failure = killed[0] if killed else (rank, failure)
         if failure.exitcode < 0:
             one = f"rank {rank} of {config.nproc_per_node}"
             name = signal.Signals(-failure.exitcode).name

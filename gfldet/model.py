@@ -22,7 +22,7 @@ from gfldet.detect.card import WEIGHTS_LICENCE
 from gfldet.detect.detector import Detector
 from gfldet.errors import ConfigError, Notice
 from gfldet.familiar import Familiar
-from gfldet.files import is_file
+from gfldet.files import contents, is_file
 from gfldet.machine.cores import FreeCores, part_of, threads_of
 from gfldet.machine.memory import freed_memory_kept, some_freed_memory_kept
 from gfldet.opening import fresh, import_weights, is_foreign, need_torch
@@ -234,7 +234,7 @@ class Model(Familiar):
         """What tells this model from others."""
         if self._exported:
             parts = (Path(self.source), Path(self.source).with_suffix(".bin"))  # OpenVINO keeps the weights apart
-            return hashed(part.read_bytes() for part in parts if is_file(part))
+            return hashed(contents(part) for part in parts if is_file(part))
         from gfldet.nn.summary import bytes_of_weights
 
         return hashed(bytes_of_weights(self.model))

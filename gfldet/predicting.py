@@ -13,7 +13,7 @@ from gfldet.data.sources import Entry, Remark, entries_of, frames_of
 from gfldet.detect.detector import Detector, Selection
 from gfldet.detect.predict import Prediction, Predictor
 from gfldet.detect.track import check_installed, tracked
-from gfldet.errors import ConfigError
+from gfldet.errors import ConfigError, counted
 from gfldet.messages import Tell, teller, warn
 from gfldet.ops.tiles import tiles_of
 from gfldet.results import Results
@@ -103,8 +103,8 @@ def tell_of_nothing(images: int, detections: int, predictor: Predictor, tell: Te
     """Say what to try where nothing was found in several images."""
     if images > 1 and not detections:
         tell(
-            f"nothing was found in {images} images at conf={predictor.selection.conf:g}; a lower one shows what "
-            "scores less (val tells which suits a model)"
+            f"nothing was found in {counted(images, 'image')} at conf={predictor.selection.conf:g}; a lower one shows "
+            "what scores less (val tells which suits a model)"
         )
 
 
@@ -170,5 +170,5 @@ def _warn_of_limit(prediction: Prediction, predictor: Predictor, remark: Callabl
     """Warn where a picture that was cut has as many detections as one may have: large ones often hold more."""
     found, most, tiles = prediction.results, predictor.selection.max_det, predictor.tiles
     if tiles is not None and tiles.cut(*found.orig_shape) and len(found) >= most:
-        text = f"{most} detections, as many as max_det allows, and there may be more; give a larger max_det"
+        text = f"{counted(most, 'detection')}, as many as max_det allows, and there may be more; give a larger max_det"
         remark(Remark(prediction.frame.entry, f"{found.path}: {text}"))

@@ -95,8 +95,7 @@ def _to_read(settings: PredictSettings) -> list[Entry]:
 
 def _to_share(settings: PredictSettings, likeness: str) -> dict[str, object]:
     """What all processes must have alike."""
-    alike = {name: value for name, value in dump(settings).items() if name not in OWN}
-    return {**alike, "the model": likeness, "gfldet": gfldet.__version__}
+    return {**dump(settings, OWN), "the model": likeness, "gfldet": gfldet.__version__}
 
 
 def _folder(settings: PredictSettings, ranks: Ranks, held: ExitStack) -> Path:

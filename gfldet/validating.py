@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import gfldet
+from gfldet.config.load import dump
 from gfldet.config.schema import ValSettings
 from gfldet.data.eval_set import EvalSet
 from gfldet.data.likeness import likeness
@@ -28,6 +30,8 @@ from gfldet.report.run_page import REPORT, write_run_page
 from gfldet.report.validation import curves_of, draw_examples, write_validation
 from gfldet.viz.beside import meanwhile
 
+OWN = {"device", "threads", "workers", "verbose", "plots"}  # may differ: no result depends on them
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -42,6 +46,7 @@ class Subject:
 
 def measure(subject: Subject, settings: ValSettings, folder: Path, ranks: Ranks) -> DetectionMetrics:
     """The metrics of a model on a split, which its processes share out; rank 0 writes them into the run's folder."""
+    ranks.check_same("settings", lambda: {**dump(settings, OWN), "gfldet": gfldet.__version__})
     memory = pool(memory_budget("auto"), ranks.local_size, ranks.gathered)
     detector, loaded, data = ranks.together(lambda: _opened(subject, settings, memory))
     ranks.check_same("what they measure", lambda: {**likeness(loaded.split), "the model": subject.likeness()})

@@ -6,7 +6,7 @@ and a key given twice in a file are errors; a value that has no effect beside an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -119,9 +119,10 @@ def mistakes(command: str, problems: list[str]) -> str:
     return listed(f"These settings of {command} cannot be used:", problems, f"gfldet {command} --help lists them all.")
 
 
-def dump(settings: Settings) -> dict[str, Any]:
+def dump(settings: Settings, without: Container[str] = ()) -> dict[str, Any]:
     """The settings as plain data (None, bool, int, float, str, list), for a checkpoint or a YAML file."""
-    return {setting.name: _plain(getattr(settings, setting.name)) for setting in settings_of(type(settings))}
+    names = (setting.name for setting in settings_of(type(settings)) if setting.name not in without)
+    return {name: _plain(getattr(settings, name)) for name in names}
 
 
 def run_yaml(settings: Settings) -> str:

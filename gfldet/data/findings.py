@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gfldet.data.records import Finding, Records, Split
 from gfldet.data.shared import shared_images
+from gfldet.errors import part_of
 
 NAMED = 20  # names that a text lists before it counts the others
 SMALL = 4.0  # px of the training size: half of the finest stride
@@ -44,19 +45,19 @@ def findings_of_boxes(split: str, counts: BoxCounts) -> list[Finding]:
     """What hints at boxes that are not what was meant, where it holds for more than half of a split's boxes."""
     shares = (
         "boxes-tiny", counts.tiny,
-        "are less than 1 px wide and high; if the file gives shares of the image (0 to 1), multiply them by its width "
-        "and height: boxes of COCO and VOC are in pixels",
+        "[is|are] less than 1 px wide and high; if the file gives shares of the image (0 to 1), multiply them by its "
+        "width and height: boxes of COCO and VOC are in pixels",
     )  # fmt: skip
     outside = (
         "boxes-outside", counts.outside,
-        "lie outside of their image, or mostly so; check that they are boxes of these images, in their size",
+        "[lies|lie] outside of [its|their] image, or mostly so; check that they belong to these images, in their size",
     )  # fmt: skip
     crowd = (
         "boxes-crowd", counts.regions,
-        "are marked as a crowd (iscrowd) and are regions to ignore, not truths; if they are objects, set iscrowd to 0",
+        "[is|are] marked as a crowd (iscrowd): regions to ignore, not truths; if they are objects, set iscrowd to 0",
     )  # fmt: skip
     return [
-        Finding(code, "error", f"{split}: {_part(count, counts.boxes)} boxes {text}", count=count, split=split)
+        Finding(code, "error", f"{split}: {part_of(count, counts.boxes, 'box', text)}", count=count, split=split)
         for code, count, text in (shares, outside, crowd)
         if 2 * count > counts.boxes
     ]
@@ -103,8 +104,8 @@ def findings_of_reach(train: Split, frame: tuple[int, int], reach: Reach) -> lis
         return []
     bins = int(np.ceil((largest / reach.coarsest + 1) / 2)) + 1
     text = (
-        f"{beyond} of {total} boxes ({beyond / total:.1%}) are larger than the {reach.px:.0f} px that reg_max="
-        f"{reach.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
+        f"{part_of(beyond, total, 'box', f'({beyond / total:.1%}) [is|are] larger')} than the {reach.px:.0f} px that "
+        f"reg_max={reach.reg_max} can express at this imgsz; set reg_max={bins} (or 1, for sides without bins), or a "
         "smaller imgsz"
     )
     return [Finding("boxes-beyond-reach", "warning", text, count=beyond, split="train")]
@@ -120,7 +121,7 @@ def _without_boxes(train: Split) -> list[Finding]:
     if len(train.records.boxes):
         return []
     text = (
-        f"train: none of the {len(train.records)} images has a box, so training teaches that there is nothing to find; "
+        "train: none of the images has a box, so training teaches that there is nothing to find; "
         "check the label files (some programs write empty ones for polygons and masks: export boxes)"
     )
     return [Finding("train-without-boxes", "error", text, count=len(train.records), split="train")]
@@ -131,9 +132,8 @@ def _classes_without_boxes(train: Split) -> list[Finding]:
     without = [name for name, count in zip(train.names, counts, strict=True) if not count]
     if not without:
         return []
-    text = (
-        f"train: {len(without)} of {len(train.names)} classes have no box, so they cannot be learned: {named(without)}"
-    )
+    some = part_of(len(without), len(train.names), "class", "[has|have] no box, so [it|they] cannot be learned")
+    text = f"train: {some}: {named(without)}"
     return [Finding("class-without-boxes", "warning", text, count=len(without), split="train")]
 
 
@@ -144,8 +144,8 @@ def _small_boxes(train: Split, frame: tuple[int, int]) -> list[Finding]:
     if 2 * small <= total or any(finding.code == "boxes-tiny" for finding in train.findings):
         return []
     text = (
-        f"train: {_part(small, total)} boxes are smaller than {SMALL:g} px at this imgsz; set a larger imgsz, or train "
-        "on tiles of the images, as with tile=640"
+        f"train: {part_of(small, total, 'box', '[is|are] smaller')} than {SMALL:g} px at this imgsz; set a larger "
+        "imgsz, or train on tiles of the images, as with tile=640"
     )
     return [Finding("boxes-small-at-imgsz", "warning", text, count=small, split="train")]
 
@@ -154,16 +154,13 @@ def _shared(train: Split, val: Split) -> list[Finding]:
     shared = shared_images(train.records, val.records)
     if not shared:
         return []
+    too = part_of(len(shared), len(val.records), "image", "[is a training image|are training images] too")
     text = (
-        f"val: {_part(len(shared), len(val.records))} images are training images too (the same file, or the same "
-        "bytes), so AP tells what the model remembers and not what it has learned; use other images for val"
+        f"val: {too} (the same file, or the same bytes), so AP tells what the model remembers and not what it has "
+        "learned; use other images for val"
     )
     names = "" if len(shared) == len(val.records) else f": {named(record.file_name for record in shared)}"
     return [Finding("shared-images", "warning", text + names, count=len(shared), split="val")]
-
-
-def _part(count: int, total: int) -> str:
-    return f"all {total}" if count == total > 1 else f"{count} of {total}"
 
 
 def named(names: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from gfldet.data.formats.coco_file import CocoFiles
 from gfldet.data.formats.keypoints import KptShape
 from gfldet.data.layouts import YAML, document_of, yaml_to_write
 from gfldet.data.recognise import coco_in, contents, format_of, refuse_other_formats
-from gfldet.errors import DataError, counted, listed, shown
+from gfldet.errors import DataError, listed, shown, worded
 from gfldet.files import is_file, is_folder
 
 
@@ -85,10 +85,9 @@ class DataSpec:
         else:
             pairs = enumerate(zip_longest(self.names, names))
             number, (here, there) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
-            told = (
-                f"its {counted(len(self.names), 'class')} are not the {len(names)} of {model}: the first that differs "
-            )
-            told += f"is number {number}, {_class(here)} in the data and {_class(there)} in the model"
+            told = f"its {worded(len(self.names), 'class(es) [is|are]')} not the {len(names)} of {model}: "
+            told += f"the first that differs is number {number}, "
+            told += f"{_class(here)} in the data and {_class(there)} in the model"
         raise DataError(f"{self.source}: {told}; use the data that the model was trained for")
 
     def entries(self, split: str) -> list[Path]:

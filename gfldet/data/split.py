@@ -192,9 +192,9 @@ def _of_check(split: str, count: int, chosen: bool) -> list[Finding]:
     if not chosen:
         return []
     text = (
-        f"{split}: of {count} images only the headers were checked (check_images=auto decodes up to {FULL_UP_TO} "
-        "images); one that is damaged inside is found when it is first used. check_images=full decodes all now, "
-        "check_images=quick is silent"
+        f"{split}: of {counted(count, 'image')} only the headers were checked (check_images=auto decodes up to "
+        f"{FULL_UP_TO} images); one that is damaged inside is found when it is first used. check_images=full "
+        "decodes all now, check_images=quick is silent"
     )
     return [Finding("checked-quick", "notice", text, count=count, split=split)]
 
@@ -287,7 +287,7 @@ def _check_there(found: Index, file: Path) -> None:
     """DataError if none of many images is there: then their folder is wrong, and a line for each would hide that."""
     if len(found.items) > 1 and not found.problems and not any(exists(item.path) for item in found.items):
         raise DataError(
-            f"{file}: none of its {len(found.items)} images is there, beginning with {found.items[0].path}; "
+            f"{file}: none of its images is there, beginning with {found.items[0].path}; "
             "name their folder in the data YAML, such as images: images/train"
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfldet.data.records import Finding
+from gfldet.errors import part_of
 from gfldet.health.codes import KINDS
 from gfldet.health.survey import Floats, Ints, Picture, Survey
 from gfldet.metrics.matching import pairwise_iou
@@ -133,10 +134,8 @@ def _under_8px(survey: Survey) -> list[Finding]:
             continue
         smallest = int(small[sides[small].argmin()])
         (example,) = _of_truths(survey, "boxes-under-8px", [smallest], str)
-        text = (
-            f"{name}: {len(small)} of {int(of_split.sum())} boxes are under {SMALL:g} px at this imgsz; a larger imgsz "
-            "shows them better"
-        )
+        some = part_of(len(small), int(of_split.sum()), "box", "[is|are] under")
+        text = f"{name}: {some} {SMALL:g} px at this imgsz; a larger imgsz shows more of what is in them"
         found.append(replace(example, text=text, file=None, line=None, label=None, count=len(small)))
     return found
 

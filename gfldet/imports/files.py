@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfldet.errors import ConfigError
+from gfldet.errors import ConfigError, counted
 from gfldet.store import unpickle
 from gfldet.store.archive import MAX_PICKLE, Refusal
 from gfldet.store.checkpoint import first_line
@@ -94,7 +94,8 @@ class ForeignFile:
     def summary(self) -> str:
         """What the file holds, in a few words for a message."""
         if self.onnx is not None:
-            return f"an ONNX graph of {len(self.onnx.graph.node)} nodes and {len(self.onnx.values)} tensors"
+            nodes, tensors = len(self.onnx.graph.node), len(self.onnx.values)
+            return f"an ONNX graph of {counted(nodes, 'node')} and {counted(tensors, 'tensor')}"
         if self.state is not None:
             return f"{len(self.state.shapes)} tensors, such as {min(self.state.shapes)[:80]!r}"
         tree = None if self.archive is None else self.archive.tree

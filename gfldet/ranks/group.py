@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +29,7 @@ from gfldet.ranks.watch import watching
 T = TypeVar("T")
 JOIN = timedelta(minutes=5)  # for all processes to have started
 WAIT = timedelta(minutes=30)  # for a process that lives but is behind; one that is gone is noticed by `watch`
+LOOK = 0.1  # s between two chances to hear a signal
 TOLD = "told"  # in the store: how many processes have told why they end
 
 
@@ -173,7 +176,7 @@ def group_of(place: Place, device: str, then: str = "") -> Iterator[Group]:
         with speaking(place.rank == 0) as voice:
             yield Group(place.rank, place.size, place.local_size, device, voice)
         return
-    store = _start(place, device)
+    store = _heard(partial(_start, place, device))
     with speaking(place.rank == 0) as voice, watching(store, place.rank, place.size, then):
         group = Group(place.rank, place.size, place.local_size, device, voice)
         try:
@@ -187,6 +190,19 @@ def group_of(place: Place, device: str, then: str = "") -> Iterator[Group]:
                 dist.destroy_process_group()
     if device != "cpu":
         dist.destroy_process_group()
+
+
+def _heard(work: Callable[[], T]) -> T:
+    """What `work` gives, done by a thread: torch waits for other processes in C, where no signal is heard."""
+    done: list[tuple[T | None, Exception | None]] = []
+    thread = threading.Thread(target=lambda: done.append(_tried(work)), name="gfldet-start", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(LOOK)
+    ((found, error),) = done
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]
 
 
 def _start(place: Place, device: str) -> Store:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from gfldet.errors import CheckpointError, ConfigError
+from gfldet.errors import CheckpointError, ConfigError, counted
 from gfldet.nn.build import Description
 from gfldet.nn.tasks import DetectionModel
 from gfldet.store.checkpoint import Checkpoint
@@ -41,7 +41,7 @@ class Transfer:
 
     def __str__(self) -> str:
         groups = {"classes by name": self.classes, "new classes": self.new}
-        said = [f"{len(self.loaded)} tensors taken over: {self.extent}"]
+        said = [f"{counted(len(self.loaded), 'tensor')} taken over: {self.extent}"]
         said += [f"{what}: {_few(names)}" for what, names in groups.items() if names]
         if self.left:
             said.append(f"{len(self.left)} left at their start, as in {_few(_places(self.left))}")

@@ -19,7 +19,7 @@ from gfldet.data.sampling import repeat_factors
 from gfldet.data.spec import DataSpec
 from gfldet.data.tiles import Cut
 from gfldet.data.train_set import TrainSet
-from gfldet.errors import DataError, counted
+from gfldet.errors import DataError, counted, worded
 from gfldet.imports.start import Start, read_start
 from gfldet.machine.cores import part_of
 from gfldet.machine.device import pick_device
@@ -107,7 +107,9 @@ def prepare_training(
     if last:
         done, hours = trainer.progress.epoch, trainer.settings.time
         used = "" if hours is None else f", {in_words(trainer.progress.seconds)} of {hours:g} h are used"
-        tell(f"training continues from {resume}: {done} of {trainer.plan.epochs} epochs are done{used}")
+        tell(
+            f"training continues from {resume}: {worded(done, f'of {trainer.plan.epochs} epochs [is|are] done')}{used}"
+        )
         trainer.keep_best()
     ranks.together(lambda: _begin_folder(trainer) if ranks.leads else None)
     tell_plan(trainer, tell)

@@ -19,8 +19,7 @@ OWN = {"device", "threads", "workers", "verbose", "plots", "cache", "log"}  # ma
 
 def settings_to_share(settings: TrainSettings) -> dict[str, object]:
     """The settings and versions that all processes must have alike."""
-    alike = {name: value for name, value in dump(settings).items() if name not in OWN}
-    return {**alike, "gfldet": gfldet.__version__, "torch": torch.__version__}
+    return {**dump(settings, OWN), "gfldet": gfldet.__version__, "torch": torch.__version__}
 
 
 def run_to_share(trainer: Trainer) -> dict[str, object]:

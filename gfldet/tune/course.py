@@ -17,7 +17,7 @@ from gfldet.config.load import dump, resolve
 from gfldet.config.schema import TuneSettings
 from gfldet.config.show import settings_yaml
 from gfldet.data.spec import load_spec
-from gfldet.errors import ConfigError, DataError, GfldetError, WorkError
+from gfldet.errors import ConfigError, DataError, GfldetError, WorkError, worded
 from gfldet.messages import EachOnce, teller, warn
 from gfldet.ranks.place import check_one_process
 from gfldet.store import runs
@@ -144,7 +144,8 @@ class Course:
                     self._run(0, seed, {})
                     self._run(best.trial, seed, best.changes)
         except KeyboardInterrupt as error:
-            kept = f"{len(self._over())} of {trials} trials are kept; gfldet tune resume={self.folder} goes on"
+            kept = worded(len(self._over()), f"of {trials} trials [is|are] kept")
+            kept = f"{kept}; gfldet tune resume={self.folder} goes on"
             error.args = (kept if self._over() else "no trial was done yet, so nothing is kept",)
             raise
         return self._report(best)

@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -88,10 +89,27 @@ def meanwhile(calls: Sequence[Call]) -> Iterator[None]:
 def serve() -> None:
     """Draw what comes in on the standard input, until its end: what the process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other process ends this one
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which removes matplotlib's temporary folder
+    numbers = {getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+    for number in numbers:
+        signal.signal(number, lambda *_: sys.exit(1))  # which removes matplotlib's temporary folder
+    with _held(numbers):
+        tempfile.gettempdir()  # it tries whether it can write a file there, which a signal would leave
     from gfldet.viz import plots
 
     plots.warm_up()
     with suppress(EOFError):
         while True:
             pickle.load(sys.stdin.buffer)()  # noqa: S301 - of the process that started this one
+
+
+@contextmanager
+def _held(numbers: set[int]) -> Iterator[None]:
+    """Let signals wait while this lasts, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

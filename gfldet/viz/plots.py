@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,12 +222,13 @@ def _import_with_temporary_cache() -> None:
 
     By default matplotlib writes the list into HOME, and warns if it cannot.
     """
-    folder = tempfile.mkdtemp(prefix="gfldet-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.gettempdir()) / f"gfldet-{token_hex(8)}"
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # before it is there: a signal may come between
+    folder.mkdir(mode=0o700)
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)  # matplotlib warns when the list takes long
-    os.environ["MPLCONFIGDIR"] = folder
+    os.environ["MPLCONFIGDIR"] = str(folder)
     try:
         import matplotlib.font_manager  # noqa: F401 - the module reads the folder's name once and keeps it
     finally:
@@ -297,4 +299,6 @@ def _save(figure: Figure, path: str | Path, names: Sequence[str] = ()) -> None:
             packed = {"compress_level": 1} if format.lower() == "png" else {}
             write_whole(path, lambda file: figure.savefig(file, format=format, pil_kwargs=packed), lasting=False)
     except (OSError, ValueError) as error:  # ValueError: the suffix is not a picture format
-        raise OutputError(f"{path}: the plot cannot be written: {error}.") from error
+        raise OutputError(
+            f"{path}: the plot cannot be written ({getattr(error, 'strerror', None) or error})"
+        ) from error

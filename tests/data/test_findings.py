@@ -45,7 +45,7 @@ def test_good_data_give_no_findings() -> None:
 def test_training_without_a_box() -> None:
     (found,) = findings_of_training(split("train", record("a.jpg"), record("b.jpg")), None, (64, 64))
     assert (found.code, found.severity, found.count) == ("train-without-boxes", "error", 2)
-    assert found.text.startswith("train: none of the 2 images has a box")
+    assert found.text.startswith("train: none of the images has a box")
 
 
 def test_classes_without_a_training_box() -> None:
@@ -126,7 +126,7 @@ def test_shared_images_are_told(image) -> None:
     assert (whole.code, whole.count) == ("shared-images", 2)
     assert whole.text.startswith("val: all 2 images are training images too")
     (part,) = findings_of_training(split("train", one, other, third), split("val", one, *ALL), (64, 64))
-    assert "val: 1 of 4 images are training images too" in part.text
+    assert "val: 1 of 4 images is a training image too" in part.text
     assert part.text.endswith(": a.png")
 
 

@@ -216,11 +216,11 @@ REFUSED: dict[str, tuple[Callable[[Folder], None], str, tuple[str, ...]]] = {
     "an archive": (lambda f: f.text("a.zip", "PK"), "a.zip", ("is an archive; unpack it",)),
     "the XML of one image": (lambda f: f.text("a.xml", "<annotation/>"), "a.xml", ("give the folder of the images",)),
     "an image": (lambda f: f.images("a.jpg"), "a.jpg", ("is an image; give the folder",)),
-    "two candidates": (two_candidates, "data.yaml", ("none of its 1 image is there", "one/a.jpg and ", "two/a.jpg")),
+    "two candidates": (two_candidates, "data.yaml", ("none of its images is there", "one/a.jpg and ", "two/a.jpg")),
     "no image is there": (
         jsons("train: t.json\nval: t.json", ("t.json", ["q/x.jpg", "q/y.jpg"], CELL)),
         "data.yaml",
-        ("none of its 2 images is there", "images: images/train"),
+        ("none of its images is there", "images: images/train"),
     ),
     "other names for ids": (
         jsons(

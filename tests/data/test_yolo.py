@@ -205,7 +205,7 @@ def test_a_labels_folder_shared_with_another_split_is_no_cause_for_a_warning(ima
 
 def test_not_one_label_file_is_an_error_that_tells_where_it_looked(image, tmp_path: Path) -> None:
     image("images/a.jpg")
-    with pytest.raises(DataError, match="none of the 1 image has a label file") as caught:
+    with pytest.raises(DataError, match="none of the images has a label file") as caught:
         index([tmp_path / "images"], Finder(tmp_path), NAMES)
     assert str(tmp_path / "labels" / "a.txt") in str(caught.value)
 

@@ -214,7 +214,7 @@ def test_small_boxes_are_counted_at_the_chosen_size(planter: Any, checked: Check
     }
     assert found["train"].count == 80
     assert found["train"].text == (
-        "train: 80 of 80 boxes are under 8 px at this imgsz; a larger imgsz shows them better"
+        "train: all 80 boxes are under 8 px at this imgsz; a larger imgsz shows more of what is in them"
     )
 
 

@@ -16,7 +16,7 @@ from gfldet.launch import launch
 from gfldet.signals import Interrupted
 
 
-def failing(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def failing(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> dict[int, ProcessFailure]:
     """Let the launcher find that these ranks have ended with these codes, at one look, and so at one time."""
     failures = {rank: ProcessFailure(rank, 1000 + rank, code, "") for rank, code in codes.items()}
     for failure in failures.values():
@@ -27,6 +27,7 @@ def failing(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(launcher, "elastic_launch", lambda *_: run)
     monkeypatch.setattr(launcher, "LaunchConfig", SimpleNamespace)
+    return failures
 
 
 @pytest.mark.parametrize("codes", [{0: 1, 1: -9}, {0: -9, 1: 1}, {1: -9}])
@@ -49,6 +50,15 @@ def test_a_signal_that_a_process_got_is_told_as_one_of_all(monkeypatch: pytest.M
     with pytest.raises(Interrupted) as caught:
         launch(2, ["train"])
     assert caught.value.number == signal.SIGTERM
+
+
+def test_who_did_not_end_when_asked_to_is_not_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = failing({0: -9, 1: 128 + signal.SIGTERM}, monkeypatch)
+    failures[0].timestamp += 30  # torch kills it then
+    with pytest.raises(Interrupted):
+        launch(2, ["train"])
+    failures[1].exitcode = 2
+    assert launch(2, ["train"]) == 2
 
 
 def test_how_to_go_on_is_told_of_a_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ def test_a_single_full_frame_box_is_told_and_then_reached(
     )
     warn_of_reach(DetectionModel(replace(tiny, reg_max=16)), split, (1280, 1280))
     told = capsys.readouterr().err
-    assert "1 of 1 boxes (100.0%) are larger than the 928 px" in told
+    assert "1 of 1 box (100.0%) is larger than the 928 px" in told
     assert "set reg_max=22" in told
     warn_of_reach(DetectionModel(replace(tiny, reg_max=22)), split, (1280, 1280))
     warn_of_reach(DetectionModel(replace(tiny, reg_max=1)), split, (1280, 1280))

@@ -147,7 +147,7 @@ def test_an_interrupted_tune_goes_on_by_the_same_command(trainings: Trainings, p
             raise KeyboardInterrupt
 
     trainings.fails = interrupt
-    with pytest.raises(KeyboardInterrupt, match=r"of 4 trials are kept; gfldet tune resume=runs/tune goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"of 4 trials (is|are) kept; gfldet tune resume=runs/tune goes on"):
         run(trainings)
     begun, known = len(trainings.done), load(Path("runs/tune")).find(int(place[:3]), int(place[-1]))
     assert (known and known.state) == (None if at == "start" else "running")

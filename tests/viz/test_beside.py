@@ -62,9 +62,11 @@ def test_an_error_is_told_as_if_it_were_drawn_here(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGHUP, signal.SIGTERM])
 def test_an_error_of_the_work_ends_the_process_which_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals | None
 ) -> None:
+    """Nor where a signal reaches both, as SIGHUP of a terminal that is closed."""
     monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     processes = []
@@ -74,6 +76,8 @@ def test_an_error_of_the_work_ends_the_process_which_leaves_nothing(
             processes.append(beside._beside.get().process)  # type: ignore[union-attr]
             while not list(tmp_path.iterdir()):  # matplotlib's folder, while it looks for fonts
                 time.sleep(0.01)
+            if number is not None:
+                processes[0].send_signal(number)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

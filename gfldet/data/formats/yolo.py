@@ -91,7 +91,7 @@ def _images(entries: Sequence[Path], finder: Finder, result: Index) -> list[tupl
             paths = [one.path for one in found if not one.problem]
             if found and not any(one.there for one in found):
                 raise DataError(
-                    f"{entry}: none of its {counted(len(found), 'image')} is there, beginning with {found[0].path}"
+                    f"{entry}: none of its images is there, beginning with {found[0].path}"
                     f"{': ' + found[0].problem if found[0].problem else ''}; correct the list"
                 )
         if not paths:
@@ -125,7 +125,7 @@ def _holds_labels(folder: Path) -> bool:
 def _no_labels_at_all(first: Path, count: int) -> str:
     tried = ", ".join(str(folder / f"{first.stem}.txt") for folder in label_candidates(first.parent))
     return (
-        f"{first.parent}: none of the {counted(count, 'image')} has a label file (searched for the first image: "
+        f"{first.parent}: none of the images has a label file (searched for the first image: "
         f"{tried}). Put the labels there; if all images are background, one empty .txt file beside one image is enough"
     )
 
