@@ -90,8 +90,14 @@ def serve() -> None:
     """Draw what comes in on the standard input, until its end: what the process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other process ends this one
     numbers = {getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+
+    def leave(*_: object) -> None:
+        for number in numbers:  # a second one would disturb the end
+            signal.signal(number, signal.SIG_IGN)
+        sys.exit(1)  # which removes matplotlib's temporary folder
+
     for number in numbers:
-        signal.signal(number, lambda *_: sys.exit(1))  # which removes matplotlib's temporary folder
+        signal.signal(number, leave)
     with _held(numbers):
         tempfile.gettempdir()  # it tries whether it can write a file there, which a signal would leave
     from gfldet.viz import plots
