@@ -207,6 +207,8 @@ def _heard(work: Callable[[], T]) -> T:
 
 def _start(place: Place, device: str) -> Store:
     """Torch's default group, and the store that its processes share."""
+    if device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(device))  # each thread has its own
     try:
         store = next(iter(rendezvous("env://", place.rank, place.size, timeout=JOIN)))[0]
         # A program may train twice: the second group must not find what the first one left in the store.
