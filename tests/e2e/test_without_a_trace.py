@@ -83,14 +83,14 @@ def test_an_engine_keeps_no_record_of_its_use(
     files: list[str],
     work: Path,
     dataset: Callable[..., Any],
-    tiny_yaml: Path,
+    checkpoint: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     """onnxruntime 1.32 and OpenVINO 2026 do, for their makers; OpenVINO asks the network once it is imported."""
     if find_spec(engine) is None:
         pytest.skip(f"{engine} is not installed")
     data = dataset(train=1, val=1)
-    run(work, tmp_path / "home", EXPORTED, tiny_yaml, data.images / "val", format, files[0])
+    run(work, tmp_path / "home", EXPORTED, checkpoint(), data.images / "val", format, files[0])
     assert (left(tmp_path / "home"), left(tmp_path / "temporary")) == ([], [])
     assert left(work) == sorted(files)
 
