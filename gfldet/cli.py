@@ -302,7 +302,7 @@ def _work(command: str, settings: Settings, file: str | None) -> int:
         return 0
     model = Model(_model_of(settings, given))
     if command in ("predict", "val") and model.is_fresh:
-        tell(f"{model.source}: its weights are random, so it finds nothing but chance; give the weights of a training")
+        tell(f"{model.source}: its weights are random, so what it finds means nothing; give the weights of a training")
     _collect_again()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)

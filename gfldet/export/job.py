@@ -194,7 +194,7 @@ def build(
     parity = compare(fused, bare, final, images)
     tell(str(parity))
     if not parity.detections:
-        warn("nothing was found in the images of the comparison, so no detection was compared; give data= of its own")
+        warn("nothing was found in the images of the comparison, so no detection was compared; give other data=")
     if settings.int8:
         float_file, final_file = final_file, folder / "int8.onnx"
         spec = int8_data(subject, settings)
