@@ -97,14 +97,19 @@ def counted(count: int, what: str) -> str:
 def worded(count: int, text: str) -> str:
     """A number before a text that has both forms: of `image(s) [has|have] none`, `1 image has none` or `2 images have
     none`."""
-    text = re.sub(r"\((e?s)\)", "" if count == 1 else r"\1", text)
-    return f"{count:,} " + re.sub(r"\[([^|\]]+)\|([^\]]+)\]", r"\1" if count == 1 else r"\2", text)
+    return f"{count:,} {_form(count, text)}"
 
 
 def part_of(count: int, total: int, what: str, text: str) -> str:
     """A part of what is counted, before a text as `worded` takes it: `1 of 2 images is bad`, `all 2 images are bad`."""
-    told = worded(count, f"of {counted(total, what)} {text}")
-    return f"all {told.partition(' of ')[2]}" if count == total > 1 else told
+    some = "all" if count == total > 1 else f"{count:,} of"
+    return f"{some} {counted(total, what)} {_form(count, text)}"
+
+
+def _form(count: int, text: str) -> str:
+    """That of its two forms which goes with the number; see `worded`."""
+    text = re.sub(r"\((e?s)\)", "" if count == 1 else r"\1", text)
+    return re.sub(r"\[([^|\]]+)\|([^\]]+)\]", r"\1" if count == 1 else r"\2", text)
 
 
 def plain(text: str) -> str:

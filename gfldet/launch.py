@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from gfldet.errors import ConfigError, WorkError
-from gfldet.ranks.place import OWN
+from gfldet.ranks.place import BY_GFLDET
 from gfldet.ranks.watch import HOW_TO_GO_ON
 from gfldet.signals import ENDING, Interrupted
 
@@ -42,7 +42,7 @@ def launch(processes: int, words: Sequence[str]) -> int:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
-        run_id=f"{OWN}{uuid.uuid4()}",
+        run_id=f"{BY_GFLDET}{uuid.uuid4()}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",  # any port that is free
         max_restarts=0,

@@ -145,7 +145,7 @@ def _failure(error: Exception | None) -> _Failure | None:
     if error is None:
         return None
     if isinstance(error, GfldetError):
-        of_text = Exception.__init__
+        of_text = Exception.__init__  # of those kinds that are made of a text alone
         kind = next(one for one in type(error).__mro__ if one.__init__ is of_text)  # type: ignore[misc]
         return _Failure(kind, str(error), platform.node())
     return _Failure(WorkError, f"{type(error).__name__}: {error}", platform.node())
@@ -167,8 +167,7 @@ def group_of(place: Place, device: str, then: str = "") -> Iterator[Group]:
     """The group of all processes while this lasts; they begin and end together.
 
     A group that the caller's program has started is used, and left to it.  `then` says how to go on where one is gone.
-    Raises ConfigError where the port is taken,
-    and LostError where not all processes come.
+    Raises ConfigError where the port is taken, and LostError where not all processes come.
     """
     if device.startswith("cuda"):
         torch.cuda.set_device(torch.device(device))

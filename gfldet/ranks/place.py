@@ -13,7 +13,7 @@ HOW_TO_START = (
     "or give one device"
 )
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torch's launcher started
-OWN = "gfldet-"  # what it begins with where that works for `gfldet.launch`
+BY_GFLDET = "gfldet-"  # what it begins with where that works for `gfldet.launch`
 NEEDED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -51,17 +51,21 @@ def place_of(environment: Mapping[str, str] = os.environ) -> Place:
 
 def leads(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the one of its run that speaks."""
-    return environment.get("WORLD_SIZE", "") in ("", "1") or environment.get("RANK", "0") == "0"
+    return _is_first("RANK", environment)
 
 
 def launched_by_gfldet(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a command of gfldet started this process, and so tells of signals."""
-    return environment.get(LAUNCHED, "").startswith(OWN)
+    return environment.get(LAUNCHED, "").startswith(BY_GFLDET)
 
 
 def first_here(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the first of its run on this machine."""
-    return environment.get("WORLD_SIZE", "") in ("", "1") or environment.get("LOCAL_RANK", "0") == "0"
+    return _is_first("LOCAL_RANK", environment)
+
+
+def _is_first(number: str, environment: Mapping[str, str]) -> bool:
+    return environment.get("WORLD_SIZE", "") in ("", "1") or environment.get(number, "0") == "0"
 
 
 def devices_of(device: str) -> tuple[str, ...]:
